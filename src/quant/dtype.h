@@ -1,0 +1,49 @@
+// Number formats: one row per format in dtype.cc, one file per family for its encode and decode.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+namespace edgewise {
+
+enum class DType : uint8_t {
+  kF32, kF16, kBF16,
+  kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0,
+  kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K,
+  kIQ4_NL, kIQ4_XS,
+  kI8, kI16, kI32, kI64, kF64,  // stored and passed on; decode works, encode is null for integers
+};
+inline constexpr int kDTypeCount = 20;
+
+// Decodes `n` values, a multiple of the block, to floats.
+using DecodeFn = void (*)(const void* blocks, float* values, size_t n);
+// Encodes `n` values, a multiple of the block, by least squares weighted by `weights` (n of them, >= 0, the importance of each
+// input column; null = 1 each). Deterministic; NaN and infinity must have been refused before.
+using EncodeFn = void (*)(const float* values, const float* weights, void* blocks, size_t n);
+
+struct DTypeInfo {
+  DType id;
+  const char* name;      // as llama-quantize writes it in lower case: "q4_K" is "q4_k" here
+  int32_t gguf_id;       // ggml_type number in a GGUF file
+  uint32_t block;        // values per block
+  uint32_t block_bytes;  // bytes per block
+  DecodeFn decode;
+  EncodeFn encode;       // null: cannot be written by us
+
+  bool quantized() const { return block > 1; }
+  double bits_per_weight() const { return 8.0 * block_bytes / block; }
+  // Bytes of a row of `columns` values; the caller has checked that the block divides it.
+  size_t RowBytes(size_t columns) const { return columns / block * block_bytes; }
+};
+
+// Returns the row of `type`.
+const DTypeInfo& Info(DType type);
+// Case-insensitive: "Q4_K", "q4_k".
+std::optional<DType> DTypeFromName(std::string_view name);
+std::optional<DType> DTypeFromGgufId(uint32_t gguf_id);
+std::span<const DTypeInfo> AllDTypes();
+
+}  // namespace edgewise
