@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "quant/dtype.h"
+#include "quant/dtype_id.h"
 
 namespace edgewise::kernels {
 
