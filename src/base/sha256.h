@@ -24,6 +24,7 @@ class Sha256 {
 };
 
 // Returns the digest as 64 lower-case hexadecimal digits.
+std::string ToHex(const std::array<uint8_t, 32>& digest);
 std::string Sha256Hex(std::span<const std::byte> bytes);
 
 }  // namespace edgewise
