@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Installs what Edgewise needs, from Debian 12 packages and npm. Safe to run again: does nothing that is already done.
+#   tools/setup.sh         what `make`, `make demo` and `make install` need
+#   tools/setup.sh tests   also what `make test` and `make bench` need
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build_packages=(g++ make cmake ninja-build ccache nlohmann-json3-dev libcli11-dev)
+test_packages=(doctest-dev libpcre2-dev libutf8proc-dev clang-19 clang-format-19 libclang-rt-19-dev llvm-19
+  g++-aarch64-linux-gnu qemu-user-static python3 binutils nodejs npm)
+
+wanted=("${build_packages[@]}")
+[ "${1:-}" = tests ] && wanted+=("${test_packages[@]}")
+
+# A Node.js that did not come from Debian brings its own npm.
+if command -v node >/dev/null && command -v npm >/dev/null; then
+  wanted=("${wanted[@]/#%nodejs/}")
+  wanted=("${wanted[@]/#%npm/}")
+fi
+
+missing=()
+for package in "${wanted[@]}"; do
+  [ -z "$package" ] && continue
+  dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
+done
+
+if [ "${#missing[@]}" -gt 0 ]; then
+  as_root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || { echo "setup: run as root, or install sudo; missing packages: ${missing[*]}" >&2; exit 1; }
+    as_root=(sudo)
+  fi
+  echo "setup: installing ${missing[*]}" >&2
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+fi
+
+# The peers that tests compare with. No package runs a script of its own: some would download from elsewhere.
+if [ "${1:-}" = tests ] && [ -f tests/npm/package-lock.json ] &&
+   ! cmp -s tests/npm/package-lock.json tests/npm/node_modules/.edgewise-installed; then
+  echo "setup: installing the npm packages of tests/npm" >&2
+  npm ci --ignore-scripts --no-fund --no-audit --loglevel=error --prefix tests/npm >&2
+  cp tests/npm/package-lock.json tests/npm/node_modules/.edgewise-installed
+fi

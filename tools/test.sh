@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The whole test run: clang build, sanitizers, fuzzing, aarch64 under emulation, then every test of the release build.
+# Each step stops the run when it fails; the last line is ctest's summary.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+jobs=${JOBS:-$(nproc)}
+fuzz_seconds=${FUZZ_SECONDS:-60}
+
+step() { printf '\n== %s (%s)\n' "$1" "$(date -u +%H:%M:%S)"; }
+configure_and_build() {  # preset [targets...]
+  local preset=$1
+  shift
+  cmake --preset "$preset" >/dev/null
+  cmake --build "build/$preset" -j"$jobs" ${@:+--target "$@"} | tail -n 1
+}
+
+step "release build, gcc"
+configure_and_build release
+
+step "clang build and fast tests"
+configure_and_build clang
+ctest --preset clang -L fast -j"$jobs" --quiet
+
+step "AddressSanitizer and UndefinedBehaviorSanitizer, fast tests"
+configure_and_build asan
+ctest --preset asan -j"$jobs" --quiet
+
+step "aarch64 cross build; kernels under qemu as cortex-a72 (NEON) and cortex-a76 (dotprod)"
+configure_and_build aarch64 edgewise_base_test edgewise_quant_test edgewise_kernels_test edgewise
+for cpu in cortex-a72 cortex-a76; do
+  for layer in base quant kernels; do
+    QEMU_CPU=$cpu qemu-aarch64-static -L /usr/aarch64-linux-gnu "build/aarch64/src/$layer/edgewise_${layer}_test" |
+      tail -n 3 | sed "s/^/$cpu $layer: /"
+  done
+done
+
+step "fuzzing, ${fuzz_seconds} s for each target"
+configure_and_build fuzz
+tools/fuzz.sh build/fuzz/fuzz "$fuzz_seconds"
+
+step "all tests of the release build"
+ctest --preset release
