@@ -1,0 +1,82 @@
+// Convert and quantize: any checkpoint to a GGUF file that stock llama.cpp loads, streamed through
+// one writer.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "compress/quantize/quantize.h"
+
+namespace edgewise {
+
+struct ConvertOptions {
+  // F32, F16, BF16 or Q8_0 for the matrices; empty: F16 or BF16 as the source has it, F16 for
+  // anything else.
+  std::optional<DType> to = DType::kF16;
+  std::string tokenizer_path;  // for sources that keep it apart (llama2.c)
+  int threads = 0;             // 0: all CPUs
+  bool overwrite = false;
+  bool dry_run = false;  // plan and exact size only
+};
+
+struct QuantizeOptions {
+  std::string preset = "q4_k_m";        // a name of presets.h
+  std::vector<TypeOverride> overrides;  // --tensor-type
+  std::optional<DType> output_type;     // --output-tensor-type
+  std::optional<DType> embedding_type;  // --token-embedding-type
+  bool leave_output = false;            // --leave-output-tensor
+  bool pure = false;
+  bool allow_requantize = false;
+  std::string tokenizer_path;
+  int threads = 0;  // 0: all CPUs
+  bool overwrite = false;
+  bool dry_run = false;
+};
+
+struct ConvertedTensor {
+  std::string name;
+  Shape shape;
+  DType from;
+  DType to;
+  uint64_t bytes = 0;
+  double rmse = 0;           // of the new values against the source's; 0 in a dry run
+  double relative_rmse = 0;  // over the root mean square of the values
+  std::string reason;        // why this tensor differs from the rest; empty otherwise
+};
+
+struct ConvertSummary {
+  std::string output;         // path
+  uint64_t bytes = 0;         // of the whole file; exact in a dry run
+  uint64_t source_bytes = 0;  // of all tensors as stored in the source
+  uint64_t parameters = 0;
+  double bits_per_weight = 0;  // tensor bytes * 8 / parameters
+  double seconds = 0;
+  uint64_t peak_rss_bytes = 0;  // of this process so far
+  std::string source_sha256;    // empty in a dry run
+  std::vector<ConvertedTensor> tensors;
+};
+using QuantizeSummary = ConvertSummary;
+
+// Writes `in_path` (anything Checkpoint::Open reads) to `out_path` as GGUF. Memory does not grow
+// with the model. The same inputs and options give the same bytes for any number of threads.
+// Errors: those of Checkpoint::Open, LoadVocab and GgufWriter; kInvalidArgument (output exists, is
+// the input, a format that convert does not offer); kBadData (NaN or infinity in a weight, overflow
+// of F16; the tensor is named); kCancelled.
+Result<ConvertSummary> Convert(const std::string& in_path, const std::string& out_path,
+                               const ConvertOptions& options, Progress* progress);
+
+// The same, with each tensor in the format its preset, overrides and row length give it.
+// Errors: those of Convert, FindPreset and PlanQuantization.
+Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& out_path,
+                                 const QuantizeOptions& options, Progress* progress);
+
+// The summary as the JSON keys of `edgewise quantize --json`: output, bytes, bits_per_weight,
+// seconds, peak_rss_bytes, ...
+Json SummaryToJson(const ConvertSummary& summary);
+
+}  // namespace edgewise
