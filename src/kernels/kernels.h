@@ -1,6 +1,7 @@
-// The kernel table: every inner loop the runtime calls, chosen once for this CPU. Plain pointers and sizes, no Tensor.
-// All functions are pure, thread-safe, accept any size (remainders included) and any alignment unless said otherwise.
-// Per output element the order of additions is fixed, so results do not depend on how work is split among threads.
+// The kernel table: every inner loop the runtime calls, chosen once for this CPU. Plain pointers
+// and sizes, no Tensor. All functions are pure, thread-safe, accept any size (remainders included)
+// and any alignment unless said otherwise. Per output element the order of additions is fixed, so
+// results do not depend on how work is split among threads.
 #pragma once
 
 #include <stddef.h>
@@ -10,11 +11,14 @@
 
 namespace edgewise::kernels {
 
-// How activations are laid out for a matrix product. Rows are multiples of the block; the buffer is 64-byte aligned.
+// How activations are laid out for a matrix product. Rows are multiples of the block; the buffer is
+// 64-byte aligned.
 enum class ActFormat : uint8_t {
   kF32,     // floats
-  kQ8_32,   // per 32: float scale, int8 values, float sum scale * sum(values): see quant/blocks.h ActQ8_32
-  kQ8_256,  // per 256: float scale, int8 values, int16 sums of each 16: see quant/blocks.h ActQ8_256
+  kQ8_32,   // per 32: float scale, int8 values, float sum scale * sum(values): see quant/blocks.h
+            // ActQ8_32
+  kQ8_256,  // per 256: float scale, int8 values, int16 sums of each 16: see quant/blocks.h
+            // ActQ8_256
 };
 
 // Bytes of one row of `columns` activations.
@@ -22,15 +26,15 @@ size_t ActRowBytes(ActFormat format, size_t columns);
 
 // y[j * y_stride + i] = dot(row i of w, row j of x), 0 <= i < rows, 0 <= j < n.
 struct LinearArgs {
-  const void* w;       // (rows, columns), rows w_stride bytes apart
-  size_t w_stride;     // bytes
+  const void* w;    // (rows, columns), rows w_stride bytes apart
+  size_t w_stride;  // bytes
   size_t rows;
-  size_t columns;      // a multiple of the weight format's block
-  const void* x;       // (n, columns) in the kernel's ActFormat, rows x_stride bytes apart
-  size_t x_stride;     // bytes
+  size_t columns;   // a multiple of the weight format's block
+  const void* x;    // (n, columns) in the kernel's ActFormat, rows x_stride bytes apart
+  size_t x_stride;  // bytes
   size_t n;
-  float* y;            // (n, rows)
-  size_t y_stride;     // floats
+  float* y;         // (n, rows)
+  size_t y_stride;  // floats
 };
 struct LinearKernel {
   ActFormat act = ActFormat::kF32;
@@ -38,61 +42,74 @@ struct LinearKernel {
 };
 
 enum class KvFormat : uint8_t { kF32, kF16, kQ8_0 };  // kQ8_0: block_q8_0 per 32 values of a head
-// Bytes of one head's vector of `head_dim` values; 0 when the format cannot hold that many (Q8_0 needs a multiple of 32).
+// Bytes of one head's vector of `head_dim` values; 0 when the format cannot hold that many (Q8_0
+// needs a multiple of 32).
 size_t KvRowBytes(KvFormat format, size_t head_dim);
 
-// Attention of one query head over one key/value head, online softmax over key blocks (Dao 2022, Milakov 2018):
-// out_i = sum_t softmax_t(scale * q_i . k_t) v_t over first_key[i] <= t < end_key[i].
+// Attention of one query head over one key/value head, online softmax over key blocks (Dao 2022,
+// Milakov 2018): out_i = sum_t softmax_t(scale * q_i . k_t) v_t over first_key[i] <= t <
+// end_key[i].
 struct AttendArgs {
-  const float* q;             // (n, head_dim), rows q_stride floats apart
+  const float* q;  // (n, head_dim), rows q_stride floats apart
   size_t n;
   size_t q_stride;
   size_t head_dim;
-  const void* k;              // key t at k + t * k_stride bytes
+  const void* k;  // key t at k + t * k_stride bytes
   const void* v;
   size_t k_stride, v_stride;  // bytes
   KvFormat format;
   const uint32_t* first_key;  // (n)
   const uint32_t* end_key;    // (n), > first_key
   float scale;
-  float softcap;              // > 0: score = softcap * tanh(score / softcap), before the softmax
-  float* out;                 // (n, head_dim), rows out_stride floats apart
+  float softcap;  // > 0: score = softcap * tanh(score / softcap), before the softmax
+  float* out;     // (n, head_dim), rows out_stride floats apart
   size_t out_stride;
 };
 
-// A null entry means "no faster version here"; Select fills it from the level below. Scalar has every entry.
+// A null entry means "no faster version here"; Select fills it from the level below. Scalar has
+// every entry.
 struct Kernels {
-  const char* name;
-  LinearKernel linear[kDTypeCount];  // by weight DType; F32, F16, BF16 take kF32 activations
-  void (*quantize_q8_32)(const float* x, void* blocks, size_t n);
-  void (*quantize_q8_256)(const float* x, void* blocks, size_t n);
-  float (*dot_f32)(const float* a, const float* b, size_t n);
-  void (*rms_norm)(const float* x, const float* weight, float* y, size_t n, float eps);  // y may be x; weight may be null (ones)
-  void (*layer_norm)(const float* x, const float* weight, const float* bias, float* y, size_t n, float eps);  // bias may be null
-  // Rotates the first `rotary_dim` values of each of `heads` heads in place. cos, sin: (rotary_dim / 2), of this position.
-  void (*rope_interleaved)(float* x, const float* cos, const float* sin, size_t heads, size_t head_dim, size_t rotary_dim);  // pairs (2i, 2i+1)
-  void (*rope_neox)(float* x, const float* cos, const float* sin, size_t heads, size_t head_dim, size_t rotary_dim);  // pairs (i, i + rotary_dim/2)
-  void (*silu_mul)(const float* gate, const float* up, float* y, size_t n);       // y = gate * sigmoid(gate) * up
-  void (*gelu_tanh_mul)(const float* gate, const float* up, float* y, size_t n);  // tanh form of GELU
-  void (*add)(const float* x, float* y, size_t n);                                // y += x
-  void (*scale)(float factor, float* y, size_t n);                                // y *= factor
-  void (*softcap)(float cap, float* y, size_t n);                                 // y = cap * tanh(y / cap)
-  void (*f32_to_f16)(const float* x, uint16_t* y, size_t n);
-  void (*attend)(const AttendArgs& args);
+  const char* name = nullptr;
+  LinearKernel linear[kDTypeCount] = {};  // by weight DType; F32, F16, BF16 take kF32 activations
+  void (*quantize_q8_32)(const float* x, void* blocks, size_t n) = nullptr;
+  void (*quantize_q8_256)(const float* x, void* blocks, size_t n) = nullptr;
+  float (*dot_f32)(const float* a, const float* b, size_t n) = nullptr;
+  void (*rms_norm)(const float* x, const float* weight, float* y, size_t n,
+                   float eps) = nullptr;  // y may be x; weight may be null (ones)
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float* y, size_t n,
+                     float eps) = nullptr;  // bias may be null
+  // Rotates the first `rotary_dim` values of each of `heads` heads in place. cos, sin: (rotary_dim
+  // / 2), of this position.
+  void (*rope_interleaved)(float* x, const float* cos, const float* sin, size_t heads,
+                           size_t head_dim, size_t rotary_dim) = nullptr;  // pairs (2i, 2i+1)
+  void (*rope_neox)(float* x, const float* cos, const float* sin, size_t heads, size_t head_dim,
+                    size_t rotary_dim) = nullptr;  // pairs (i, i + rotary_dim/2)
+  void (*silu_mul)(const float* gate, const float* up, float* y,
+                   size_t n) = nullptr;  // y = gate * sigmoid(gate) * up
+  void (*gelu_tanh_mul)(const float* gate, const float* up, float* y,
+                        size_t n) = nullptr;                  // tanh form of GELU
+  void (*add)(const float* x, float* y, size_t n) = nullptr;  // y += x
+  void (*scale)(float factor, float* y, size_t n) = nullptr;  // y *= factor
+  void (*softcap)(float cap, float* y, size_t n) = nullptr;   // y = cap * tanh(y / cap)
+  void (*f32_to_f16)(const float* x, uint16_t* y, size_t n) = nullptr;
+  void (*attend)(const AttendArgs& args) = nullptr;
   // log(sum exp(x)), stable; float terms, double sum.
-  double (*log_sum_exp)(const float* x, size_t n);
+  double (*log_sum_exp)(const float* x, size_t n) = nullptr;
 };
 
 // Stores one head's vector in `format` at `dst`; `n` as for KvRowBytes.
 void StoreKv(const Kernels& kernels, KvFormat format, const float* x, void* dst, size_t n);
 
-// The table for this CPU, or for the level named in EDGEWISE_ISA. CheckIsa must have succeeded once.
+// The table for this CPU, or for the level named in EDGEWISE_ISA. CheckIsa must have succeeded
+// once.
 const Kernels& Active();
 
-// Null when EDGEWISE_ISA is unset or names a level that runs here; otherwise a message listing those that do.
+// Null when EDGEWISE_ISA is unset or names a level that runs here; otherwise a message listing
+// those that do.
 const char* CheckIsa();
 
-// The tables this CPU can run, slowest (scalar) first, entries filled: for tests, which compare all to the first, and `doctor`.
+// The tables this CPU can run, slowest (scalar) first, entries filled: for tests, which compare all
+// to the first, and `doctor`.
 struct KernelList {
   const Kernels* items;
   size_t size;

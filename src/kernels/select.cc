@@ -1,0 +1,102 @@
+#include "kernels/select.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "base/check.h"
+#include "kernels/cpu.h"
+#include "kernels/tables.h"
+
+namespace edgewise::kernels {
+namespace {
+
+// One row per level, slowest first. Adding an instruction set is adding a row.
+struct Level {
+  const Kernels* own;
+  bool (*runs_here)();
+};
+bool Always() { return true; }
+constexpr Level kLevels[] = {
+    {&kScalar, Always},
+#if defined(__x86_64__)
+    {&kAvx2, CpuHasAvx2},
+    {&kAvx512Vnni, CpuHasAvx512Vnni},
+#elif defined(__aarch64__)
+    {&kNeon, Always},
+    {&kDotprod, CpuHasDotprod},
+#endif
+};
+static_assert(sizeof(kLevels) / sizeof(kLevels[0]) <= kMaxLevels);
+
+template <class Function>
+void Fill(Function*& entry, Function* below) {
+  if (!entry) entry = below;
+}
+
+void FillFrom(const Kernels& below, Kernels& table) {
+  for (int i = 0; i < kDTypeCount; ++i) {
+    if (!table.linear[i].run) table.linear[i] = below.linear[i];
+  }
+  Fill(table.quantize_q8_32, below.quantize_q8_32);
+  Fill(table.quantize_q8_256, below.quantize_q8_256);
+  Fill(table.dot_f32, below.dot_f32);
+  Fill(table.rms_norm, below.rms_norm);
+  Fill(table.layer_norm, below.layer_norm);
+  Fill(table.rope_interleaved, below.rope_interleaved);
+  Fill(table.rope_neox, below.rope_neox);
+  Fill(table.silu_mul, below.silu_mul);
+  Fill(table.gelu_tanh_mul, below.gelu_tanh_mul);
+  Fill(table.add, below.add);
+  Fill(table.scale, below.scale);
+  Fill(table.softcap, below.softcap);
+  Fill(table.f32_to_f16, below.f32_to_f16);
+  Fill(table.attend, below.attend);
+  Fill(table.log_sum_exp, below.log_sum_exp);
+}
+
+std::string WrongName(const char* forced, const Selection& selection) {
+  bool known = false;
+  for (const Level& level : kLevels) known = known || std::strcmp(forced, level.own->name) == 0;
+  std::string message = std::string("EDGEWISE_ISA=") + forced +
+                        (known ? ": this CPU does not have that instruction set; it runs"
+                               : ": no such instruction set; this CPU runs");
+  for (size_t i = 0; i < selection.count; ++i) {
+    message += std::string(i == 0 ? " " : ", ") + selection.tables[i].name;
+  }
+  return message;
+}
+
+const Selection& Selected() {
+  static const Selection selection = Select(std::getenv("EDGEWISE_ISA"));
+  return selection;
+}
+
+}  // namespace
+
+Selection Select(const char* forced) {
+  Selection selection;
+  bool found = !forced;
+  for (const Level& level : kLevels) {
+    if (!level.runs_here()) break;
+    Kernels& table = selection.tables[selection.count];
+    table = *level.own;
+    if (selection.count > 0) FillFrom(selection.tables[selection.count - 1], table);
+    const bool named = forced && std::strcmp(forced, table.name) == 0;
+    if (!forced || named) selection.active = selection.count;
+    found = found || named;
+    ++selection.count;
+  }
+  if (!found) selection.error = WrongName(forced, selection);
+  return selection;
+}
+
+const Kernels& Active() {
+  EW_CHECK(Selected().error.empty());
+  return Selected().tables[Selected().active];
+}
+
+const char* CheckIsa() { return Selected().error.empty() ? nullptr : Selected().error.c_str(); }
+
+KernelList Available() { return {Selected().tables, Selected().count}; }
+
+}  // namespace edgewise::kernels

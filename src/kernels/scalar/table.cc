@@ -1,0 +1,54 @@
+// The portable level: every entry, in plain C++. It is the referee of the other levels.
+#include "kernels/tables.h"
+
+#include "kernels/scalar/attention.h"
+#include "kernels/scalar/linear.h"
+#include "kernels/scalar/vector_ops.h"
+
+namespace edgewise::kernels {
+namespace {
+
+constexpr Kernels Table() {
+  Kernels t = {};
+  t.name = "scalar";
+  const auto set = [&t](DType type, ActFormat act, void (*run)(const LinearArgs&)) {
+    t.linear[static_cast<int>(type)] = {act, run};
+  };
+  set(DType::kF32, ActFormat::kF32, LinearFloat<F32Weights>);
+  set(DType::kF16, ActFormat::kF32, LinearFloat<F16Weights>);
+  set(DType::kBF16, ActFormat::kF32, LinearFloat<Bf16Weights>);
+  set(DType::kQ4_0, ActFormat::kQ8_32, LinearQ8_32<Q4_0>);
+  set(DType::kQ4_1, ActFormat::kQ8_32, LinearQ8_32<Q4_1>);
+  set(DType::kQ5_0, ActFormat::kQ8_32, LinearQ8_32<Q5_0>);
+  set(DType::kQ5_1, ActFormat::kQ8_32, LinearQ8_32<Q5_1>);
+  set(DType::kQ8_0, ActFormat::kQ8_32, LinearQ8_32<Q8_0>);
+  set(DType::kIQ4_NL, ActFormat::kQ8_32, LinearQ8_32<IQ4_NL>);
+  set(DType::kQ2_K, ActFormat::kQ8_256, LinearQ8_256<Q2_K>);
+  set(DType::kQ3_K, ActFormat::kQ8_256, LinearQ8_256<Q3_K>);
+  set(DType::kQ4_K, ActFormat::kQ8_256, LinearQ8_256<Q4_K>);
+  set(DType::kQ5_K, ActFormat::kQ8_256, LinearQ8_256<Q5_K>);
+  set(DType::kQ6_K, ActFormat::kQ8_256, LinearQ8_256<Q6_K>);
+  set(DType::kIQ4_XS, ActFormat::kQ8_256, LinearQ8_256<IQ4_XS>);
+  t.quantize_q8_32 = QuantizeQ8_32;
+  t.quantize_q8_256 = QuantizeQ8_256;
+  t.dot_f32 = DotF32;
+  t.rms_norm = RmsNorm;
+  t.layer_norm = LayerNorm;
+  t.rope_interleaved = RopeInterleaved;
+  t.rope_neox = RopeNeox;
+  t.silu_mul = SiluMul;
+  t.gelu_tanh_mul = GeluTanhMul;
+  t.add = Add;
+  t.scale = Scale;
+  t.softcap = Softcap;
+  t.f32_to_f16 = F32ToF16;
+  t.attend = Attend;
+  t.log_sum_exp = LogSumExp;
+  return t;
+}
+
+}  // namespace
+
+constinit const Kernels kScalar = Table();
+
+}  // namespace edgewise::kernels

@@ -1,0 +1,74 @@
+#include "kernels/kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/half.h"
+#include "quant/blocks.h"
+
+namespace edgewise::kernels {
+namespace {
+
+// Rounds with the stored (half) scale, so that the error is that of the reader; a scale that is a
+// subnormal half may be off by more than 1 / 254, hence the limits.
+void EncodeKvQ8_0(const float* x, BlockQ8_0* blocks, size_t n) {
+  for (size_t b = 0; b < n / 32; ++b, x += 32) {
+    float largest = 0;
+    for (int i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(x[i]));
+    BlockQ8_0& block = blocks[b];
+    block.d = FloatToHalf(largest / 127.0f);
+    const float d = HalfToFloat(block.d);
+    const float inverse = d > 0 ? 1.0f / d : 0.0f;
+    for (int i = 0; i < 32; ++i) {
+      const float q = std::nearbyint(x[i] * inverse);
+      block.qs[i] = static_cast<int8_t>(q > 127.0f ? 127.0f : q > -127.0f ? q : -127.0f);
+    }
+  }
+}
+
+}  // namespace
+
+size_t ActRowBytes(ActFormat format, size_t columns) {
+  switch (format) {
+    case ActFormat::kF32:
+      return columns * sizeof(float);
+    case ActFormat::kQ8_32:
+      EW_CHECK(columns % 32 == 0);
+      return columns / 32 * sizeof(ActQ8_32);
+    case ActFormat::kQ8_256:
+      EW_CHECK(columns % 256 == 0);
+      return columns / 256 * sizeof(ActQ8_256);
+  }
+  return 0;
+}
+
+size_t KvRowBytes(KvFormat format, size_t head_dim) {
+  switch (format) {
+    case KvFormat::kF32:
+      return head_dim * sizeof(float);
+    case KvFormat::kF16:
+      return head_dim * sizeof(uint16_t);
+    case KvFormat::kQ8_0:
+      return head_dim % 32 == 0 ? head_dim / 32 * sizeof(BlockQ8_0) : 0;
+  }
+  return 0;
+}
+
+void StoreKv(const Kernels& kernels, KvFormat format, const float* x, void* dst, size_t n) {
+  switch (format) {
+    case KvFormat::kF32:
+      std::memcpy(dst, x, n * sizeof(float));
+      return;
+    case KvFormat::kF16:
+      kernels.f32_to_f16(x, static_cast<uint16_t*>(dst), n);
+      return;
+    case KvFormat::kQ8_0:
+      EW_CHECK(n % 32 == 0);
+      EncodeKvQ8_0(x, static_cast<BlockQ8_0*>(dst), n);
+      return;
+  }
+}
+
+}  // namespace edgewise::kernels

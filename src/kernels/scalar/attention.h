@@ -1,0 +1,79 @@
+// Attention with an online softmax, plain C++: one query at a time over blocks of keys that start
+// at multiples of 32.
+#pragma once
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "base/half.h"
+#include "kernels/kernels.h"
+#include "kernels/scalar/linear.h"
+#include "quant/blocks.h"
+
+namespace edgewise::kernels {
+namespace {
+
+constexpr size_t kKeyBlock = 32;
+
+// Reads value c of a stored key or value vector.
+inline float KvValue(KvFormat format, const char* row, size_t c) {
+  switch (format) {
+    case KvFormat::kF32:
+      return F32Weights::Load(row + 4 * c);
+    case KvFormat::kF16:
+      return F16Weights::Load(row + 2 * c);
+    case KvFormat::kQ8_0: {
+      const auto& block = reinterpret_cast<const BlockQ8_0*>(row)[c / 32];
+      return HalfToFloat(block.d) * static_cast<float>(block.qs[c % 32]);
+    }
+  }
+  return 0;
+}
+
+inline float Score(const AttendArgs& a, const float* q, size_t key) {
+  const char* k = Row(a.k, a.k_stride, key);
+  Sums sums;
+  for (size_t c = 0; c < a.head_dim; ++c) sums.lane[c % 16] += q[c] * KvValue(a.format, k, c);
+  const float score = sums.Total() * a.scale;
+  return a.softcap > 0 ? a.softcap * tanhf(score / a.softcap) : score;
+}
+
+void AttendOne(const AttendArgs& a, const float* q, size_t first, size_t end, float* out) {
+  float largest = -INFINITY, total = 0;
+  for (size_t c = 0; c < a.head_dim; ++c) out[c] = 0;
+  for (size_t t = first; t < end;) {
+    const size_t next = (t / kKeyBlock + 1) * kKeyBlock;
+    const size_t count = (next < end ? next : end) - t;
+    float p[kKeyBlock];
+    float block_largest = largest;
+    for (size_t s = 0; s < count; ++s) {
+      p[s] = Score(a, q, t + s);
+      block_largest = p[s] > block_largest ? p[s] : block_largest;
+    }
+    const float correction = expf(largest - block_largest);
+    largest = block_largest;
+    total *= correction;
+    for (size_t s = 0; s < count; ++s) {
+      p[s] = expf(p[s] - largest);
+      total += p[s];
+    }
+    for (size_t c = 0; c < a.head_dim; ++c) out[c] *= correction;
+    for (size_t s = 0; s < count; ++s) {
+      const char* v = Row(a.v, a.v_stride, t + s);
+      for (size_t c = 0; c < a.head_dim; ++c) out[c] += p[s] * KvValue(a.format, v, c);
+    }
+    t += count;
+  }
+  for (size_t c = 0; c < a.head_dim; ++c) out[c] /= total;
+}
+
+void Attend(const AttendArgs& a) {
+  for (size_t i = 0; i < a.n; ++i) {
+    AttendOne(a, a.q + i * a.q_stride, a.first_key[i], a.end_key[i], a.out + i * a.out_stride);
+  }
+}
+
+}  // namespace
+}  // namespace edgewise::kernels

@@ -1,0 +1,208 @@
+// Matrix products and activation quantization, plain C++. Each weight block is unpacked once for up
+// to 8 activation rows.
+#pragma once
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "base/half.h"
+#include "kernels/kernels.h"
+#include "kernels/scalar/formats.h"
+#include "quant/blocks.h"
+
+namespace edgewise::kernels {
+namespace {
+
+constexpr size_t kRowsPerPass = 8;
+
+inline const char* Row(const void* base, size_t stride, size_t i) {
+  return static_cast<const char*>(base) + i * stride;
+}
+
+// ---- block formats: one float is added per block, in block order, whatever n is ----
+
+inline float DotBlock(const Unpacked32& w, const ActQ8_32& x) {
+  int32_t sum = 0;
+  for (int i = 0; i < 32; ++i) sum += w.q[i] * x.q[i];
+  return w.d * x.scale * static_cast<float>(sum) + w.m * x.sum;
+}
+
+// The integers cannot overflow: |sum| <= 16 * 16 * 127 * 128 * 127.
+inline float DotBlock(const Unpacked256& w, const ActQ8_256& x) {
+  int32_t sum = 0, mins = 0;
+  for (int g = 0; g < 16; ++g) {
+    int32_t group = 0;
+    for (int i = 0; i < 16; ++i) group += w.q[16 * g + i] * x.q[16 * g + i];
+    sum += w.scale[g] * group;
+    mins += w.min[g] * x.sums[g];
+  }
+  return x.scale * (w.d * static_cast<float>(sum) - w.dmin * static_cast<float>(mins));
+}
+
+template <class Format, class Unpacked, class Act, size_t kBlock>
+void LinearBlocks(const LinearArgs& a) {
+  const size_t blocks = a.columns / kBlock;
+  for (size_t i = 0; i < a.rows; ++i) {
+    const auto* w = reinterpret_cast<const typename Format::Block*>(Row(a.w, a.w_stride, i));
+    for (size_t j0 = 0; j0 < a.n; j0 += kRowsPerPass) {
+      const size_t count = a.n - j0 < kRowsPerPass ? a.n - j0 : kRowsPerPass;
+      float sum[kRowsPerPass] = {};
+      for (size_t b = 0; b < blocks; ++b) {
+        Unpacked unpacked;
+        Format::Unpack(w[b], &unpacked);
+        for (size_t t = 0; t < count; ++t) {
+          const auto* x = reinterpret_cast<const Act*>(Row(a.x, a.x_stride, j0 + t));
+          sum[t] += DotBlock(unpacked, x[b]);
+        }
+      }
+      for (size_t t = 0; t < count; ++t) a.y[(j0 + t) * a.y_stride + i] = sum[t];
+    }
+  }
+}
+
+template <class Format>
+void LinearQ8_32(const LinearArgs& a) {
+  LinearBlocks<Format, Unpacked32, ActQ8_32, 32>(a);
+}
+
+template <class Format>
+void LinearQ8_256(const LinearArgs& a) {
+  LinearBlocks<Format, Unpacked256, ActQ8_256, 256>(a);
+}
+
+// ---- float formats ----
+
+struct F32Weights {
+  static constexpr size_t kBytes = 4;
+  static float Load(const char* p) {
+    float value;
+    memcpy(&value, p, 4);
+    return value;
+  }
+};
+struct F16Weights {
+  static constexpr size_t kBytes = 2;
+  static float Load(const char* p) {
+    uint16_t bits;
+    memcpy(&bits, p, 2);
+    return HalfToFloat(bits);
+  }
+};
+struct Bf16Weights {
+  static constexpr size_t kBytes = 2;
+  static float Load(const char* p) {
+    uint16_t bits;
+    memcpy(&bits, p, 2);
+    return Bf16ToFloat(bits);
+  }
+};
+
+// 16 running sums: shorter chains of rounding, and the compiler can keep them in vectors.
+struct Sums {
+  float lane[16] = {};
+  float Total() const {
+    float half[8];
+    for (int l = 0; l < 8; ++l) half[l] = lane[l] + lane[l + 8];
+    for (int l = 0; l < 4; ++l) half[l] += half[l + 4];
+    return (half[0] + half[2]) + (half[1] + half[3]);
+  }
+};
+
+// Every row of x passes through the same chunks of 256 columns, decoded once per pass of 8 rows.
+template <class Weights>
+void LinearFloat(const LinearArgs& a) {
+  constexpr size_t kChunk = 256;
+  float decoded[kChunk];
+  for (size_t i = 0; i < a.rows; ++i) {
+    const char* w = Row(a.w, a.w_stride, i);
+    for (size_t j0 = 0; j0 < a.n; j0 += kRowsPerPass) {
+      const size_t count = a.n - j0 < kRowsPerPass ? a.n - j0 : kRowsPerPass;
+      Sums sums[kRowsPerPass];
+      for (size_t c0 = 0; c0 < a.columns; c0 += kChunk) {
+        const size_t width = a.columns - c0 < kChunk ? a.columns - c0 : kChunk;
+        for (size_t c = 0; c < width; ++c)
+          decoded[c] = Weights::Load(w + (c0 + c) * Weights::kBytes);
+        for (size_t t = 0; t < count; ++t) {
+          const float* x = reinterpret_cast<const float*>(Row(a.x, a.x_stride, j0 + t)) + c0;
+          size_t c = 0;
+          for (; c + 16 <= width; c += 16) {
+            for (size_t l = 0; l < 16; ++l) sums[t].lane[l] += decoded[c + l] * x[c + l];
+          }
+          for (size_t l = 0; c < width; ++c, ++l) sums[t].lane[l] += decoded[c] * x[c];
+        }
+      }
+      for (size_t t = 0; t < count; ++t) a.y[(j0 + t) * a.y_stride + i] = sums[t].Total();
+    }
+  }
+}
+
+float DotF32(const float* a, const float* b, size_t n) {
+  Sums sums;
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    for (size_t l = 0; l < 16; ++l) sums.lane[l] += a[i + l] * b[i + l];
+  }
+  for (size_t l = 0; i < n; ++i, ++l) sums.lane[l] += a[i] * b[i];
+  return sums.Total();
+}
+
+// ---- activations: scale = largest / 127, rounded to nearest even ----
+
+// Below this, 127 / largest may be infinite: the block becomes zeros.
+constexpr float kSmallestScaled = 1e-30f;
+
+// Rounds |x| <= 2^22 to the nearest integer, ties to even; any other input, NaN too, gives some
+// int8 without undefined behaviour.
+inline int8_t RoundToInt8(float x) {
+  const float shifted = x + 12582912.0f;
+  uint32_t bits;
+  memcpy(&bits, &shifted, 4);
+  return static_cast<int8_t>(bits & 255u);
+}
+
+inline float QuantizeBlock(const float* x, size_t n, int8_t* q) {
+  float largest = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const float magnitude = fabsf(x[i]);
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  if (!(largest >= kSmallestScaled)) {
+    memset(q, 0, n);
+    return 0.0f;
+  }
+  const float inverse = 127.0f / largest;
+  for (size_t i = 0; i < n; ++i) q[i] = RoundToInt8(x[i] * inverse);
+  return largest / 127.0f;
+}
+
+void QuantizeQ8_32(const float* x, void* blocks, size_t n) {
+  auto* out = static_cast<ActQ8_32*>(blocks);
+  for (size_t b = 0; b < n / 32; ++b) {
+    int8_t q[32];
+    const float scale = QuantizeBlock(x + 32 * b, 32, q);
+    int32_t sum = 0;
+    for (int i = 0; i < 32; ++i) sum += q[i];
+    out[b].scale = scale;
+    out[b].sum = scale * static_cast<float>(sum);
+    memcpy(out[b].q, q, 32);
+  }
+}
+
+void QuantizeQ8_256(const float* x, void* blocks, size_t n) {
+  auto* out = static_cast<ActQ8_256*>(blocks);
+  for (size_t b = 0; b < n / 256; ++b) {
+    int8_t q[256];
+    out[b].scale = QuantizeBlock(x + 256 * b, 256, q);
+    for (int g = 0; g < 16; ++g) {
+      int32_t sum = 0;
+      for (int i = 0; i < 16; ++i) sum += q[16 * g + i];
+      out[b].sums[g] = static_cast<int16_t>(sum);
+    }
+    memcpy(out[b].q, q, 256);
+  }
+}
+
+}  // namespace
+}  // namespace edgewise::kernels
