@@ -1,9 +1,11 @@
-// Shapes, views and owned tensors. Row-major; the last dimension is contiguous: a linear layer is (out, in).
+// Shapes, views and owned tensors. Row-major; the last dimension is contiguous: a linear layer is
+// (out, in).
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <span>
@@ -17,7 +19,8 @@
 
 namespace edgewise {
 
-// Up to four dimensions, outermost first (GGUF lists them innermost first; readers turn them round).
+// Up to four dimensions, outermost first (GGUF lists them innermost first; readers turn them
+// round).
 class Shape {
  public:
   static constexpr int kMaxRank = 4;
@@ -29,7 +32,9 @@ class Shape {
   int rank() const { return rank_; }
   uint64_t operator[](int i) const { return dims_[static_cast<size_t>(i)]; }
   uint64_t elements() const;
-  uint64_t columns() const { return rank_ == 0 ? 1 : dims_[static_cast<size_t>(rank_ - 1)]; }  // the contiguous one
+  uint64_t columns() const {
+    return rank_ == 0 ? 1 : dims_[static_cast<size_t>(rank_ - 1)];
+  }  // the contiguous one
   uint64_t rows() const { return columns() == 0 ? 0 : elements() / columns(); }
   bool operator==(const Shape&) const = default;
   std::string ToString() const;  // "[2048, 256]"
@@ -39,10 +44,12 @@ class Shape {
   std::array<uint64_t, kMaxRank> dims_ = {};
 };
 
-// Bytes a tensor of this type and shape takes. Errors: kBadData (the block does not divide the row, overflow).
+// Bytes a tensor of this type and shape takes. Errors: kBadData (the block does not divide the row,
+// overflow).
 Result<uint64_t> TensorBytes(DType type, const Shape& shape);
 
-// A tensor somewhere else's memory: cheap to copy, owns nothing, valid as long as its owner.
+// A tensor somewhere else's memory: cheap to copy, owns nothing, valid as long as its owner. `data`
+// may have any alignment, because a file may place a tensor anywhere: read it by decode or memcpy.
 struct TensorView {
   DType dtype = DType::kF32;
   Shape shape;
@@ -52,7 +59,9 @@ struct TensorView {
   size_t row_bytes() const { return Info(dtype).RowBytes(shape.columns()); }
   const std::byte* row(uint64_t i) const { return data + i * row_bytes(); }
   // Decodes row i into columns() floats.
-  void DecodeRow(uint64_t i, float* values) const { Info(dtype).decode(row(i), values, shape.columns()); }
+  void DecodeRow(uint64_t i, float* values) const {
+    Info(dtype).decode(row(i), values, shape.columns());
+  }
   std::span<const std::byte> as_bytes() const { return {data, bytes}; }
 };
 
@@ -72,7 +81,9 @@ class Tensor {
 
  private:
   TensorView view_;
-  struct Free { void operator()(std::byte* p) const; };
+  struct Free {
+    void operator()(std::byte* p) const;
+  };
   std::unique_ptr<std::byte, Free> storage_;
 };
 
