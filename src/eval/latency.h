@@ -1,0 +1,63 @@
+// Latency and throughput of one stream of requests on a loaded model: the `bench` verb.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/json.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "engine/engine.h"
+#include "eval/machine.h"
+#include "kernels/kernels.h"
+
+namespace edgewise {
+
+struct LatencyOptions {
+  uint32_t prompt_tokens = 0;  // 0: 512, or half of a smaller context
+  uint32_t new_tokens = 0;     // 0: 128, or a quarter of a smaller context
+  uint32_t repetitions =
+      3;  // each prefills and decodes from an empty cache, after one short warm-up
+  kernels::KvFormat kv_format = kernels::KvFormat::kF16;
+  uint64_t seed = 1;  // of the prompt's random tokens; speed does not depend on which
+};
+
+struct LatencyResult {
+  uint32_t prompt_tokens = 0;
+  uint32_t new_tokens = 0;
+  uint32_t repetitions = 0;
+  double prefill_tokens_per_s = 0;  // median over the repetitions
+  double decode_tokens_per_s = 0;   // steps / sum of their times, over all repetitions
+  double decode_p50_ms = 0;         // per token: sorted[int(n * p)] of all steps
+  double decode_p90_ms = 0;
+  double decode_p99_ms = 0;
+  double ttft_ms = 0;  // median: prefill and choosing the first token
+  double load_ms = 0;
+  uint64_t peak_rss_bytes = 0;   // of the process, mapped weights included
+  uint64_t peak_anon_bytes = 0;  // largest seen between the steps: memory that cannot be dropped
+  uint64_t kv_bytes = 0;
+  uint64_t bytes_per_token = 0;  // weights that one decode step reads
+  uint64_t prefill_ops = 0;      // of the prompt's matrix products, 2 per multiply-add
+  double bandwidth_share =
+      0;  // decode_tokens_per_s * bytes_per_token / measured read bandwidth; 0 until SetShares
+  double int8_peak_share =
+      0;  // prefill operations per second / measured int8 limit; 0 until SetShares
+};
+
+// Measures at batch 1, greedy. Measure the machine afterwards, because its buffer would count as
+// memory of the process. Errors: kInvalidArgument (the tokens do not fit the trained context, no
+// repetitions), those of ForwardPass::Run, kCancelled.
+Result<LatencyResult> MeasureLatency(Engine* engine, const LatencyOptions& options,
+                                     Progress* progress = nullptr);
+
+// Fills the two shares.
+void SetShares(const MachineLimits& limits, LatencyResult* result);
+
+// The members of `bench --json`.
+Json ToJson(const LatencyResult& result);
+
+// Returns sorted[int(n * p)], LoadGen's percentile; `values` must not be empty, 0 <= p < 1.
+double Percentile(std::vector<double> values, double p);
+
+}  // namespace edgewise

@@ -1,0 +1,44 @@
+// A scatter plot as an SVG element for embedding in HTML; colours come from CSS classes of the
+// page.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace edgewise {
+
+// Returns `text` safe inside HTML and XML text and attributes; invalid UTF-8 and control bytes
+// become U+FFFD.
+std::string EscapeHtml(std::string_view text);
+
+struct PlotPoint {
+  double x = 0;
+  double y = 0;
+  std::string label;
+  std::string detail;  // shown on hover; empty: the label
+};
+
+struct ScatterPlot {
+  std::string id;           // unique in the page: letters, digits and dashes
+  std::string title;        // for screen readers
+  std::string description;  // likewise
+  std::string x_label;
+  std::string y_label;
+  bool log_x = false;  // points that are not positive are left out of a logarithmic axis
+  bool log_y = false;
+  std::vector<PlotPoint> points;
+  int width = 720;  // user units; the element scales with its container
+  int height = 420;
+};
+
+// Returns the <svg> element with classes plot-grid, plot-axis, plot-text, plot-point, plot-label. A
+// plot without a finite point gives an element that says so.
+std::string ScatterSvg(const ScatterPlot& plot);
+
+// Returns about `count` round values that cover [low, high]; 1-2-5 steps, or powers of ten (with 2
+// and 5 where few) when `log`.
+std::vector<double> AxisTicks(double low, double high, int count, bool log);
+
+}  // namespace edgewise
