@@ -1,4 +1,5 @@
-// GGUF v3 (ggml/docs/gguf.md): reader on a memory map, streaming writer. Knows nothing of architectures.
+// GGUF v3 (ggml/docs/gguf.md): reader on a memory map, streaming writer. Knows nothing of
+// architectures.
 //
 // offset        size  field
 // 0             4     "GGUF"
@@ -6,8 +7,9 @@
 // 8             8     tensor count, u64
 // 16            8     metadata count, u64
 // 24            ...   metadata: key (u64 length, bytes), type u32, value
-// ...           ...   tensor infos: name, rank u32, dims u64 innermost first, ggml type u32, offset u64 from the data section
-// aligned       ...   data: each tensor at a multiple of general.alignment (32 unless set)
+// ...           ...   tensor infos: name, rank u32, dims u64 innermost first, ggml type u32, offset
+// u64 from the data section aligned       ...   data: each tensor at a multiple of
+// general.alignment (32 unless set)
 #pragma once
 
 #include <cstdint>
@@ -27,11 +29,13 @@ namespace edgewise {
 
 inline constexpr uint32_t kGgufDefaultAlignment = 32;
 
-// A validated file. Tensor views point into the map and live as long as this object. Immutable, so thread-safe; move-only.
+// A validated file. Tensor views point into the map and live as long as this object. Immutable, so
+// thread-safe; move-only.
 class GgufFile {
  public:
-  // Maps and checks everything but the tensor values: counts, types, alignment, extents, duplicates.
-  // Errors: kNotFound, kIo, kBadData (what and at which byte), kUnsupported (version, tensor type we lack).
+  // Maps and checks everything but the tensor values: counts, types, alignment, extents,
+  // duplicates. Errors: kNotFound, kIo, kBadData (what and at which byte), kUnsupported (version,
+  // tensor type we lack).
   static Result<GgufFile> Open(const std::string& path);
   // The same on bytes that the caller keeps alive (tests, fuzzing).
   static Result<GgufFile> Parse(std::span<const std::byte> bytes);
@@ -59,23 +63,28 @@ struct GgufTensorDecl {
   Shape shape;
 };
 
-// Writes metadata and tensor infos at once, then tensor data in declaration order, streamed; nothing appears under the
-// final name before Finish. Not thread-safe.
+// Writes metadata and tensor infos at once, then tensor data in declaration order, streamed;
+// nothing appears under the final name before Finish. Not thread-safe.
 class GgufWriter {
  public:
-  // Errors: kInvalidArgument (duplicate or over-long tensor name, block does not divide a row), kIo.
-  static Result<GgufWriter> Create(const std::string& path, bool overwrite, const Metadata& metadata,
-                                   std::vector<GgufTensorDecl> tensors);
+  // Errors: kInvalidArgument (existing file, duplicate or over-long tensor name, block does not
+  // divide a row, metadata that our reader would refuse), kIo (the disk is too full for the whole
+  // file, ...).
+  static Result<GgufWriter> Create(const std::string& path, bool overwrite,
+                                   const Metadata& metadata, std::vector<GgufTensorDecl> tensors);
   // The exact size of the finished file.
   uint64_t total_bytes() const { return total_bytes_; }
-  // Appends to the current tensor; when its size is reached the next one begins. Never crosses a tensor's end.
+  // Appends to the current tensor; when its size is reached the next one begins. Never crosses a
+  // tensor's end.
   Status Write(std::span<const std::byte> bytes);
-  // Fails unless every tensor is complete; re-opens and checks the file, then renames it into place.
+  // Fails unless every tensor is complete; re-opens and checks the file, then renames it into
+  // place.
   Status Finish();
 
  private:
   explicit GgufWriter(AtomicFile file) : file_(std::move(file)) {}
   AtomicFile file_;
+  std::vector<GgufTensorDecl> tensors_;
   std::vector<uint64_t> sizes_;    // bytes of each tensor
   std::vector<uint64_t> offsets_;  // absolute
   size_t current_ = 0;
