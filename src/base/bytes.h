@@ -47,14 +47,15 @@ class ByteReader {
     return std::string_view(text, count);
   }
 
-  // Fails unless `count` items of at least `min_size` bytes each can still follow: call before allocating.
+  // Fails unless `count` items of at least `min_size` bytes each can still follow: call before
+  // allocating.
   Status CheckCount(uint64_t count, uint64_t min_size) const {
     if (min_size == 0 || count <= remaining() / min_size) return Ok{};
-    return MakeError(Code::kBadData,
-                     "at byte %llu: %llu items of at least %llu bytes cannot fit in the %llu bytes left",
-                     static_cast<unsigned long long>(offset_), static_cast<unsigned long long>(count),
-                     static_cast<unsigned long long>(min_size),
-                     static_cast<unsigned long long>(remaining()));
+    return MakeError(
+        Code::kBadData,
+        "at byte %llu: %llu items of at least %llu bytes cannot fit in the %llu bytes left",
+        static_cast<unsigned long long>(offset_), static_cast<unsigned long long>(count),
+        static_cast<unsigned long long>(min_size), static_cast<unsigned long long>(remaining()));
   }
 
   uint64_t offset() const { return offset_; }
@@ -63,7 +64,8 @@ class ByteReader {
  private:
   Error Short(uint64_t wanted) const {
     return MakeError(Code::kBadData, "truncated at byte %llu: %llu bytes wanted, %llu left",
-                     static_cast<unsigned long long>(offset_), static_cast<unsigned long long>(wanted),
+                     static_cast<unsigned long long>(offset_),
+                     static_cast<unsigned long long>(wanted),
                      static_cast<unsigned long long>(remaining()));
   }
   std::span<const std::byte> bytes_;

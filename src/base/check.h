@@ -5,6 +5,7 @@ namespace edgewise::internal {
 [[noreturn]] void CheckFailed(const char* condition, const char* file, int line);
 }  // namespace edgewise::internal
 
-#define EW_CHECK(condition)                                                                    \
-  (static_cast<bool>(condition) ? static_cast<void>(0)                                         \
-                                : ::edgewise::internal::CheckFailed(#condition, __FILE__, __LINE__))
+#define EW_CHECK(condition)     \
+  (static_cast<bool>(condition) \
+       ? static_cast<void>(0)   \
+       : ::edgewise::internal::CheckFailed(#condition, __FILE__, __LINE__))

@@ -23,9 +23,10 @@ Error SystemError(Code code, const std::string& path, const char* action, int er
 
 // The Error of a failed write: says what to do about the two failures that people meet.
 Error WriteError(const std::string& path, int error) {
-  const char* advice = error == ENOSPC || error == EDQUOT ? "; free some space or choose another folder"
-                       : error == EFBIG                   ? "; this file system cannot hold a file that large"
-                                                          : "";
+  const char* advice = error == ENOSPC || error == EDQUOT
+                           ? "; free some space or choose another folder"
+                       : error == EFBIG ? "; this file system cannot hold a file that large"
+                                        : "";
   return MakeError(Code::kIo, "%s: cannot write: %s%s", path.c_str(), std::strerror(error), advice);
 }
 
@@ -68,7 +69,8 @@ std::string FolderOf(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
-// Paths of unfinished files, in a form that a signal handler may read: slots are claimed and freed atomically.
+// Paths of unfinished files, in a form that a signal handler may read: slots are claimed and freed
+// atomically.
 constexpr size_t kMaxUnfinished = 16;
 std::atomic<char*> unfinished[kMaxUnfinished];
 
@@ -137,7 +139,8 @@ Result<std::string> ReadFile(const std::string& path, uint64_t max_bytes) {
   const FileDescriptor fd(raw);
   if (size > max_bytes) {
     return MakeError(Code::kBadData, "%s: has %llu bytes; at most %llu are read here", path.c_str(),
-                     static_cast<unsigned long long>(size), static_cast<unsigned long long>(max_bytes));
+                     static_cast<unsigned long long>(size),
+                     static_cast<unsigned long long>(max_bytes));
   }
   std::string text(size, '\0');
   size_t done = 0;
@@ -156,11 +159,12 @@ Result<AtomicFile> AtomicFile::Create(const std::string& path, bool overwrite) {
   struct stat info;
   if (::lstat(path.c_str(), &info) == 0) {
     if (!overwrite) {
-      return MakeError(Code::kInvalidArgument, "%s: already exists; pass --force to replace it", path.c_str());
+      return MakeError(Code::kInvalidArgument, "%s: already exists; pass --force to replace it",
+                       path.c_str());
     }
     if (!S_ISREG(info.st_mode)) {
-      return MakeError(Code::kInvalidArgument, "%s: exists and is not a regular file, so it is not replaced",
-                       path.c_str());
+      return MakeError(Code::kInvalidArgument,
+                       "%s: exists and is not a regular file, so it is not replaced", path.c_str());
     }
   }
   AtomicFile file;
@@ -238,7 +242,8 @@ Status AtomicFile::Commit(const std::function<Status(const std::string&)>& verif
   if (verify) {
     Status checked = verify(temporary_);
     if (!checked) {
-      return std::move(checked).error().In(path_ + ": the file just written does not read back correctly");
+      return std::move(checked).error().In(path_ +
+                                           ": the file just written does not read back correctly");
     }
   }
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) {

@@ -14,7 +14,8 @@
 namespace edgewise {
 
 // A read-only memory map of a whole regular file; move-only, unmapped on destruction.
-// Thread-safe once open. A file truncated by someone else while mapped raises SIGBUS, as with any map.
+// Thread-safe once open. A file truncated by someone else while mapped raises SIGBUS, as with any
+// map.
 class MappedFile {
  public:
   // Errors: kNotFound (absent, no permission, a directory), kIo.
@@ -26,8 +27,8 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
 
-  // Tells the kernel that these bytes (a part of bytes()) will not be needed again soon; they may be
-  // read later all the same. Keeps the resident set small while streaming through a large file.
+  // Tells the kernel that these bytes (a part of bytes()) will not be needed again soon; they may
+  // be read later all the same. Keeps the resident set small while streaming through a large file.
   void DropPages(std::span<const std::byte> part) const;
 
  private:
@@ -40,9 +41,10 @@ class MappedFile {
 // Reads a whole file of at most `max_bytes`. Errors: kNotFound, kIo, kBadData (larger than that).
 Result<std::string> ReadFile(const std::string& path, uint64_t max_bytes);
 
-// A file that appears under its final name complete, or not at all: written under a temporary name in the same
-// directory, fsynced, checked by the caller, renamed. Destroying it before Commit removes the temporary.
-// Not thread-safe, except that WriteAt on disjoint ranges may run concurrently.
+// A file that appears under its final name complete, or not at all: written under a temporary name
+// in the same directory, fsynced, checked by the caller, renamed. Destroying it before Commit
+// removes the temporary. Not thread-safe, except that WriteAt on disjoint ranges may run
+// concurrently.
 class AtomicFile {
  public:
   // Refuses an existing `path` unless `overwrite`, and anything but a regular file even then.
@@ -56,7 +58,9 @@ class AtomicFile {
   Status Reserve(uint64_t bytes);
   // Appends at offset(). Errors: kIo (disk full, ...).
   Status Write(std::span<const std::byte> bytes);
-  Status Write(std::string_view text) { return Write(std::as_bytes(std::span(text.data(), text.size()))); }
+  Status Write(std::string_view text) {
+    return Write(std::as_bytes(std::span(text.data(), text.size())));
+  }
   // Writes at `offset`, without moving offset().
   Status WriteAt(uint64_t offset, std::span<const std::byte> bytes);
 
@@ -75,7 +79,8 @@ class AtomicFile {
   uint64_t offset_ = 0;
 };
 
-// Removes the temporaries of every AtomicFile now open. Async-signal-safe: for SIGINT and SIGTERM handlers.
+// Removes the temporaries of every AtomicFile now open. Async-signal-safe: for SIGINT and SIGTERM
+// handlers.
 void RemoveTemporaryFiles();
 
 bool FileExists(const std::string& path);

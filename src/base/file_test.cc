@@ -48,7 +48,8 @@ TEST_CASE("an abandoned or unverified atomic file leaves nothing and keeps the o
   {
     auto file = AtomicFile::Create(path, true);
     REQUIRE(file->Write("new"));
-    const Status status = file->Commit([](const std::string&) -> Status { return Error{Code::kBadData, "bad sum"}; });
+    const Status status =
+        file->Commit([](const std::string&) -> Status { return Error{Code::kBadData, "bad sum"}; });
     REQUIRE(!status);
     CHECK(status.error().message.find("bad sum") != std::string::npos);
   }
@@ -85,8 +86,10 @@ TEST_CASE("reserving more than the disk holds fails before anything is written")
 TEST_CASE("mapping and reading name the path and the reason") {
   TemporaryFolder folder;
   CHECK(MappedFile::Open(folder / "absent").error().code == Code::kNotFound);
-  CHECK(MappedFile::Open(folder / "absent").error().message.find("absent: cannot open") != std::string::npos);
-  CHECK(MappedFile::Open(folder.path()).error().message.find("is a directory") != std::string::npos);
+  CHECK(MappedFile::Open(folder / "absent").error().message.find("absent: cannot open") !=
+        std::string::npos);
+  CHECK(MappedFile::Open(folder.path()).error().message.find("is a directory") !=
+        std::string::npos);
   std::ofstream(folder / "empty");
   auto empty = MappedFile::Open(folder / "empty");
   REQUIRE(empty);

@@ -31,8 +31,8 @@ static inline uint16_t FloatToHalf(float value) {
   memcpy(&bits, &value, 4);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   uint32_t magnitude = bits & 0x7FFFFFFFu;
-  if (magnitude > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u);    // NaN
-  if (magnitude >= 0x477FF000u) return static_cast<uint16_t>(sign | 0x7C00u);   // >= 65520
+  if (magnitude > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u);   // NaN
+  if (magnitude >= 0x477FF000u) return static_cast<uint16_t>(sign | 0x7C00u);  // >= 65520
   if (magnitude < 0x38800000u) {  // below 2^-14: adding 0.5 lets the FPU round the subnormal
     float f;
     memcpy(&f, &magnitude, 4);

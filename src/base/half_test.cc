@@ -13,7 +13,8 @@ double HalfValue(uint16_t h) {
   const int exponent = (h >> 10) & 31;
   const int mantissa = h & 1023;
   const double sign = h >> 15 ? -1 : 1;
-  if (exponent == 31) return mantissa ? std::nan("") : sign * std::numeric_limits<double>::infinity();
+  if (exponent == 31)
+    return mantissa ? std::nan("") : sign * std::numeric_limits<double>::infinity();
   if (exponent == 0) return sign * std::ldexp(mantissa, -24);
   return sign * std::ldexp(1024 + mantissa, exponent - 25);
 }

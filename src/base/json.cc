@@ -11,7 +11,8 @@
 namespace edgewise {
 namespace {
 
-// Builds a Json from nlohmann's events, so that depth and duplicate keys are checked before anything is stored.
+// Builds a Json from nlohmann's events, so that depth and duplicate keys are checked before
+// anything is stored.
 class Builder {
  public:
   using Number = nlohmann::json;
@@ -35,13 +36,15 @@ class Builder {
   bool end_array() { return Close(); }
   bool key(std::string& name) {
     if (!stack_.back().keys.insert(name).second) {
-      return Fail(MakeError(Code::kBadData, "the key %s appears twice in one object", Quote(name).c_str()));
+      return Fail(
+          MakeError(Code::kBadData, "the key %s appears twice in one object", Quote(name).c_str()));
     }
     stack_.back().key = std::move(name);
     return true;
   }
   bool parse_error(size_t position, const std::string&, const nlohmann::json::exception& error) {
-    // nlohmann's text is "[json.exception.parse_error.101] parse error at line 1, column 2: ...": keep what follows "] ".
+    // nlohmann's text is "[json.exception.parse_error.101] parse error at line 1, column 2: ...":
+    // keep what follows "] ".
     const std::string_view text = error.what();
     const size_t start = text.find("] ");
     return Fail(MakeError(Code::kBadData, "invalid JSON at byte %zu: %s", position,
@@ -67,7 +70,8 @@ class Builder {
   }
   bool Open(Json container) {
     if (static_cast<int>(stack_.size()) >= limits_.max_depth) {
-      return Fail(MakeError(Code::kBadData, "JSON nested deeper than %d levels", limits_.max_depth));
+      return Fail(
+          MakeError(Code::kBadData, "JSON nested deeper than %d levels", limits_.max_depth));
     }
     stack_.push_back({std::move(container), {}, {}});
     return true;
@@ -99,11 +103,21 @@ void DumpString(std::string_view text, std::string* out) {
   *out += '"';
   for (const char c : IsUtf8(text) ? std::string(text) : ReplaceInvalidUtf8(text)) {
     switch (c) {
-      case '"': *out += "\\\""; break;
-      case '\\': *out += "\\\\"; break;
-      case '\n': *out += "\\n"; break;
-      case '\r': *out += "\\r"; break;
-      case '\t': *out += "\\t"; break;
+      case '"':
+        *out += "\\\"";
+        break;
+      case '\\':
+        *out += "\\\\";
+        break;
+      case '\n':
+        *out += "\\n";
+        break;
+      case '\r':
+        *out += "\\r";
+        break;
+      case '\t':
+        *out += "\\t";
+        break;
       default:
         if (static_cast<unsigned char>(c) < 0x20) {
           *out += Format("\\u%04x", c);
@@ -258,14 +272,15 @@ const char* Json::TypeName() const {
 
 Result<Json> ParseJson(std::string_view text, const JsonLimits& limits) {
   if (text.size() > limits.max_bytes) {
-    return MakeError(Code::kBadData, "JSON text of %zu bytes; at most %llu are read here", text.size(),
-                     static_cast<unsigned long long>(limits.max_bytes));
+    return MakeError(Code::kBadData, "JSON text of %zu bytes; at most %llu are read here",
+                     text.size(), static_cast<unsigned long long>(limits.max_bytes));
   }
   Builder builder(limits);
   try {
     nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
   } catch (const std::bad_alloc&) {
-    return MakeError(Code::kOutOfMemory, "not enough memory for a JSON text of %zu bytes", text.size());
+    return MakeError(Code::kOutOfMemory, "not enough memory for a JSON text of %zu bytes",
+                     text.size());
   } catch (const std::exception& error) {
     return MakeError(Code::kBadData, "invalid JSON: %s", error.what());
   }

@@ -15,7 +15,8 @@ namespace edgewise {
 
 class Json;
 using JsonArray = std::vector<Json>;
-using JsonObject = std::vector<std::pair<std::string, Json>>;  // in order of appearance, keys unique
+using JsonObject =
+    std::vector<std::pair<std::string, Json>>;  // in order of appearance, keys unique
 
 // A JSON value. Copyable; not thread-safe while modified.
 class Json {
@@ -54,7 +55,8 @@ class Json {
   JsonArray* AsArray() { return std::get_if<JsonArray>(&value_); }
   JsonObject* AsObject() { return std::get_if<JsonObject>(&value_); }
 
-  // Returns the member, or null when this is no object or lacks the key. Linear in the members: build a map for many look-ups.
+  // Returns the member, or null when this is no object or lacks the key. Linear in the members:
+  // build a map for many look-ups.
   const Json* Find(std::string_view key) const;
 
   // Sets a member of an object (a null value becomes an object first); returns *this for chaining.
@@ -62,15 +64,16 @@ class Json {
   // Appends to an array (a null value becomes an array first).
   Json& Append(Json value);
 
-  // Returns the text; indent < 0 means one line. Invalid UTF-8 in strings becomes U+FFFD, NaN and infinity null;
-  // doubles are written with the fewest digits that read back equal.
+  // Returns the text; indent < 0 means one line. Invalid UTF-8 in strings becomes U+FFFD, NaN and
+  // infinity null; doubles are written with the fewest digits that read back equal.
   std::string Dump(int indent = -1) const;
 
   // A short name of the type for messages: "object", "string", ...
   const char* TypeName() const;
 
  private:
-  std::variant<std::monostate, bool, int64_t, uint64_t, double, std::string, JsonArray, JsonObject> value_;
+  std::variant<std::monostate, bool, int64_t, uint64_t, double, std::string, JsonArray, JsonObject>
+      value_;
 };
 
 struct JsonLimits {
@@ -78,7 +81,8 @@ struct JsonLimits {
   int max_depth = 64;
 };
 
-// Parses one JSON text. Errors: kBadData (syntax with its byte, duplicate key, too deep, too large, invalid UTF-8).
+// Parses one JSON text. Errors: kBadData (syntax with its byte, duplicate key, too deep, too large,
+// invalid UTF-8).
 Result<Json> ParseJson(std::string_view text, const JsonLimits& limits = {});
 
 }  // namespace edgewise

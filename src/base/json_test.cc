@@ -13,7 +13,8 @@ std::string ErrorOf(std::string_view text, const JsonLimits& limits = {}) {
 }
 
 TEST_CASE("values read with their types") {
-  auto json = ParseJson(R"({"a": [1, -2, 3.5, true, null, "x\u00e9\n"], "big": 18446744073709551615})");
+  auto json =
+      ParseJson(R"({"a": [1, -2, 3.5, true, null, "x\u00e9\n"], "big": 18446744073709551615})");
   REQUIRE(json);
   const JsonArray& a = *json->Find("a")->AsArray();
   CHECK(a[0].AsInt() == 1);
@@ -44,10 +45,14 @@ TEST_CASE("bad texts are refused with a place and a reason") {
 
 TEST_CASE("dumped text reads back equal") {
   Json json;
-  json.Set("text", "quote \" slash \\ control \x01 line\n").Set("number", 0.1).Set("whole", 2.0).Set("list", Json());
+  json.Set("text", "quote \" slash \\ control \x01 line\n")
+      .Set("number", 0.1)
+      .Set("whole", 2.0)
+      .Set("list", Json());
   json.Set("n", int64_t{-5}).Set("list", JsonArray{1, false, "two"});
-  CHECK(json.Dump() ==
-        R"({"text":"quote \" slash \\ control \u0001 line\n","number":0.1,"whole":2.0,"list":[1,false,"two"],"n":-5})");
+  CHECK(
+      json.Dump() ==
+      R"({"text":"quote \" slash \\ control \u0001 line\n","number":0.1,"whole":2.0,"list":[1,false,"two"],"n":-5})");
   auto again = ParseJson(json.Dump(2));
   REQUIRE(again);
   CHECK(again->Dump() == json.Dump());

@@ -42,7 +42,8 @@ std::string CpuModelName() {
     if (!value) continue;
     std::string name(value + 1);
     while (!name.empty() && (name.back() == '\n' || name.back() == ' ')) name.pop_back();
-    return name.substr(name.find_first_not_of(' ') == std::string::npos ? 0 : name.find_first_not_of(' '));
+    return name.substr(
+        name.find_first_not_of(' ') == std::string::npos ? 0 : name.find_first_not_of(' '));
   }
   return "unknown CPU";
 }

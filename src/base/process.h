@@ -13,7 +13,8 @@ struct MemoryUse {
 };
 
 MemoryUse ReadMemoryUse();
-// Forgets the peak so far, so that the next reading covers only what follows; false where the kernel refuses.
+// Forgets the peak so far, so that the next reading covers only what follows; false where the
+// kernel refuses.
 bool ResetPeakRss();
 
 // "AMD EPYC 9555" or what /proc/cpuinfo says; "unknown CPU" otherwise.

@@ -1,4 +1,5 @@
-// Progress: how long work tells its caller where it is, and learns that it should stop. The library never prints.
+// Progress: how long work tells its caller where it is, and learns that it should stop. The library
+// never prints.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +9,8 @@
 
 namespace edgewise {
 
-// Implemented by the command line (a bar on stderr) and by tests. Called from the thread that does the work.
+// Implemented by the command line (a bar on stderr) and by tests. Called from the thread that does
+// the work.
 class Progress {
  public:
   virtual ~Progress() = default;

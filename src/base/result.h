@@ -84,10 +84,10 @@ using Status = Result<Ok>;
 // EW_TRY(Check(file)) does the same for a Status, declaring nothing.
 #define EW_TRY(...) EW_TRY_PICK_(__VA_ARGS__, EW_TRY_VALUE_, EW_TRY_STATUS_, )(__VA_ARGS__)
 #define EW_TRY_PICK_(a, b, name, ...) name
-#define EW_TRY_STATUS_(expr)                                            \
-  do {                                                                  \
-    auto ew_status = (expr);                                            \
-    if (!ew_status) return std::move(ew_status).error();                \
+#define EW_TRY_STATUS_(expr)                             \
+  do {                                                   \
+    auto ew_status = (expr);                             \
+    if (!ew_status) return std::move(ew_status).error(); \
   } while (false)
 #define EW_TRY_VALUE_(decl, expr) EW_TRY_IMPL_(EW_CAT_(ew_result_, __LINE__), decl, expr)
 #define EW_TRY_IMPL_(tmp, decl, expr)      \

@@ -19,8 +19,9 @@ std::string FormatV(const char* format, va_list args) {
   return text;
 }
 
-// Returns the length of the well-formed UTF-8 character at the start of `text`, or 0 when there is none; `*bad` is then the
-// length of the maximal ill-formed part (Unicode 15, section 3.9, "U+FFFD substitution of maximal subparts").
+// Returns the length of the well-formed UTF-8 character at the start of `text`, or 0 when there is
+// none; `*bad` is then the length of the maximal ill-formed part (Unicode 15, section 3.9, "U+FFFD
+// substitution of maximal subparts").
 size_t Utf8CharLength(std::string_view text, size_t* bad) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   *bad = 1;

@@ -93,11 +93,13 @@ void ThreadPool::Run(FunctionRef<void(int)> job) {
   }
 }
 
-void ThreadPool::ParallelFor(size_t count, size_t grain, FunctionRef<void(size_t, size_t, int)> body) {
+void ThreadPool::ParallelFor(size_t count, size_t grain,
+                             FunctionRef<void(size_t, size_t, int)> body) {
   EW_CHECK(grain > 0);
   if (count == 0) return;
   if (size_ == 1 || count <= grain) {
-    for (size_t begin = 0; begin < count; begin += grain) body(begin, std::min(count, begin + grain), 0);
+    for (size_t begin = 0; begin < count; begin += grain)
+      body(begin, std::min(count, begin + grain), 0);
     return;
   }
   std::atomic<size_t> next{0};

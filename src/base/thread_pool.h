@@ -1,4 +1,5 @@
-// ThreadPool: fork-join for compute. Workers spin at most 50 us for the next job, then sleep on a futex.
+// ThreadPool: fork-join for compute. Workers spin at most 50 us for the next job, then sleep on a
+// futex.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +28,8 @@ class FunctionRef<R(Args...)> {
   R (*call_)(void*, Args...);
 };
 
-// One job at a time: the calling thread takes part as thread 0. Calls from different threads must not overlap.
-// A job must not call its own pool.
+// One job at a time: the calling thread takes part as thread 0. Calls from different threads must
+// not overlap. A job must not call its own pool.
 class ThreadPool {
  public:
   // `threads` >= 1 is the number of threads that work on a job, the caller's included.
@@ -42,10 +43,11 @@ class ThreadPool {
   // Runs job(thread) once on each thread, 0 <= thread < size(); returns when all are done.
   void Run(FunctionRef<void(int thread)> job);
 
-  // Covers [0, count) by body(begin, end, thread) on chunks of `grain` (the last may be shorter), handed out
-  // dynamically so that a slow core does not stall the rest. Which thread gets which chunk is not fixed, so a result
-  // may depend on the chunk but must not depend on the thread.
-  void ParallelFor(size_t count, size_t grain, FunctionRef<void(size_t begin, size_t end, int thread)> body);
+  // Covers [0, count) by body(begin, end, thread) on chunks of `grain` (the last may be shorter),
+  // handed out dynamically so that a slow core does not stall the rest. Which thread gets which
+  // chunk is not fixed, so a result may depend on the chunk but must not depend on the thread.
+  void ParallelFor(size_t count, size_t grain,
+                   FunctionRef<void(size_t begin, size_t end, int thread)> body);
 
   // The number of CPUs this process may run on (affinity and cgroup quota respected), at least 1.
   static int AvailableCpus();

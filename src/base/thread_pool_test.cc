@@ -14,7 +14,8 @@ TEST_CASE("every thread runs each job once") {
   for (const int threads : {1, 2, 3, 7}) {
     ThreadPool pool(threads);
     std::vector<int> runs(static_cast<size_t>(threads));
-    for (int job = 0; job < 200; ++job) pool.Run([&](int thread) { ++runs[static_cast<size_t>(thread)]; });
+    for (int job = 0; job < 200; ++job)
+      pool.Run([&](int thread) { ++runs[static_cast<size_t>(thread)]; });
     for (const int count : runs) CHECK(count == 200);
   }
 }

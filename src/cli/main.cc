@@ -1,1 +1,174 @@
-int main() { return 0; }
+// The program: one table of subcommands, parsing, and the one place where errors become messages
+// and exit codes.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "base/strings.h"
+#include "base/thread_pool.h"
+#include "cli/command.h"
+#include "cli/output.h"
+#include "cli/terminal.h"
+#include "kernels/kernels.h"
+
+namespace edgewise::cli {
+
+int Common::Threads() const { return threads > 0 ? threads : ThreadPool::AvailableCpus(); }
+
+namespace {
+
+constexpr Command kCommands[] = {
+    {"inspect", "Show what a model file holds, and check all of it",
+     "edgewise inspect model.gguf\n  edgewise inspect models/edgewise-stories-3M --json",
+     AddInspect},
+    {"convert", "Convert a Hugging Face folder, llama2.c or GGUF model to GGUF",
+     "edgewise convert models/edgewise-stories-3M stories-f16.gguf\n"
+     "  edgewise convert stories260K.bin stories.gguf --tokenizer tok512.bin --to f32",
+     AddConvert},
+    {"quantize", "Write a smaller GGUF in a quantized format",
+     "edgewise quantize stories-f16.gguf stories-q4.gguf --to q4_k_m\n"
+     "  edgewise quantize model.gguf out.gguf --to q4_0 --tensor-type 'ffn_down=q6_k' --dry-run",
+     AddQuantize},
+    {"run", "Continue a prompt",
+     "edgewise run stories-q4.gguf --prompt \"Once upon a time\" --max-tokens 100\n"
+     "  edgewise run stories-q4.gguf --prompt \"One day\" --temperature 0 --quiet",
+     AddRun},
+    {"chat", "Talk with a model that has a chat template",
+     "edgewise chat tinyllama-q4.gguf\n  edgewise chat tinyllama-q4.gguf --system \"Answer "
+     "briefly.\" --temperature 0.5",
+     AddChat},
+    {"eval", "Measure quality: perplexity, or divergence from a base model",
+     "edgewise eval stories-q4.gguf --perplexity stories.txt\n"
+     "  edgewise eval stories-q4.gguf --kl stories-f16.gguf --text stories.txt --json",
+     AddEval},
+    {"bench", "Measure speed, latency and memory",
+     "edgewise bench stories-q4.gguf\n  edgewise bench model.gguf --prompt-tokens 512 "
+     "--decode-tokens 128 --json",
+     AddBench},
+    {"report", "Quantize to several formats, measure each against the original, write a report",
+     "edgewise report models/edgewise-stories-3M --output report.html\n"
+     "  edgewise report model.gguf --formats q8_0,q4_k_m,q4_0 --text held-out.txt --output "
+     "report.html",
+     AddReport},
+    {"doctor", "Show what this machine can do, and how near a model comes to it",
+     "edgewise doctor\n  edgewise doctor stories-q4.gguf --json", AddDoctor},
+    {"tokenize", "Turn text into token ids",
+     "edgewise tokenize stories-q4.gguf --prompt \"Once upon a time\"\n"
+     "  edgewise tokenize model.gguf --file prompt.txt --no-special --json",
+     AddTokenize},
+    {"detokenize", "Turn token ids into text",
+     "edgewise detokenize stories-q4.gguf --ids 556,436,261\n  edgewise detokenize model.gguf "
+     "--file ids.txt --json",
+     AddDetokenize},
+};
+
+// "--ctx_size" is accepted for "--ctx-size", as scripts written for other tools have it.
+std::vector<std::string> Arguments(int argc, char** argv) {
+  std::vector<std::string> arguments;
+  for (int i = argc - 1; i > 0; --i) {  // CLI11 takes them last first
+    std::string argument = argv[i];
+    if (argument.rfind("--", 0) == 0) {
+      for (char& c : argument) {
+        if (c == '=') break;
+        if (c == '_') c = '-';
+      }
+    }
+    arguments.push_back(std::move(argument));
+  }
+  return arguments;
+}
+
+int Fail(const char* verb, const Common& common, const Error& error) {
+  std::fprintf(stderr, "edgewise %s: %s\n", verb, error.message.c_str());
+  if (common.json) {
+    Json object;
+    object.Set("error", Json().Set("code", CodeName(error.code)).Set("message", error.message));
+    // The exit code tells the same when stdout is what failed.
+    static_cast<void>(PrintJson(verb, object));
+  }
+  return ExitCode(error.code);
+}
+
+int Usage(const CLI::App& app, const CLI::ParseError& error) {
+  const CLI::App* verb = &app;
+  for (const CLI::App* sub : app.get_subcommands()) verb = sub;
+  const std::string name = verb == &app ? "edgewise" : "edgewise " + verb->get_name();
+  std::fprintf(stderr, "%s: %s\nRun `%s --help` for what it takes.\n", name.c_str(), error.what(),
+               name.c_str());
+  return ExitCode(Code::kInvalidArgument);
+}
+
+int Main(int argc, char** argv) {
+  InstallSignalHandlers();
+  CLI::App app(
+      "Edgewise makes language models small and fast for edge devices, and shows what that cost.",
+      "edgewise");
+  app.set_version_flag("--version", std::string("edgewise ") + kVersion);
+  app.require_subcommand(1);
+  app.footer(
+      "Exit codes: 0 ok, 1 internal error, 2 usage, 3 input not found, 4 input malformed, 5 "
+      "memory, 6 output,\n"
+      "9 unsupported, 130 and 143 interrupted. `edgewise VERB --help` shows examples.");
+  app.get_formatter()->column_width(34);
+
+  Common common;
+  struct Row {
+    CLI::App* app;
+    Runner run;
+    const Command* command;
+  };
+  std::vector<Row> rows;
+  for (const Command& command : kCommands) {
+    CLI::App* sub = app.add_subcommand(command.name, command.summary);
+    sub->footer(std::string("Examples:\n  ") + command.examples);
+    Runner run = command.add(*sub, common);
+    sub->add_flag("--json", common.json, "Print one JSON object on stdout");
+    sub->add_flag("--quiet", common.quiet, "Print results only: no progress, no remarks");
+    sub->add_option("--threads", common.threads,
+                    "Threads to use (default: every CPU this process may use)")
+        ->check(CLI::Range(1, 1024));
+    rows.push_back({sub, std::move(run), &command});
+  }
+
+  try {
+    app.parse(Arguments(argc, argv));
+  } catch (const CLI::CallForHelp&) {
+    return Print(app.help()) ? 0 : ExitCode(Code::kIo);
+  } catch (const CLI::CallForVersion& version) {
+    return Print(std::string(version.what()) + "\n") ? 0 : ExitCode(Code::kIo);
+  } catch (const CLI::ParseError& error) {
+    return Usage(app, error);
+  }
+  if (const char* problem = kernels::CheckIsa())
+    return Fail("", common, Error{Code::kInvalidArgument, problem});
+  for (const Row& row : rows) {
+    if (!row.app->parsed()) continue;
+    const std::unique_ptr<Progress> progress = MakeProgressBar(common.quiet);
+    common.progress = progress.get();
+    const Status status = row.run();
+    if (!status) return Fail(row.command->name, common, status.error());
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace edgewise::cli
+
+int main(int argc, char** argv) {
+  try {
+    return edgewise::cli::Main(argc, argv);
+  } catch (const std::bad_alloc&) {
+    std::fputs(
+        "edgewise: out of memory; close other programs or choose a smaller model or context\n",
+        stderr);
+    return 5;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "edgewise: internal error: %s; please report this\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,139 @@
+// edgewise convert and quantize: one writer, two ways to choose formats.
+#include "pipeline/convert.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+
+#include "base/strings.h"
+#include "cli/command.h"
+#include "cli/output.h"
+#include "compress/quantize/presets.h"
+#include "quant/dtype.h"
+
+namespace edgewise::cli {
+namespace {
+
+Result<DType> ParseDType(const char* flag, const std::string& name) {
+  if (const auto type = DTypeFromName(name); type && Info(*type).encode) return *type;
+  std::string known;
+  for (const DTypeInfo& info : AllDTypes()) {
+    if (info.encode) known += std::string(known.empty() ? "" : ", ") + info.name;
+  }
+  return MakeError(Code::kInvalidArgument, "%s %s: no such format; known are %s", flag,
+                   Quote(name).c_str(), known.c_str());
+}
+
+std::string PlanTable(const ConvertSummary& summary) {
+  std::vector<std::vector<std::string>> rows = {
+      {"tensor", "shape", "from", "to", "bytes", "rel. error", "note"}};
+  for (const ConvertedTensor& tensor : summary.tensors) {
+    rows.push_back({tensor.name, tensor.shape.ToString(), Info(tensor.from).name,
+                    Info(tensor.to).name, std::to_string(tensor.bytes),
+                    Format("%.5f", tensor.relative_rmse), tensor.reason});
+  }
+  return TextTable(rows);
+}
+
+Status PrintSummary(const char* verb, const ConvertSummary& summary, bool dry_run, bool verbose,
+                    const Common& common) {
+  if (common.json) {
+    return PrintJson(verb, Json(SummaryToJson(summary)).Set("dry_run", dry_run));
+  }
+  if (dry_run || verbose) EW_TRY(Print(PlanTable(summary)));
+  if (common.quiet) return Ok{};
+  return Print(Format(
+      "%s%s: %s, %.3f bits per weight (%zu tensors, %s before; %s, peak memory %s)\n",
+      dry_run ? "would write " : "", summary.output.c_str(), FormatBytes(summary.bytes).c_str(),
+      summary.bits_per_weight, summary.tensors.size(), FormatBytes(summary.source_bytes).c_str(),
+      FormatSeconds(summary.seconds).c_str(), FormatBytes(summary.peak_rss_bytes).c_str()));
+}
+
+struct ConvertFlags {
+  std::string in, out, to = "f16";
+  ConvertOptions options;
+  bool verbose = false;
+};
+
+Status RunConvert(ConvertFlags& flags, const Common& common) {
+  if (flags.to == "auto") {
+    flags.options.to.reset();
+  } else {
+    EW_TRY(flags.options.to, ParseDType("--to", flags.to));
+  }
+  flags.options.threads = common.Threads();
+  EW_TRY(const ConvertSummary summary,
+         Convert(flags.in, flags.out, flags.options, common.progress));
+  return PrintSummary("convert", summary, flags.options.dry_run, flags.verbose, common);
+}
+
+struct QuantizeFlags {
+  std::string in, out, output_type, embedding_type;
+  std::vector<std::string> overrides;
+  QuantizeOptions options;
+  bool verbose = false;
+};
+
+Status RunQuantize(QuantizeFlags& flags, const Common& common) {
+  for (const std::string& text : flags.overrides) {
+    EW_TRY(TypeOverride parsed, ParseTypeOverride(text).In("--tensor-type"));
+    flags.options.overrides.push_back(std::move(parsed));
+  }
+  if (!flags.output_type.empty()) {
+    EW_TRY(flags.options.output_type, ParseDType("--output-tensor-type", flags.output_type));
+  }
+  if (!flags.embedding_type.empty()) {
+    EW_TRY(flags.options.embedding_type,
+           ParseDType("--token-embedding-type", flags.embedding_type));
+  }
+  flags.options.threads = common.Threads();
+  EW_TRY(const QuantizeSummary summary,
+         Quantize(flags.in, flags.out, flags.options, common.progress));
+  return PrintSummary("quantize", summary, flags.options.dry_run, flags.verbose, common);
+}
+
+// The flags both verbs have.
+void AddWriterFlags(CLI::App& app, std::string* in, std::string* out, std::string* tokenizer,
+                    bool* force, bool* dry_run, bool* verbose) {
+  app.add_option("input", *in, "GGUF file, Hugging Face folder or llama2.c checkpoint")->required();
+  app.add_option("output,--output", *out, "GGUF file to write")->required();
+  app.add_option("--tokenizer", *tokenizer,
+                 "Tokenizer file, where the model does not bring one (llama2.c)");
+  app.add_flag("--force", *force, "Replace an existing output file");
+  app.add_flag("--dry-run", *dry_run, "Print the plan and the exact size; write nothing");
+  app.add_flag("--verbose", *verbose, "Print a line for each tensor");
+}
+
+}  // namespace
+
+Runner AddConvert(CLI::App& app, const Common& common) {
+  auto flags = std::make_shared<ConvertFlags>();
+  AddWriterFlags(app, &flags->in, &flags->out, &flags->options.tokenizer_path,
+                 &flags->options.overwrite, &flags->options.dry_run, &flags->verbose);
+  app.add_option("--to", flags->to,
+                 "Format of the matrices: f32, f16, bf16, q8_0; auto keeps f32, f16 and bf16")
+      ->capture_default_str();
+  return [flags, &common] { return RunConvert(*flags, common); };
+}
+
+Runner AddQuantize(CLI::App& app, const Common& common) {
+  auto flags = std::make_shared<QuantizeFlags>();
+  QuantizeOptions& options = flags->options;
+  AddWriterFlags(app, &flags->in, &flags->out, &options.tokenizer_path, &options.overwrite,
+                 &options.dry_run, &flags->verbose);
+  std::string presets;
+  for (const Preset& preset : AllPresets())
+    presets += std::string(presets.empty() ? "" : ", ") + preset.name;
+  app.add_option("--to", options.preset, "Mixture of formats: " + presets)->required();
+  app.add_option("--tensor-type", flags->overrides,
+                 "REGEX=FORMAT for the tensors whose name matches; may be repeated");
+  app.add_option("--output-tensor-type", flags->output_type, "Format of output.weight");
+  app.add_option("--token-embedding-type", flags->embedding_type, "Format of token_embd.weight");
+  app.add_flag("--leave-output-tensor", options.leave_output, "Do not quantize output.weight");
+  app.add_flag("--pure", options.pure, "One format for every matrix, no mixture");
+  app.add_flag("--allow-requantize", options.allow_requantize,
+               "Accept an input that is quantized already (costs quality)");
+  return [flags, &common] { return RunQuantize(*flags, common); };
+}
+
+}  // namespace edgewise::cli

@@ -1,0 +1,165 @@
+// edgewise inspect: what is in a model file. Everything but the weights' values is checked before
+// anything is printed.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <map>
+#include <memory>
+
+#include "base/strings.h"
+#include "cli/command.h"
+#include "cli/output.h"
+#include "formats/gguf.h"
+#include "model/checkpoint.h"
+
+namespace edgewise::cli {
+namespace {
+
+struct Contents {
+  std::string kind;
+  std::string architecture;
+  const Metadata* metadata = nullptr;
+  struct Row {
+    std::string name;
+    DType dtype;
+    Shape shape;
+    uint64_t bytes;
+  };
+  std::vector<Row> tensors;
+  uint64_t parameters = 0, bytes = 0;
+
+  double bits_per_weight() const {
+    return parameters == 0 ? 0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(parameters);
+  }
+};
+
+Status AddTensor(const std::string& name, DType dtype, const Shape& shape, Contents* contents) {
+  EW_TRY(const uint64_t bytes, TensorBytes(dtype, shape).In(name));
+  contents->tensors.push_back({name, dtype, shape, bytes});
+  contents->parameters += shape.elements();
+  contents->bytes += bytes;
+  return Ok{};
+}
+
+// Format name -> bytes and count, largest first.
+std::vector<std::pair<std::string, std::pair<uint64_t, uint64_t>>> ByFormat(
+    const Contents& contents) {
+  std::map<std::string, std::pair<uint64_t, uint64_t>> sums;
+  for (const auto& row : contents.tensors) {
+    auto& [bytes, count] = sums[Info(row.dtype).name];
+    bytes += row.bytes;
+    ++count;
+  }
+  std::vector<std::pair<std::string, std::pair<uint64_t, uint64_t>>> sorted(sums.begin(),
+                                                                            sums.end());
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const auto& a, const auto& b) { return a.second > b.second; });
+  return sorted;
+}
+
+Status PrintHuman(const std::string& path, const Contents& contents, bool all) {
+  std::string text = Format("%s: %s", path.c_str(), contents.kind.c_str());
+  if (!contents.architecture.empty()) text += ", architecture " + contents.architecture;
+  text += Format("\n%zu tensors, %llu parameters, %s, %.3f bits per weight\n",
+                 contents.tensors.size(), static_cast<unsigned long long>(contents.parameters),
+                 FormatBytes(contents.bytes).c_str(), contents.bits_per_weight());
+  for (const auto& [name, sums] : ByFormat(contents)) {
+    text += Format("  %-7s %4llu tensors, %s\n", name.c_str(),
+                   static_cast<unsigned long long>(sums.second), FormatBytes(sums.first).c_str());
+  }
+  text += "\nMetadata\n";
+  for (const auto& [key, value] : contents.metadata->all()) {
+    text += Format("  %s (%s) = %s\n", Quote(key, 200).c_str(), MetaTypeName(TypeOf(value)),
+                   Describe(value).c_str());
+  }
+  if (all) {
+    std::vector<std::vector<std::string>> rows = {{"tensor", "shape", "format", "bytes"}};
+    for (const auto& row : contents.tensors) {
+      rows.push_back({Quote(row.name, 200), row.shape.ToString(), Info(row.dtype).name,
+                      std::to_string(row.bytes)});
+    }
+    text += "\n" + TextTable(rows);
+  } else {
+    text += "\nAdd --tensors to list the tensors.\n";
+  }
+  return Print(text);
+}
+
+Status PrintMachine(const std::string& path, const Contents& contents) {
+  Json metadata{JsonObject()};
+  for (const auto& [key, value] : contents.metadata->all()) {
+    metadata.Set(key,
+                 Json().Set("type", MetaTypeName(TypeOf(value))).Set("value", Describe(value)));
+  }
+  Json tensors{JsonArray()};
+  for (const auto& row : contents.tensors) {
+    Json shape{JsonArray()};
+    for (int i = 0; i < row.shape.rank(); ++i) shape.Append(row.shape[i]);
+    tensors.Append(Json()
+                       .Set("name", row.name)
+                       .Set("format", Info(row.dtype).name)
+                       .Set("shape", shape)
+                       .Set("bytes", row.bytes));
+  }
+  Json object;
+  object.Set("path", path).Set("kind", contents.kind).Set("architecture", contents.architecture);
+  object.Set("parameters", contents.parameters).Set("tensor_bytes", contents.bytes);
+  object.Set("bits_per_weight", contents.bits_per_weight())
+      .Set("metadata", metadata)
+      .Set("tensors", tensors);
+  return PrintJson("inspect", object);
+}
+
+Status Show(const std::string& path, const Contents& contents, bool all, const Common& common) {
+  return common.json ? PrintMachine(path, contents) : PrintHuman(path, contents, all);
+}
+
+// A GGUF is shown as it is: it may hold an architecture that we cannot run, or a vocabulary only.
+Status InspectGguf(const std::string& path, const GgufFile& file, bool all, const Common& common) {
+  Contents contents;
+  contents.kind = Format("GGUF version %u", file.version());
+  EW_TRY(contents.architecture, file.metadata().GetString("general.architecture", std::string()));
+  contents.metadata = &file.metadata();
+  for (const NamedTensor& tensor : file.tensors().all()) {
+    EW_TRY(AddTensor(tensor.name, tensor.view.dtype, tensor.view.shape, &contents));
+  }
+  return Show(path, contents, all, common);
+}
+
+bool StartsWithGgufMagic(const std::string& path) {
+  const auto file = MappedFile::Open(path);
+  if (!file || file->bytes().size() < 4) return false;
+  return std::string_view(reinterpret_cast<const char*>(file->bytes().data()), 4) == "GGUF";
+}
+
+Status RunInspect(const std::string& path, bool all, const Common& common) {
+  if (!IsDirectory(path) && StartsWithGgufMagic(path)) {
+    EW_TRY(const GgufFile file, GgufFile::Open(path));
+    return InspectGguf(path, file, all, common);
+  }
+  EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(path));
+  Contents contents;
+  contents.kind = checkpoint.kind() == CheckpointKind::kHfFolder ? "Hugging Face folder"
+                                                                 : "llama2.c checkpoint";
+  contents.architecture = checkpoint.spec().architecture;
+  contents.metadata = &checkpoint.metadata();
+  for (const CheckpointTensor& tensor : checkpoint.tensors()) {
+    EW_TRY(AddTensor(tensor.name, tensor.dtype, tensor.shape, &contents));
+  }
+  return Show(path, contents, all, common);
+}
+
+}  // namespace
+
+Runner AddInspect(CLI::App& app, const Common& common) {
+  struct Flags {
+    std::string path;
+    bool tensors = false;
+  };
+  auto flags = std::make_shared<Flags>();
+  app.add_option("file", flags->path, "GGUF file, Hugging Face folder or llama2.c checkpoint")
+      ->required();
+  app.add_flag("--tensors", flags->tensors, "List every tensor (always in --json)");
+  return [flags, &common] { return RunInspect(flags->path, flags->tensors, common); };
+}
+
+}  // namespace edgewise::cli

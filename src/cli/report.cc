@@ -1,0 +1,183 @@
+// edgewise report: one model in several formats, measured side by side, as a table and an HTML
+// page.
+#include "eval/report.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+
+#include "base/file.h"
+#include "base/process.h"
+#include "base/strings.h"
+#include "cli/command.h"
+#include "cli/generation_flags.h"
+#include "cli/output.h"
+#include "compress/quantize/presets.h"
+#include "pipeline/compare.h"
+
+namespace edgewise::cli {
+namespace {
+
+struct ReportFlags {
+  std::string model, output = "report.html", keep, save_text, formats, text, documents;
+  uint64_t sample_tokens = 20000, seed = 1;
+  bool force = false;
+  CompareOptions options;
+};
+
+// A folder for the GGUF files: the user's, or one that is removed at the end.
+class WorkFolder {
+ public:
+  static Result<WorkFolder> Make(const std::string& keep) {
+    WorkFolder folder;
+    std::error_code error;
+    if (!keep.empty()) {
+      std::filesystem::create_directories(keep, error);
+      if (error)
+        return MakeError(Code::kIo, "%s: cannot create the folder: %s", keep.c_str(),
+                         error.message().c_str());
+      folder.path_ = keep;
+      return folder;
+    }
+    std::string pattern =
+        (std::filesystem::temp_directory_path(error) / "edgewise-report-XXXXXX").string();
+    if (error || ::mkdtemp(pattern.data()) == nullptr) {
+      return MakeError(Code::kIo, "%s: cannot create a temporary folder; choose one with --keep",
+                       pattern.c_str());
+    }
+    folder.path_ = pattern;
+    folder.remove_ = true;
+    return folder;
+  }
+  WorkFolder(WorkFolder&& other) noexcept
+      : path_(std::move(other.path_)), remove_(std::exchange(other.remove_, false)) {}
+  WorkFolder& operator=(WorkFolder&&) = delete;
+  ~WorkFolder() {
+    std::error_code ignored;
+    if (remove_) std::filesystem::remove_all(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  WorkFolder() = default;
+  std::string path_;
+  bool remove_ = false;
+};
+
+// Fills options.text from --text, or samples it from the model.
+Status PrepareText(ReportFlags* flags, const Common& common) {
+  CompareOptions& options = flags->options;
+  options.windows.convention = TextConvention::kDocuments;
+  options.windows.separator = flags->documents;
+  if (!flags->text.empty()) {
+    EW_TRY(options.text, ReadText(flags->text));
+    options.text_source = std::filesystem::path(flags->text).filename().string();
+    if (options.text.find(flags->documents) == std::string::npos) {
+      options.windows.convention = TextConvention::kLlamaCpp;
+    }
+    return Ok{};
+  }
+  EngineOptions engine_options;
+  engine_options.threads = common.Threads();
+  engine_options.tokenizer_path = options.tokenizer_path;
+  EW_TRY(const std::unique_ptr<Engine> engine, Engine::Load(flags->model, engine_options));
+  EW_TRY(options.text, SampleText(engine.get(), flags->sample_tokens, flags->seed, flags->documents,
+                                  common.progress));
+  options.text_source = Format("%llu tokens sampled from the original at temperature 1, seed %llu",
+                               static_cast<unsigned long long>(flags->sample_tokens),
+                               static_cast<unsigned long long>(flags->seed));
+  if (flags->save_text.empty()) return Ok{};
+  EW_TRY(AtomicFile file, AtomicFile::Create(flags->save_text, flags->force));
+  EW_TRY(file.Write(options.text));
+  return file.Commit();
+}
+
+// The best compromise by a stated rule: the smallest variant whose mean KL stays below 0.02 nats.
+const ReportRow* Recommended(const ReportData& data) {
+  const ReportRow* best = nullptr;
+  for (const ReportRow& row : data.rows) {
+    if (row.base || !row.kl_mean || *row.kl_mean > 0.02) continue;
+    if (!best || *row.file_bytes < *best->file_bytes) best = &row;
+  }
+  return best;
+}
+
+void Summarize(const ReportFlags& flags, ReportData* data) {
+  data->title = std::filesystem::path(flags.model).filename().string();
+  if (data->title.empty())
+    data->title = std::filesystem::path(flags.model).parent_path().filename().string();
+  data->summary =
+      "Each variant was written by edgewise quantize without calibration data and measured against "
+      "the original.";
+  if (const ReportRow* row = Recommended(*data)) {
+    const ReportRow& base = data->rows.front();
+    data->headline = {
+        {"Smallest with KL below 0.02", row->name},
+        {"Smaller", Format("%.2fx", static_cast<double>(*base.file_bytes) /
+                                        static_cast<double>(*row->file_bytes))},
+        {"Top-1 agreement", Format("%.1f %%", 100 * *row->top1_agreement)},
+        {"Decode speed", Format("%.2fx", *row->decode_tokens_per_s / *base.decode_tokens_per_s)}};
+  }
+  data->versions.insert(data->versions.begin(), ReportFact{"edgewise", kVersion});
+  data->commands = {Format("edgewise report %s --formats %s --output %s", flags.model.c_str(),
+                           Join(flags.options.formats, ",").c_str(), flags.output.c_str()) +
+                    (flags.text.empty() ? "" : " --text " + flags.text)};
+  data->notes = {
+      "Speeds are of this machine in this run; compare ratios between rows, not absolute figures "
+      "between machines.",
+      "Perplexity depends on the scoring convention and the text: compare the ratio."};
+}
+
+Status RunReport(ReportFlags& flags, const Common& common) {
+  const double start = NowSeconds();
+  flags.options.threads = common.Threads();
+  if (!flags.formats.empty()) {
+    flags.options.formats.clear();
+    for (const std::string_view name : Split(flags.formats, ","))
+      flags.options.formats.emplace_back(Trim(name));
+  }
+  for (const std::string& name : flags.options.formats) EW_TRY(FindPreset(name).In("--formats"));
+  EW_TRY(AtomicFile page, AtomicFile::Create(flags.output, flags.force));
+  EW_TRY(const WorkFolder folder, WorkFolder::Make(flags.keep));
+  flags.options.folder = folder.path();
+  EW_TRY(PrepareText(&flags, common));
+  EW_TRY(ReportData data, Compare(flags.model, flags.options, common.progress));
+  Summarize(flags, &data);
+  EW_TRY(page.Write(ReportHtml(data)));
+  EW_TRY(page.Commit());
+  if (common.json) return PrintJson("report", ToJson(data).Set("output", flags.output));
+  EW_TRY(Print(ReportText(data)));
+  if (common.quiet) return Ok{};
+  return Print(Format("\nwrote %s in %s\n", flags.output.c_str(),
+                      FormatSeconds(NowSeconds() - start).c_str()));
+}
+
+}  // namespace
+
+Runner AddReport(CLI::App& app, const Common& common) {
+  auto flags = std::make_shared<ReportFlags>();
+  AddModelFlags(app, &flags->model, &flags->options.tokenizer_path);
+  app.add_option("--output", flags->output, "HTML page to write")->capture_default_str();
+  app.add_option("--formats", flags->formats, "Presets to compare, separated by commas")
+      ->default_str(Join(flags->options.formats, ","));
+  CLI::Option* text =
+      app.add_option("--text", flags->text, "Text to measure on (default: sampled from the model)");
+  app.add_option("--sample-tokens", flags->sample_tokens, "Tokens to sample without --text")
+      ->capture_default_str()
+      ->excludes(text);
+  app.add_option("--seed", flags->seed, "Seed of the sampling")
+      ->capture_default_str()
+      ->excludes(text);
+  app.add_option("--save-text", flags->save_text, "Keep the sampled text in this file")
+      ->excludes(text);
+  flags->documents = "<|endoftext|>";
+  app.add_option("--documents", flags->documents,
+                 "Separator of documents in the text; a text without it is scored in convention C")
+      ->capture_default_str();
+  app.add_option("--keep", flags->keep, "Keep the GGUF files in this folder");
+  app.add_flag("--force", flags->force, "Replace existing output files");
+  return [flags, &common] { return RunReport(*flags, common); };
+}
+
+}  // namespace edgewise::cli
