@@ -1,4 +1,5 @@
-// Where tests find files: the repository's own, and the optional folder of external models, vocabularies and golden outputs.
+// Where tests find files: the repository's own, and the optional folder of external models,
+// vocabularies and golden outputs.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -14,7 +15,8 @@ inline std::string SourcePath(const std::string& path) {
   return std::string(EDGEWISE_SOURCE_DIR) + "/" + path;
 }
 
-// A file of the external test data: $EDGEWISE_TEST_DATA, or the folder "shared" beside the repository. Empty when absent.
+// A file of the external test data: $EDGEWISE_TEST_DATA, or the folder "shared" beside the
+// repository. Empty when absent.
 inline std::string ExternalPath(const std::string& path) {
   const char* folder = std::getenv("EDGEWISE_TEST_DATA");
   const std::string root = folder ? folder : std::string(EDGEWISE_SOURCE_DIR) + "/../shared";
@@ -26,7 +28,8 @@ inline std::string ExternalPath(const std::string& path) {
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "edgewise-test-XXXXXX").string();
+    std::string pattern =
+        (std::filesystem::temp_directory_path() / "edgewise-test-XXXXXX").string();
     REQUIRE(::mkdtemp(pattern.data()) != nullptr);
     path_ = pattern;
   }
@@ -45,10 +48,11 @@ class TemporaryFolder {
 
 }  // namespace edgewise
 
-// Declares `name` as the path of an external test file, or ends the test with a message that says what is absent.
-#define EW_EXTERNAL_OR_SKIP(name, path)                                        \
-  const std::string name = ::edgewise::ExternalPath(path);                     \
-  if (name.empty()) {                                                          \
-    MESSAGE("skipped: external test data " << (path) << " is not here");       \
-    return;                                                                    \
+// Declares `name` as the path of an external test file, or ends the test with a message that says
+// what is absent.
+#define EW_EXTERNAL_OR_SKIP(name, path)                                  \
+  const std::string name = ::edgewise::ExternalPath(path);               \
+  if (name.empty()) {                                                    \
+    MESSAGE("skipped: external test data " << (path) << " is not here"); \
+    return;                                                              \
   }

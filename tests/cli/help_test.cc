@@ -1,0 +1,75 @@
+// Help texts are part of the interface: a change must be seen in a diff of tests/cli/help/.
+// EDGEWISE_UPDATE_HELP=1 rewrites the files.
+#include <doctest/doctest.h>
+
+#include "tests/cli/program.h"
+
+namespace edgewise {
+namespace {
+
+const std::vector<std::string> kVerbs = {"inspect", "convert",  "quantize",  "run",
+                                         "chat",    "eval",     "bench",     "report",
+                                         "doctor",  "tokenize", "detokenize"};
+
+void CheckHelp(const std::vector<std::string>& arguments, const std::string& name) {
+  const ProgramResult result = RunProgram(arguments);
+  CHECK(result.exit_code == 0);
+  CHECK(result.err.empty());
+  const std::string path = SourcePath("tests/cli/help/" + name + ".txt");
+  if (std::getenv("EDGEWISE_UPDATE_HELP")) WriteWhole(path, result.out);
+  CHECK(result.out == ReadWhole(path));
+}
+
+TEST_CASE("help texts are as recorded") {
+  CheckHelp({"--help"}, "edgewise");
+  for (const std::string& verb : kVerbs) CheckHelp({verb, "--help"}, verb);
+}
+
+TEST_CASE("every verb shows two examples and takes the common flags") {
+  for (const std::string& verb : kVerbs) {
+    const std::string help = RunProgram({verb, "--help"}).out;
+    CAPTURE(verb);
+    const size_t examples = help.find("Examples:\n  edgewise " + verb);
+    CHECK(examples != std::string::npos);
+    CHECK(help.find("\n  edgewise " + verb, examples + 12) != std::string::npos);
+    for (const char* flag : {"--json", "--quiet", "--threads"})
+      CHECK(help.find(flag) != std::string::npos);
+  }
+}
+
+TEST_CASE("wrong usage is one clear line, a hint, and exit code 2") {
+  const std::vector<std::vector<std::string>> wrong = {
+      {},
+      {"no-such-verb"},
+      {"inspect"},
+      {"inspect", "a", "b"},
+      {"run", "m.gguf", "--no-such-flag"},
+      {"quantize", "in", "out"},
+      {"bench", "m.gguf", "--threads", "0"},
+      {"bench", "m.gguf", "--threads", "two"},
+      {"eval", "m.gguf"},
+      {"eval", "m.gguf", "--kl", "b.gguf"},
+      {"run", "m.gguf", "--max-tokens", "-5"},
+      {"eval", "m.gguf", "--perplexity", "t", "--convention", "Z"}};
+  for (const auto& arguments : wrong) {
+    CAPTURE(arguments.size());
+    const ProgramResult result = RunProgram(arguments);
+    CHECK(result.exit_code == 2);
+    CHECK(result.out.empty());
+    CHECK(!result.err.empty());
+    CHECK(std::count(result.err.begin(), result.err.end(), '\n') <= 2);
+  }
+  CHECK(RunProgram({"--version"}).out.rfind("edgewise ", 0) == 0);
+}
+
+TEST_CASE("an unknown instruction set is an error that lists those that run here") {
+  ProgramOptions options;
+  options.environment = {{"EDGEWISE_ISA", "mmx"}};
+  const ProgramResult result = RunProgram({"doctor"}, options);
+  CHECK(result.exit_code == 2);
+  CHECK(result.err.find("mmx") != std::string::npos);
+  CHECK(result.err.find("scalar") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace edgewise

@@ -1,0 +1,216 @@
+// The main job through the program: convert, quantize, run, evaluate, measure, with --json.
+#include <doctest/doctest.h>
+#include <signal.h>
+
+#include <filesystem>
+
+#include "base/json.h"
+#include "tests/cli/program.h"
+
+namespace edgewise {
+namespace {
+
+Json ParseObject(const ProgramResult& result, const std::string& verb) {
+  CAPTURE(result.err);
+  REQUIRE(result.exit_code == 0);
+  auto json = ParseJson(result.out);
+  REQUIRE(json);
+  CHECK(*json->Find("schema")->AsString() == "edgewise." + verb + "/1");
+  CHECK(json->Find("version") != nullptr);
+  return *json;
+}
+
+double Number(const Json& object, const char* key) {
+  CAPTURE(key);
+  REQUIRE(object.Find(key) != nullptr);
+  REQUIRE(object.Find(key)->AsDouble());
+  return *object.Find(key)->AsDouble();
+}
+
+// The bundled model as F16, made once for all tests of this file.
+const std::string& BaseModel() {
+  static const TemporaryFolder folder;
+  static const std::string path = [] {
+    const std::string out = folder / "base.gguf";
+    REQUIRE(RunProgram({"convert", SourcePath("models/edgewise-stories-3M"), out}).exit_code == 0);
+    return out;
+  }();
+  return path;
+}
+
+const char* kStory =
+    "Once upon a time, there was a little girl named Lily. She liked to play with her red ball.";
+
+TEST_CASE("convert and quantize report what they wrote") {
+  TemporaryFolder folder;
+  const Json base = ParseObject(RunProgram({"convert", SourcePath("models/edgewise-stories-3M"),
+                                            folder / "f16.gguf", "--json"}),
+                                "convert");
+  CHECK(Number(base, "bytes") ==
+        static_cast<double>(std::filesystem::file_size(folder / "f16.gguf")));
+  for (const char* preset : {"q8_0", "q4_k_m", "q4_0"}) {
+    const std::string out = folder / (std::string(preset) + ".gguf");
+    const Json plan = ParseObject(
+        RunProgram({"quantize", folder / "f16.gguf", out, "--to", preset, "--dry-run", "--json"}),
+        "quantize");
+    CHECK(!std::filesystem::exists(out));
+    const Json done = ParseObject(
+        RunProgram({"quantize", folder / "f16.gguf", out, "--to", preset, "--json"}), "quantize");
+    CHECK(Number(plan, "bytes") == static_cast<double>(std::filesystem::file_size(out)));
+    CHECK(Number(done, "bytes") == Number(plan, "bytes"));
+    CHECK(Number(done, "bits_per_weight") < Number(base, "bits_per_weight"));
+    CHECK(Number(done, "seconds") >= 0);
+    CHECK(Number(done, "peak_rss_bytes") > 0);
+    CHECK(*done.Find("output")->AsString() == out);
+  }
+}
+
+TEST_CASE("run continues a prompt, the same at any thread count") {
+  const std::vector<std::string> arguments = {
+      "run", BaseModel(), "--prompt", "Once upon a time", "--max-tokens",
+      "40",  "--seed",    "7",        "--quiet",          "--threads"};
+  std::vector<std::string> texts;
+  for (const char* threads : {"1", "2", "3"}) {
+    auto with_threads = arguments;
+    with_threads.push_back(threads);
+    const ProgramResult result = RunProgram(with_threads);
+    CHECK(result.exit_code == 0);
+    CHECK(result.err.empty());
+    CHECK(result.out.rfind("Once upon a time", 0) == 0);
+    CHECK(result.out.size() > 60);
+    texts.push_back(result.out);
+  }
+  CHECK(texts[0] == texts[1]);
+  CHECK(texts[0] == texts[2]);
+  auto other_seed = arguments;
+  other_seed[7] = "8";
+  other_seed.push_back("1");
+  CHECK(RunProgram(other_seed).out != texts[0]);
+
+  const Json json = ParseObject(RunProgram({"run", BaseModel(), "--prompt", "Once upon a time",
+                                            "--max-tokens", "5", "--temperature", "0", "--json"}),
+                                "run");
+  CHECK(json.Find("ids")->AsArray()->size() == 5);
+  CHECK(*json.Find("stop_reason")->AsString() == "max_tokens");
+  CHECK(Number(json, "prompt_tokens") > 1);
+}
+
+TEST_CASE("tokenize and detokenize are inverse") {
+  const Json ids =
+      ParseObject(RunProgram({"tokenize", BaseModel(), "--prompt", kStory, "--json"}), "tokenize");
+  CHECK(ids.Find("ids")->AsArray()->size() == ids.Find("pieces")->AsArray()->size());
+  std::string list;
+  for (const Json& id : *ids.Find("ids")->AsArray()) list += std::to_string(*id.AsInt()) + ",";
+  const Json text =
+      ParseObject(RunProgram({"detokenize", BaseModel(), "--ids", list, "--json"}), "detokenize");
+  CHECK(*text.Find("text")->AsString() == kStory);
+  ProgramOptions options;
+  options.input = kStory;
+  const ProgramResult plain =
+      RunProgram({"tokenize", BaseModel(), "--file", "-", "--no-special"}, options);
+  options.input = plain.out;
+  CHECK(RunProgram({"detokenize", BaseModel(), "--file", "-"}, options).out == kStory);
+}
+
+TEST_CASE("eval measures perplexity and divergence") {
+  TemporaryFolder folder;
+  std::string text;
+  for (int i = 0; i < 40; ++i) text += std::string(kStory) + " They were happy. <|endoftext|>\n";
+  WriteWhole(folder / "text", text);
+  const Json ppl = ParseObject(
+      RunProgram({"eval", BaseModel(), "--perplexity", folder / "text", "--json"}), "eval");
+  CHECK(*ppl.Find("convention")->AsString() == "C");
+  CHECK(Number(ppl, "perplexity") > 1);
+  CHECK(Number(ppl, "tokens") > 100);
+  const Json documents =
+      ParseObject(RunProgram({"eval", BaseModel(), "--perplexity", folder / "text", "--documents",
+                              "<|endoftext|>", "--json"}),
+                  "eval");
+  CHECK(*documents.Find("convention")->AsString() == "documents");
+  REQUIRE(RunProgram({"quantize", BaseModel(), folder / "q4.gguf", "--to", "q4_0"}).exit_code == 0);
+  const Json kl = ParseObject(RunProgram({"eval", folder / "q4.gguf", "--kl", BaseModel(), "--text",
+                                          folder / "text", "--json"}),
+                              "eval");
+  CHECK(Number(kl, "kl_mean") > 0);
+  CHECK(Number(kl, "kl_mean") < Number(kl, "kl_p99"));
+  CHECK(Number(kl, "kl_p99") <= Number(kl, "kl_max"));
+  CHECK(Number(kl, "top1_agreement") > 0.5);
+  CHECK(Number(kl, "ppl_ratio") > 0.5);
+  const Json self = ParseObject(
+      RunProgram({"eval", BaseModel(), "--kl", BaseModel(), "--text", folder / "text", "--json"}),
+      "eval");
+  CHECK(Number(self, "kl_max") == 0);
+  CHECK(Number(self, "top1_agreement") == 1);
+}
+
+TEST_CASE("bench, doctor and inspect give their stable keys") {
+  const Json bench = ParseObject(RunProgram({"bench", BaseModel(), "--prompt-tokens", "32",
+                                             "--decode-tokens", "16", "--json"}),
+                                 "bench");
+  for (const char* key :
+       {"prefill_tokens_per_s", "decode_tokens_per_s", "decode_p50_ms", "decode_p90_ms",
+        "decode_p99_ms", "ttft_ms", "load_ms", "peak_rss_bytes", "peak_anon_bytes",
+        "bytes_per_token", "bandwidth_share", "int8_peak_share"}) {
+    CHECK(Number(bench, key) > 0);
+  }
+  const Json doctor = ParseObject(RunProgram({"doctor", "--json"}), "doctor");
+  CHECK(Number(*doctor.Find("limits"), "read_bytes_per_s") > 1e8);
+  const Json inspect = ParseObject(RunProgram({"inspect", BaseModel(), "--json"}), "inspect");
+  CHECK(*inspect.Find("architecture")->AsString() == "llama");
+  CHECK(Number(inspect, "parameters") > 3e6);
+}
+
+TEST_CASE("report compares formats and writes a page") {
+  TemporaryFolder folder;
+  const Json report = ParseObject(
+      RunProgram({"report", SourcePath("models/edgewise-stories-3M"), "--formats", "q8_0,q4_0",
+                  "--sample-tokens", "600", "--output", folder / "report.html", "--json"}),
+      "report");
+  CHECK(report.Find("rows")->AsArray()->size() == 3);
+  const std::string page = ReadWhole(folder / "report.html");
+  CHECK(page.find("<svg") != std::string::npos);
+  CHECK(page.find("<script") == std::string::npos);
+  CHECK(page.find("q4_0") != std::string::npos);
+}
+
+TEST_CASE("an interrupt leaves no file behind") {
+  TemporaryFolder folder;
+  const std::string out = folder / "out.gguf";
+  bool interrupted_once = false;
+  for (int delay_us = 1000; delay_us < 400000 && !interrupted_once; delay_us *= 2) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::execl(EDGEWISE_PROGRAM, EDGEWISE_PROGRAM, "quantize", BaseModel().c_str(), out.c_str(),
+              "--to", "q4_k_m", "--quiet", "--threads", "1", nullptr);
+      ::_exit(98);
+    }
+    ::usleep(static_cast<useconds_t>(delay_us));
+    ::kill(child, SIGINT);
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 130) {
+      interrupted_once = true;
+      CHECK(std::filesystem::is_empty(folder.path()));
+    }
+    std::filesystem::remove(out);
+  }
+  CHECK(interrupted_once);
+}
+
+TEST_CASE("stories260K gives its published greedy text") {
+  EW_EXTERNAL_OR_SKIP(model, "models/stories260K/stories260K.bin");
+  EW_EXTERNAL_OR_SKIP(tokenizer, "models/stories260K/tok512.bin");
+  EW_EXTERNAL_OR_SKIP(page, "models/stories260K/stories260K.md");
+  const std::string text = ReadWhole(page);
+  const std::string command = "-t 0.0\n";
+  const size_t begin = text.find(command) + command.size();
+  const std::string expected = text.substr(begin, text.find("\n```", begin) - begin);
+  REQUIRE(expected.size() > 500);
+  const ProgramResult result = RunProgram({"run", model, "--tokenizer", tokenizer, "--temperature",
+                                           "0", "--max-tokens", "256", "--kv", "f32", "--quiet"});
+  CHECK(result.exit_code == 0);
+  CHECK(result.out == expected);
+}
+
+}  // namespace
+}  // namespace edgewise

@@ -1,0 +1,75 @@
+// Runs the built edgewise program as a user would and returns what it said.
+#pragma once
+
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tests/test_data.h"
+
+namespace edgewise {
+
+struct ProgramResult {
+  int exit_code = -1;  // 128 + signal when it was killed
+  std::string out, err;
+};
+
+inline std::string ReadWhole(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+inline void WriteWhole(const std::string& path, const std::string& bytes) {
+  std::ofstream file(path, std::ios::binary);
+  file << bytes;
+  REQUIRE(file.good());
+}
+
+struct ProgramOptions {
+  std::string input;        // standard input
+  std::string stdout_path;  // instead of a captured file
+  std::vector<std::pair<std::string, std::string>> environment;
+  int user = -1;  // run as this user id (needs root)
+};
+
+inline ProgramResult RunProgram(const std::vector<std::string>& arguments,
+                                const ProgramOptions& options = {}) {
+  TemporaryFolder folder;
+  const std::string in = folder / "in", err = folder / "err";
+  const std::string out = options.stdout_path.empty() ? folder / "out" : options.stdout_path;
+  WriteWhole(in, options.input);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    ::dup2(::open(in.c_str(), O_RDONLY), STDIN_FILENO);
+    ::dup2(::open(out.c_str(), O_WRONLY | O_CREAT, 0600), STDOUT_FILENO);
+    ::dup2(::open(err.c_str(), O_WRONLY | O_CREAT, 0600), STDERR_FILENO);
+    for (const auto& [name, value] : options.environment) ::setenv(name.c_str(), value.c_str(), 1);
+    if (options.user >= 0 && ::setuid(static_cast<uid_t>(options.user)) != 0) ::_exit(99);
+    std::vector<char*> argv = {const_cast<char*>(EDGEWISE_PROGRAM)};
+    for (const std::string& argument : arguments)
+      argv.push_back(const_cast<char*>(argument.c_str()));
+    argv.push_back(nullptr);
+    ::execv(EDGEWISE_PROGRAM, argv.data());
+    ::_exit(98);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  ProgramResult result;
+  result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  if (options.stdout_path.empty()) result.out = ReadWhole(out);
+  result.err = ReadWhole(err);
+  return result;
+}
+
+}  // namespace edgewise
