@@ -1,0 +1,305 @@
+#include "model/checkpoint.h"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <unordered_map>
+#include <utility>
+
+#include "base/file.h"
+#include "base/strings.h"
+#include "formats/gguf.h"
+#include "formats/hf_folder.h"
+#include "formats/llama2c.h"
+#include "model/arch/arch.h"
+#include "model/arch/keys.h"
+#include "model/arch/tensors.h"
+#include "model/rope.h"
+
+namespace edgewise {
+namespace {
+
+// How a tensor comes out of its source.
+struct Source {
+  TensorView view;
+  uint32_t permuted_heads = 0;
+  bool add_one = false;
+
+  bool as_is() const { return permuted_heads == 0 && !add_one; }
+};
+
+std::string BaseName(const std::string& path) {
+  std::filesystem::path full = std::filesystem::path(path).lexically_normal();
+  if (!full.has_filename()) full = full.parent_path();
+  return full.filename().string();
+}
+
+// Row i of a head's two halves (Hugging Face) is pair i: rows 2i and 2i + 1 of interleaved RoPE.
+Result<Tensor> PermuteRows(const TensorView& view, uint32_t heads) {
+  EW_TRY(Tensor result, Tensor::Allocate(view.dtype, view.shape));
+  const uint64_t rows = view.shape[0];
+  const size_t row_bytes = view.bytes / rows;
+  const uint64_t half = rows / heads / 2;
+  for (uint64_t head = 0; head < heads; ++head) {
+    for (uint64_t i = 0; i < 2 * half; ++i) {
+      const uint64_t from = head * 2 * half + i % 2 * half + i / 2;
+      std::memcpy(result.mutable_data() + (head * 2 * half + i) * row_bytes,
+                  view.data + from * row_bytes, row_bytes);
+    }
+  }
+  return result;
+}
+
+Result<Tensor> AddOne(const TensorView& view) {
+  EW_TRY(Tensor result, Tensor::Allocate(DType::kF32, view.shape));
+  auto* values = reinterpret_cast<float*>(result.mutable_data());
+  Info(view.dtype).decode(view.data, values, view.shape.elements());
+  for (uint64_t i = 0; i < view.shape.elements(); ++i) values[i] += 1.0f;
+  return result;
+}
+
+Error WrongShape(const std::string& name, const Shape& expected, const Shape& found) {
+  return MakeError(Code::kBadData, "tensor %s has shape %s; %s is expected", name.c_str(),
+                   found.ToString().c_str(), expected.ToString().c_str());
+}
+
+}  // namespace
+
+struct Checkpoint::Impl {
+  CheckpointKind kind = CheckpointKind::kGguf;
+  std::string path;
+  ModelSpec spec;
+  Metadata metadata;
+  std::vector<CheckpointTensor> tensors;
+  std::vector<Source> sources;
+  std::unordered_map<std::string_view, size_t> by_name;  // keys view tensors[i].name
+  std::optional<GgufFile> gguf;
+  std::optional<HfFolder> folder;
+  std::optional<Llama2cFile> llama2c;
+  std::vector<Tensor> made;  // from config.json
+
+  Status OpenGguf();
+  Status OpenFolder();
+  Status OpenLlama2c();
+
+ private:
+  Status CheckLayerCount(const TensorIndex& found) const;
+  Status Bind(const TensorIndex& found, bool add_one_to_norms, bool permute);
+  Status AddMadeTensor(const NeededTensor& needed);
+  void Add(std::string name, DType dtype, const Shape& shape, const Source& source);
+  void WriteGeneralKeys(const Architecture& architecture);
+};
+
+void Checkpoint::Impl::Add(std::string name, DType dtype, const Shape& shape,
+                           const Source& source) {
+  tensors.push_back({std::move(name), dtype, shape});
+  sources.push_back(source);
+}
+
+// So that a wrong count in a header cannot make us build endless lists of names.
+Status Checkpoint::Impl::CheckLayerCount(const TensorIndex& found) const {
+  if (spec.n_layers <= found.all().size()) return Ok{};
+  return MakeError(Code::kBadData, "%u layers are declared, but the file has only %zu tensors",
+                   spec.n_layers, found.all().size());
+}
+
+// RoPE factors are numbers in config.json and tensors in a GGUF.
+Status Checkpoint::Impl::AddMadeTensor(const NeededTensor& needed) {
+  const RopeSpec& rope = spec.rope;
+  const std::vector<float>& values = needed.name == "rope_freqs.weight" ? rope.frequency_factors
+                                     : needed.name == "rope_factors_long.weight"
+                                         ? rope.long_factors
+                                         : rope.short_factors;
+  EW_TRY(Tensor tensor, Tensor::Allocate(DType::kF32, needed.shape));
+  std::memcpy(tensor.mutable_data(), values.data(), values.size() * sizeof(float));
+  Add(needed.name, DType::kF32, needed.shape, {tensor.view()});
+  made.push_back(std::move(tensor));
+  return Ok{};
+}
+
+// Finds every needed tensor under its Hugging Face name.
+Status Checkpoint::Impl::Bind(const TensorIndex& found, bool add_one_to_norms, bool permute) {
+  EW_TRY(CheckLayerCount(found));
+  std::unordered_map<std::string, bool> known;
+  for (NeededTensor& needed : NeededTensors(spec)) {
+    if (needed.hf_name.empty()) {
+      EW_TRY(AddMadeTensor(needed));
+      continue;
+    }
+    const TensorView* view = found.Find(needed.hf_name);
+    if (!view) {
+      return MakeError(Code::kBadData, "tensor %s is missing", needed.hf_name.c_str());
+    }
+    if (view->shape != needed.shape) return WrongShape(needed.hf_name, needed.shape, view->shape);
+    known.emplace(needed.hf_name, true);
+    Source source{*view, permute ? needed.permuted_heads : 0, false};
+    source.add_one = add_one_to_norms && needed.name.ends_with("norm.weight");
+    Add(needed.name, source.add_one ? DType::kF32 : view->dtype, needed.shape, source);
+  }
+  for (const NamedTensor& tensor : found.all()) {
+    if (known.contains(tensor.name) || IsIgnoredHfTensor(spec, tensor.name)) continue;
+    return MakeError(Code::kUnsupported, "tensor %s is no part of a %s that we know",
+                     Quote(tensor.name).c_str(), spec.architecture.c_str());
+  }
+  return Ok{};
+}
+
+void Checkpoint::Impl::WriteGeneralKeys(const Architecture& architecture) {
+  uint64_t parameters = 0;
+  for (const CheckpointTensor& tensor : tensors) parameters += tensor.shape.elements();
+  metadata.Set("general.architecture", std::string(architecture.name));
+  metadata.Set("general.type", std::string("model"));
+  metadata.Set("general.name", spec.name);
+  metadata.Set("general.size_label", SizeLabel(parameters));
+  architecture.write_keys(spec, &metadata);
+}
+
+Status Checkpoint::Impl::OpenFolder() {
+  EW_TRY(HfFolder opened, HfFolder::Open(path));
+  folder.emplace(std::move(opened));
+  EW_TRY(const Architecture* architecture, ArchitectureOfConfig(folder->config()).In(path));
+  EW_TRY(spec, architecture->from_config(folder->config()).In(path));
+  spec.name = BaseName(path);
+  EW_TRY(CheckSpec(spec).In(path + "/config.json"));
+  if (spec.rope.scaling == RopeScalingKind::kLlama3) {
+    spec.rope.frequency_factors = Llama3FrequencyFactors(spec.rope);
+  }
+  EW_TRY(Bind(folder->tensors(), architecture->norms_add_one, true).In(path));
+  WriteGeneralKeys(*architecture);
+  return Ok{};
+}
+
+Status Checkpoint::Impl::OpenLlama2c() {
+  EW_TRY(Llama2cFile opened, Llama2cFile::Open(path));
+  llama2c.emplace(std::move(opened));
+  const Llama2cConfig& config = llama2c->config();
+  spec.architecture = kLlama.name;
+  spec.name = BaseName(path);
+  spec.n_layers = config.n_layers;
+  spec.dim = config.dim;
+  spec.n_heads = config.n_heads;
+  spec.n_kv_heads = config.n_kv_heads;
+  spec.head_dim = config.n_heads == 0 ? 0 : config.dim / config.n_heads;
+  spec.ffn_dim = config.hidden_dim;
+  spec.vocab_size = config.vocab_size;
+  spec.context_length = config.seq_len;
+  spec.rope.rotary_dim = spec.head_dim;
+  spec.tied_embeddings = config.shared_classifier;
+  EW_TRY(CheckSpec(spec).In(path));
+  EW_TRY(Bind(llama2c->tensors(), false, false).In(path));
+  WriteGeneralKeys(kLlama);
+  return Ok{};
+}
+
+Status Checkpoint::Impl::OpenGguf() {
+  EW_TRY(GgufFile opened, GgufFile::Open(path));
+  gguf.emplace(std::move(opened));
+  metadata = gguf->metadata();
+  const TensorIndex& found = gguf->tensors();
+  if (found.all().empty()) {
+    return MakeError(Code::kUnsupported, "%s: no tensors: this GGUF holds a tokenizer only",
+                     path.c_str());
+  }
+  if (!metadata.Find("general.architecture")) {
+    return MakeError(Code::kBadData, "%s: the key general.architecture is missing", path.c_str());
+  }
+  EW_TRY(const std::string name, metadata.GetString("general.architecture").In(path));
+  EW_TRY(const Architecture* architecture, FindArchitecture(name).In(path));
+  EW_TRY(spec, architecture->from_gguf(metadata, found).In(path));
+  EW_TRY(CheckSpec(spec).In(path));
+  EW_TRY(CheckLayerCount(found).In(path));
+  std::unordered_map<std::string, bool> known;
+  for (const NeededTensor& needed : NeededTensors(spec)) {
+    const TensorView* view = found.Find(needed.name);
+    if (!view) {
+      return MakeError(Code::kBadData, "%s: tensor %s is missing", path.c_str(),
+                       needed.name.c_str());
+    }
+    if (view->shape != needed.shape) {
+      return WrongShape(needed.name, needed.shape, view->shape).In(path);
+    }
+    known.emplace(needed.name, true);
+  }
+  for (const NamedTensor& tensor : found.all()) {
+    if (IsIgnoredGgufTensor(tensor.name)) continue;
+    if (!known.contains(tensor.name)) {
+      return MakeError(Code::kUnsupported, "%s: tensor %s is no part of a %s that we know",
+                       path.c_str(), Quote(tensor.name).c_str(), architecture->name);
+    }
+    Add(tensor.name, tensor.view.dtype, tensor.view.shape, {tensor.view});
+  }
+  return Ok{};
+}
+
+Result<Checkpoint> Checkpoint::Open(const std::string& path) {
+  auto impl = std::make_unique<Impl>();
+  impl->path = path;
+  if (IsDirectory(path)) {
+    impl->kind = CheckpointKind::kHfFolder;
+    EW_TRY(impl->OpenFolder());
+  } else {
+    EW_TRY(const MappedFile map, MappedFile::Open(path));
+    const auto bytes = map.bytes();
+    if (bytes.size() >= 4 && std::memcmp(bytes.data(), "GGUF", 4) == 0) {
+      impl->kind = CheckpointKind::kGguf;
+      EW_TRY(impl->OpenGguf());
+    } else if (Llama2cFile::Matches(bytes)) {
+      impl->kind = CheckpointKind::kLlama2c;
+      EW_TRY(impl->OpenLlama2c());
+    } else if (path.ends_with(".safetensors")) {
+      return MakeError(Code::kUnsupported,
+                       "%s: name the folder that holds this file and its config.json",
+                       path.c_str());
+    } else {
+      return MakeError(Code::kUnsupported,
+                       "%s: neither a GGUF file nor a llama2.c checkpoint; a Hugging Face model is "
+                       "named by its folder",
+                       path.c_str());
+    }
+  }
+  for (size_t i = 0; i < impl->tensors.size(); ++i) {
+    impl->by_name.emplace(impl->tensors[i].name, i);
+  }
+  return Checkpoint(std::move(impl));
+}
+
+Checkpoint::Checkpoint(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
+Checkpoint& Checkpoint::operator=(Checkpoint&&) noexcept = default;
+Checkpoint::~Checkpoint() = default;
+
+CheckpointKind Checkpoint::kind() const { return impl_->kind; }
+const std::string& Checkpoint::path() const { return impl_->path; }
+const ModelSpec& Checkpoint::spec() const { return impl_->spec; }
+const Metadata& Checkpoint::metadata() const { return impl_->metadata; }
+std::span<const CheckpointTensor> Checkpoint::tensors() const { return impl_->tensors; }
+
+std::optional<size_t> Checkpoint::Find(std::string_view name) const {
+  const auto found = impl_->by_name.find(name);
+  if (found == impl_->by_name.end()) return std::nullopt;
+  return found->second;
+}
+
+Result<Tensor> Checkpoint::Load(size_t index) const {
+  const Source& source = impl_->sources[index];
+  if (source.permuted_heads > 0) return PermuteRows(source.view, source.permuted_heads);
+  if (source.add_one) return AddOne(source.view);
+  return Tensor::Borrow(source.view);
+}
+
+void Checkpoint::DropPages(size_t index) const {
+  const auto part = impl_->sources[index].view.as_bytes();
+  const auto drop = [&](const MappedFile* map) {
+    if (!map || part.empty()) return;
+    const auto all = map->bytes();
+    if (part.data() >= all.data() && part.data() + part.size() <= all.data() + all.size()) {
+      map->DropPages(part);
+    }
+  };
+  if (impl_->gguf) drop(impl_->gguf->map());
+  if (impl_->folder) {
+    for (const SafetensorsFile& shard : impl_->folder->shards()) drop(shard.map());
+  }
+}
+
+}  // namespace edgewise

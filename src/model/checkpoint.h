@@ -1,5 +1,6 @@
-// Checkpoint: any model we read (GGUF, Hugging Face folder, llama2.c), seen through GGUF's names, layout and metadata.
-// `convert` writes exactly this; the runtime, calibration and compression read weights through it.
+// Checkpoint: any model we read (GGUF, Hugging Face folder, llama2.c), seen through GGUF's names,
+// layout and metadata. `convert` writes exactly this; the runtime, calibration and compression read
+// weights through it.
 #pragma once
 
 #include <memory>
@@ -20,15 +21,17 @@ enum class CheckpointKind : uint8_t { kGguf, kHfFolder, kLlama2c };
 
 struct CheckpointTensor {
   std::string name;  // GGUF name: "blk.0.attn_q.weight"
-  DType dtype;       // as stored in the source
-  Shape shape;       // in GGUF row order (q and k rows permuted for architectures whose RoPE is interleaved)
+  DType dtype;       // of what Load returns: as stored, but F32 for norms that Load adds 1 to
+  Shape shape;       // in GGUF row order (q and k rows permuted for architectures whose RoPE is
+                     // interleaved)
 };
 
 // Move-only; Load is thread-safe.
 class Checkpoint {
  public:
-  // Recognises the kind from the path and the bytes. Errors: kNotFound, kIo, kBadData (broken file; a tensor missing or of the
-  // wrong shape, named), kUnsupported (an architecture or a variant we lack, named).
+  // Recognises the kind from the path and the bytes. Errors: kNotFound, kIo, kBadData (broken file;
+  // a tensor missing or of the wrong shape, named), kUnsupported (an architecture or a variant we
+  // lack, named).
   static Result<Checkpoint> Open(const std::string& path);
   Checkpoint(Checkpoint&&) noexcept;
   Checkpoint& operator=(Checkpoint&&) noexcept;
@@ -37,15 +40,15 @@ class Checkpoint {
   CheckpointKind kind() const;
   const std::string& path() const;
   const ModelSpec& spec() const;
-  // general.* and <architecture>.* keys as llama.cpp's converter writes them; for a GGUF all keys of the file, tokenizer
-  // included. A folder's tokenizer is read by engine/vocab_metadata.h.
+  // general.* and <architecture>.* keys as llama.cpp's converter writes them; for a GGUF all keys
+  // of the file, tokenizer included. A folder's tokenizer is read by engine/vocab_metadata.h.
   const Metadata& metadata() const;
   // In the order in which convert writes them.
   std::span<const CheckpointTensor> tensors() const;
   std::optional<size_t> Find(std::string_view name) const;
 
-  // Returns tensor `index`, borrowed from the map where the source stores it as is, else built anew (permuted, split).
-  // A borrowed one lives as long as this checkpoint.
+  // Returns tensor `index`, borrowed from the map where the source stores it as is, else built anew
+  // (permuted, split). A borrowed one lives as long as this checkpoint.
   Result<Tensor> Load(size_t index) const;
   // Tells the kernel that the pages of this tensor are not needed soon.
   void DropPages(size_t index) const;

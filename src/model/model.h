@@ -18,8 +18,9 @@ namespace edgewise {
 // Immutable after Load, so sessions on several threads may share it.
 class Model {
  public:
-  // Takes the checkpoint over. Weights stay in the map; only tensors that the checkpoint builds anew take memory.
-  // Errors: those of Checkpoint::Load, kUnsupported (a weight format without a kernel).
+  // Takes the checkpoint over. Weights stay in the map; only tensors that the checkpoint builds
+  // anew take memory. Errors: those of Checkpoint::Load, kUnsupported (a weight format without a
+  // kernel).
   static Result<std::unique_ptr<Model>> Load(Checkpoint checkpoint);
   ~Model();
 
@@ -27,7 +28,8 @@ class Model {
   const Checkpoint& checkpoint() const;
   // Bytes of all weights.
   uint64_t weight_bytes() const;
-  // Bytes of weights that one decode step reads: all matrices but one row only of an untied embedding.
+  // Bytes of weights that one decode step reads: all matrices but one row only of an untied
+  // embedding.
   uint64_t bytes_per_token() const;
 
  private:
@@ -37,7 +39,8 @@ class Model {
   std::unique_ptr<Impl> impl_;
 };
 
-// Keys and values of one sequence: position = index. Layout per layer: (capacity, n_kv_heads, head_dim) in `format`.
+// Keys and values of one sequence: position = index. Layout per layer: (capacity, n_kv_heads,
+// head_dim) in `format`.
 class KvCache {
  public:
   // Errors: kInvalidArgument (capacity 0, head_dim does not fit the format), kOutOfMemory.
@@ -53,22 +56,24 @@ class KvCache {
   uint32_t capacity_ = 0;
   uint32_t size_ = 0;
   kernels::KvFormat format_ = kernels::KvFormat::kF16;
-  size_t row_bytes_ = 0;         // one head's vector
-  size_t position_bytes_ = 0;    // all kv heads of one position
+  size_t row_bytes_ = 0;               // one head's vector
+  size_t position_bytes_ = 0;          // all kv heads of one position
   std::vector<Tensor> keys_, values_;  // per layer
 };
 
 // The forward pass with its scratch memory. One per sequence that runs at a time; not thread-safe.
 class ForwardPass {
  public:
-  // `max_batch` tokens at most are computed together; longer inputs are split. Model and pool must outlive it.
+  // `max_batch` tokens at most are computed together; longer inputs are split. Model and pool must
+  // outlive it.
   ForwardPass(const Model& model, ThreadPool* pool, uint32_t max_batch = 512);
   ~ForwardPass();
 
-  // Appends `tokens` to the cache and computes logits for tokens[first_logits..]: (tokens.size() - first_logits, vocab_size)
-  // floats into `logits`; first_logits == tokens.size() computes none.
+  // Appends `tokens` to the cache and computes logits for tokens[first_logits..]: (tokens.size() -
+  // first_logits, vocab_size) floats into `logits`; first_logits == tokens.size() computes none.
   // Errors: kInvalidArgument (no tokens, an id out of range, the cache cannot hold them).
-  Status Run(std::span<const int32_t> tokens, KvCache* cache, size_t first_logits, std::span<float> logits);
+  Status Run(std::span<const int32_t> tokens, KvCache* cache, size_t first_logits,
+             std::span<float> logits);
 
  private:
   struct Impl;

@@ -1,4 +1,5 @@
-// ModelSpec: one description per model. The forward pass, the trainer, exporters and size estimates all build from it.
+// ModelSpec: one description per model. The forward pass, the trainer, exporters and size estimates
+// all build from it.
 #pragma once
 
 #include <cstdint>
@@ -15,15 +16,23 @@ enum class Activation : uint8_t { kSilu, kGeluTanh };
 struct RopeSpec {
   RopeKind kind = RopeKind::kInterleaved;
   float base = 10000.0f;
-  uint32_t rotary_dim = 0;                // <= head_dim
+  uint32_t rotary_dim = 0;  // <= head_dim, even
   RopeScalingKind scaling = RopeScalingKind::kNone;
-  float factor = 1.0f;                    // kLinear, kLlama3, kYarn
-  float low_freq_factor = 1.0f;           // kLlama3
-  float high_freq_factor = 4.0f;          // kLlama3
-  uint32_t original_context = 0;          // kLlama3, kYarn, kLongRope
-  float attention_factor = 1.0f;          // kYarn, kLongRope: multiplies cos and sin
-  std::vector<float> short_factors, long_factors;  // kLongRope, (rotary_dim / 2); divide the frequencies
-  std::vector<float> frequency_factors;   // (rotary_dim / 2): "rope_freqs" of a GGUF; divide the frequencies; empty = ones
+  float factor = 1.0f;            // kLinear, kLlama3, kYarn
+  float low_freq_factor = 1.0f;   // kLlama3
+  float high_freq_factor = 4.0f;  // kLlama3
+  uint32_t original_context = 0;  // kLlama3, kYarn, kLongRope
+  float beta_fast = 32.0f;  // kYarn: dimensions that turn more often than this keep their frequency
+  float beta_slow = 1.0f;   // kYarn: those that turn less often are divided by `factor`
+  float attention_factor = 1.0f;  // kYarn, kLongRope: multiplies cos and sin
+  // kLongRope, (rotary_dim / 2) each; divide the frequencies. A KV cache whose capacity exceeds
+  // original_context uses the long ones throughout.
+  std::vector<float> short_factors, long_factors;
+  // (rotary_dim / 2), "rope_freqs" of a GGUF; divide the frequencies. Empty: ones, or for kLlama3
+  // what its parameters give.
+  std::vector<float> frequency_factors;
+
+  bool operator==(const RopeSpec&) const = default;
 };
 
 struct ModelSpec {
@@ -42,27 +51,33 @@ struct ModelSpec {
   float norm_eps = 1e-5f;
   RopeSpec rope;
   Activation activation = Activation::kSilu;
-  bool fused_qkv = false;        // one attn_qkv tensor: q rows, then k, then v
-  bool fused_gate_up = false;    // one ffn_up tensor: gate rows, then up
+  bool fused_qkv = false;      // one attn_qkv tensor: q rows, then k, then v
+  bool fused_gate_up = false;  // one ffn_up tensor: gate rows, then up
   bool qkv_bias = false;
-  bool output_bias = false;      // of the attention output projection
-  bool qk_norm = false;          // RMSNorm over each head of q and k before RoPE
-  bool post_norms = false;       // Gemma 2/3: a norm after attention and after the feed-forward, before the residual add
+  bool output_bias = false;  // of the attention output projection
+  bool qk_norm = false;      // RMSNorm over each head of q and k before RoPE
+  bool post_norms =
+      false;  // Gemma 2/3: norms after attention and feed-forward, before the residual add
   bool tied_embeddings = false;
 
-  uint32_t sliding_window = 0;   // 0: full attention; else keys within this many positions, the query's included
-  uint32_t sliding_period = 1;   // layer l slides unless (l + 1) % period == 0; 1: every layer slides
-  float local_rope_base = 0;     // Gemma 3: base of sliding layers; 0: the same as rope.base
-  float attention_scale = 0;     // multiplies q.k; 0: 1 / sqrt(head_dim)
-  float attention_softcap = 0;   // 0: none
-  float logit_softcap = 0;       // 0: none
-  float embedding_scale = 1;     // Gemma: sqrt(dim)
+  uint32_t sliding_window =
+      0;  // 0: full attention; else keys within this many positions, the query's included
+  uint32_t sliding_period =
+      1;  // layer l slides unless (l + 1) % period == 0; 1: every layer slides
+  float local_rope_base =
+      0;  // Gemma 3: base of sliding layers, which then take no scaling; 0: rope for all
+  float attention_scale = 0;    // multiplies q.k; 0: 1 / sqrt(head_dim)
+  float attention_softcap = 0;  // 0: none
+  float logit_softcap = 0;      // 0: none
+  float embedding_scale = 1;    // Gemma: sqrt(dim)
 
   bool LayerSlides(uint32_t layer) const {
     return sliding_window > 0 && (sliding_period == 1 || (layer + 1) % sliding_period != 0);
   }
   uint32_t q_dim() const { return n_heads * head_dim; }
   uint32_t kv_dim() const { return n_kv_heads * head_dim; }
+
+  bool operator==(const ModelSpec&) const = default;
 };
 
 }  // namespace edgewise
