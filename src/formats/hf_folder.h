@@ -13,8 +13,8 @@ namespace edgewise {
 // Maps all shards at once. Shard names from the index must be plain file names in the same folder.
 class HfFolder {
  public:
-  // Errors: as SafetensorsFile::Open, and kNotFound when config.json or the weights are missing (pickle files are
-  // named and refused), kBadData when index and shards disagree.
+  // Errors: as SafetensorsFile::Open, and kNotFound when config.json or the weights are missing
+  // (pickle files are named and refused), kBadData when index and shards disagree.
   static Result<HfFolder> Open(const std::string& path);
 
   const std::string& path() const { return path_; }

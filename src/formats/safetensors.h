@@ -1,4 +1,5 @@
-// safetensors: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data without gaps.
+// safetensors: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data without
+// gaps.
 #pragma once
 
 #include <memory>
@@ -16,8 +17,8 @@ namespace edgewise {
 // One validated file. Views live as long as this object. Immutable, so thread-safe; move-only.
 class SafetensorsFile {
  public:
-  // Errors: kNotFound, kIo, kBadData (rules of the reference reader: contiguous sorted extents, exact file
-  // length, no duplicate names), kUnsupported (a dtype we lack).
+  // Errors: kNotFound, kIo, kBadData (rules of the reference reader: contiguous sorted extents,
+  // exact file length, no duplicate names), kUnsupported (a dtype we lack).
   static Result<SafetensorsFile> Open(const std::string& path);
   static Result<SafetensorsFile> Parse(std::span<const std::byte> bytes);
 
