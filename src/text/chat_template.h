@@ -1,13 +1,16 @@
 // Chat templates: messages to prompt through the model's own Jinja template, in a capability-free, bounded interpreter.
 #pragma once
 
+#include <ctime>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/json.h"
 #include "base/result.h"
+#include "text/jinja/limits.h"
 
 namespace edgewise {
 
@@ -16,13 +19,6 @@ namespace edgewise {
 struct PromptPart {
   std::string text;
   bool trusted = true;
-};
-
-struct JinjaLimits {
-  uint64_t max_steps = 1'000'000;
-  uint64_t max_output_bytes = 16u << 20;
-  int max_depth = 64;
-  uint64_t max_template_bytes = 1u << 20;
 };
 
 // A parsed template. Immutable, so thread-safe.
@@ -35,11 +31,13 @@ class ChatTemplate {
   ~ChatTemplate();
 
   // Renders with the variables of `context` (an object: messages, add_generation_prompt, bos_token, eos_token, tools, ...).
-  // Strings below `messages`, `tools` and `documents` are untrusted, and stay so through every operation.
-  // Errors: kInvalidArgument (raise_exception, with its message), kBadData (a type error), kOutOfMemory (a limit).
-  Result<std::vector<PromptPart>> Render(const Json& context) const;
+  // Strings below `messages`, `tools` and `documents` are untrusted, and stay so through every operation; neighbouring
+  // parts differ in trust. strftime_now tells `now`, the local time when absent.
+  // Errors: kInvalidArgument (raise_exception, with its message; the context is no object), kBadData (a type error, with its
+  // line), kUnsupported (an operation outside the subset), kOutOfMemory (a limit).
+  Result<std::vector<PromptPart>> Render(const Json& context, std::optional<std::tm> now = {}) const;
   // Render, joined.
-  Result<std::string> RenderText(const Json& context) const;
+  Result<std::string> RenderText(const Json& context, std::optional<std::tm> now = {}) const;
 
  private:
   struct Impl;

@@ -1,0 +1,59 @@
+#include "text/trie.h"
+
+#include <algorithm>
+
+namespace edgewise {
+
+Trie::Trie(std::vector<std::pair<std::string_view, int32_t>> entries) : nodes_(1), root_(256) {
+  std::stable_sort(entries.begin(), entries.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  struct Range {
+    size_t begin, end;  // the entries below this node
+  };
+  std::vector<Range> ranges = {{0, entries.size()}};
+  std::vector<size_t> depths = {0};
+  for (uint32_t node = 0; node < nodes_.size(); ++node) {
+    auto [i, end] = ranges[node];
+    const size_t depth = depths[node];
+    for (; i < end && entries[i].first.size() == depth; ++i) {
+      if (depth > 0) nodes_[node].value = entries[i].second;
+    }
+    nodes_[node].children = static_cast<uint32_t>(nodes_.size());
+    while (i < end) {
+      const auto byte = static_cast<uint8_t>(entries[i].first[depth]);
+      const size_t begin = i;
+      while (i < end && static_cast<uint8_t>(entries[i].first[depth]) == byte) ++i;
+      ++nodes_[node].count;
+      nodes_.push_back({0, 0, byte, kNone});
+      ranges.push_back({begin, i});
+      depths.push_back(depth + 1);
+    }
+  }
+  for (uint32_t i = 0; i < nodes_[kRoot].count; ++i) {
+    const uint32_t child = nodes_[kRoot].children + i;
+    root_[nodes_[child].byte] = child;
+  }
+}
+
+uint32_t Trie::Child(uint32_t node, uint8_t byte) const {
+  if (node == kRoot) return root_[byte];
+  const Node* first = nodes_.data() + nodes_[node].children;
+  const Node* last = first + nodes_[node].count;
+  const Node* child = std::lower_bound(first, last, byte,
+                                       [](const Node& n, uint8_t value) { return n.byte < value; });
+  return child != last && child->byte == byte ? static_cast<uint32_t>(child - nodes_.data())
+                                              : kRoot;
+}
+
+Trie::Match Trie::Longest(std::string_view text) const {
+  Match match;
+  uint32_t node = kRoot;
+  for (size_t i = 0; i < text.size(); ++i) {
+    node = Child(node, static_cast<uint8_t>(text[i]));
+    if (node == kRoot) break;
+    if (Value(node) != kNone) match = {i + 1, Value(node)};
+  }
+  return match;
+}
+
+}  // namespace edgewise
