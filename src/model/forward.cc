@@ -350,6 +350,8 @@ void ForwardPass::Impl::Logits(size_t first, float* logits) {
 
 ForwardPass::ForwardPass(const Model& model, ThreadPool* pool, uint32_t max_batch)
     : impl_(std::make_unique<Impl>(*model.impl_, pool, max_batch)) {}
+ForwardPass::ForwardPass(ForwardPass&&) noexcept = default;
+ForwardPass& ForwardPass::operator=(ForwardPass&&) noexcept = default;
 ForwardPass::~ForwardPass() = default;
 
 Status ForwardPass::Run(std::span<const int32_t> tokens, KvCache* cache, size_t first_logits,

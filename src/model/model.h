@@ -67,6 +67,8 @@ class ForwardPass {
   // `max_batch` tokens at most are computed together; longer inputs are split. Model and pool must
   // outlive it.
   ForwardPass(const Model& model, ThreadPool* pool, uint32_t max_batch = 512);
+  ForwardPass(ForwardPass&&) noexcept;
+  ForwardPass& operator=(ForwardPass&&) noexcept;
   ~ForwardPass();
 
   // Appends `tokens` to the cache and computes logits for tokens[first_logits..]: (tokens.size() -
