@@ -22,7 +22,7 @@ void WriteText(const std::string& path, std::string_view text) {
 void WriteShard(const std::string& path, const std::string& name) {
   ByteBuilder builder;
   builder.Text("{\"" + name + R"(":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})").Zeros(4);
-  const auto& bytes = builder.bytes();
+  const auto bytes = builder.bytes();
   WriteText(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "formats/test_bytes.h"
 #include "tests/test_data.h"
@@ -46,7 +47,7 @@ std::vector<std::byte> QuantizedFile(int32_t version = 2, int32_t group = 2, uin
   ByteBuilder builder;
   SevenIntegers(builder.Number<int32_t>(kMagic).Number<int32_t>(version));
   builder.U8(shared).Number<int32_t>(group);
-  builder.Zeros(256 - builder.bytes().size());
+  builder.Zeros(256 - builder.size());
   Floats(builder, 8 + 8 + 4);
   for (const int values : {12, 16, 16, 8, 8, 8, 8, 16, 16, 24, 24, 24, 24, 24, 24})
     Quantized(builder, values);

@@ -18,30 +18,33 @@ class ByteBuilder {
  public:
   template <class T>
   ByteBuilder& Number(std::type_identity_t<T> value) {
-    const auto* bytes = reinterpret_cast<const std::byte*>(&value);
-    bytes_.insert(bytes_.end(), bytes, bytes + sizeof(T));
-    return *this;
+    return Raw({reinterpret_cast<const char*>(&value), sizeof(value)});
   }
   ByteBuilder& U8(uint8_t value) { return Number<uint8_t>(value); }
   ByteBuilder& U32(uint32_t value) { return Number<uint32_t>(value); }
   ByteBuilder& U64(uint64_t value) { return Number<uint64_t>(value); }
   ByteBuilder& Raw(std::string_view text) {
-    for (const char c : text) bytes_.push_back(static_cast<std::byte>(c));
+    text_ += text;
     return *this;
   }
   // A GGUF string: u64 length, bytes.
   ByteBuilder& Text(std::string_view text) { return U64(text.size()).Raw(text); }
   ByteBuilder& Zeros(size_t count) {
-    bytes_.resize(bytes_.size() + count);
+    text_.append(count, '\0');
     return *this;
   }
   ByteBuilder& Pad(size_t alignment) {
-    return Zeros((alignment - bytes_.size() % alignment) % alignment);
+    return Zeros((alignment - text_.size() % alignment) % alignment);
   }
-  const std::vector<std::byte>& bytes() const { return bytes_; }
+  size_t size() const { return text_.size(); }
+  // An allocation of exactly this size, so that the sanitizers see the first byte past its end.
+  std::vector<std::byte> bytes() const {
+    const auto bytes = std::as_bytes(std::span(text_));
+    return {bytes.begin(), bytes.end()};
+  }
 
  private:
-  std::vector<std::byte> bytes_;
+  std::string text_;
 };
 
 // Decodes the first and the last row of every tensor and describes every value; returns something
