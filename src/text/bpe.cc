@@ -34,7 +34,10 @@ Status BpeTokenizer::Build() {
   for (int byte = 0; byte < 256; ++byte) {
     std::string letter;
     AppendByteLetter(static_cast<uint8_t>(byte), &letter);
-    byte_symbols_[byte] = Find(letter).value_or(size() + byte);
+    // DeepSeek has letters of bytes that UTF-8 never uses as user-defined tokens; those mean the
+    // letter itself.
+    const auto id = Find(letter);
+    byte_symbols_[byte] = id && type(*id) == TokenType::kNormal ? *id : size() + byte;
   }
   const auto find = [this](std::string_view part, size_t number) -> Result<int32_t> {
     if (const auto id = Find(part)) return *id;
