@@ -1,0 +1,267 @@
+#include "pipeline/convert.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <utility>
+
+#include "base/file.h"
+#include "base/process.h"
+#include "base/strings.h"
+#include "base/thread_pool.h"
+#include "engine/vocab_metadata.h"
+#include "formats/gguf.h"
+#include "model/checkpoint.h"
+#include "pipeline/source_hash.h"
+
+namespace edgewise {
+namespace {
+
+// The version of ggml's block layouts (GGML_QNT_VERSION) that a reader checks.
+constexpr uint32_t kQuantizationVersion = 2;
+
+// What convert and quantize have in common: one writer serves both.
+struct Job {
+  PlanOptions plan;
+  Json recipe;  // what decides the output, and nothing else: no paths, no thread count
+  std::string tokenizer_path;
+  int threads = 0;
+  bool overwrite = false;
+  bool dry_run = false;
+};
+
+std::string ParentOf(const std::string& path) {
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
+}
+
+// Finds now what would otherwise fail after the work.
+Status CheckOutput(const std::string& in_path, const std::string& out_path, bool overwrite) {
+  std::error_code ignored;
+  if (std::filesystem::equivalent(in_path, out_path, ignored)) {
+    return MakeError(Code::kInvalidArgument, "%s: the output would replace the input",
+                     out_path.c_str());
+  }
+  if (IsDirectory(out_path)) {
+    return MakeError(Code::kInvalidArgument, "%s: is a directory; name the file to write",
+                     out_path.c_str());
+  }
+  if (FileExists(out_path) && !overwrite) {
+    return MakeError(Code::kInvalidArgument, "%s: exists already; pass --force to replace it",
+                     out_path.c_str());
+  }
+  const std::string parent = ParentOf(out_path);
+  if (!IsDirectory(parent)) {
+    return MakeError(Code::kIo, "%s: the directory %s does not exist", out_path.c_str(),
+                     parent.c_str());
+  }
+  if (::access(parent.c_str(), W_OK) != 0) {
+    return MakeError(Code::kIo, "%s: no permission to write in %s", out_path.c_str(),
+                     parent.c_str());
+  }
+  return Ok{};
+}
+
+// Appends the provenance that `metadata` carries so far to the history, so that a chain of steps
+// stays readable.
+void PushHistory(Metadata* metadata) {
+  const auto recipe = metadata->GetString("edgewise.recipe");
+  const auto version = metadata->GetString("edgewise.version");
+  const auto digest = metadata->GetString("edgewise.source.sha256");
+  if (!recipe || !version || !digest) return;
+  std::vector<std::string> history;
+  if (const auto* before = metadata->FindStrings("edgewise.history")) history = *before;
+  Json step;
+  step.Set("recipe", *recipe).Set("version", *version).Set("source_sha256", *digest);
+  history.push_back(step.Dump());
+  metadata->Set("edgewise.history", MetaArray(std::move(history)));
+}
+
+void AddProvenance(const Job& job, const SourceHash& source, Metadata* metadata) {
+  PushHistory(metadata);
+  metadata->Set("edgewise.version", std::string(EDGEWISE_VERSION));
+  metadata->Set("edgewise.recipe", job.recipe.Dump());
+  metadata->Set("edgewise.source.sha256", source.digest);
+  metadata->Set("edgewise.source.files", MetaArray(source.files));
+}
+
+// All keys of the output but the provenance.
+Result<Metadata> OutputMetadata(const Checkpoint& checkpoint, const Job& job) {
+  Metadata metadata = checkpoint.metadata();
+  const bool gguf = checkpoint.kind() == CheckpointKind::kGguf;
+  for (const char* key : {"split.no", "split.count", "split.tensors.count"}) metadata.Erase(key);
+  metadata.Set("general.file_type", job.plan.preset->file_type);
+  metadata.Set("general.quantization_version", kQuantizationVersion);
+  if (!gguf || !job.tokenizer_path.empty()) {
+    EW_TRY(const Vocab vocab, LoadVocab(checkpoint, job.tokenizer_path));
+    AddVocabToMetadata(vocab, &metadata);
+  }
+  return metadata;
+}
+
+std::vector<GgufTensorDecl> Declare(const std::vector<TensorPlan>& plan) {
+  std::vector<GgufTensorDecl> declarations;
+  for (const TensorPlan& tensor : plan)
+    declarations.push_back({tensor.name, tensor.to, tensor.shape});
+  return declarations;
+}
+
+Result<ConvertSummary> Summarize(const std::vector<TensorPlan>& plan) {
+  ConvertSummary summary;
+  uint64_t bytes = 0;
+  for (const TensorPlan& tensor : plan) {
+    ConvertedTensor row{tensor.name, tensor.shape, tensor.from, tensor.to, 0, 0, 0, tensor.reason};
+    EW_TRY(const uint64_t before, TensorBytes(tensor.from, tensor.shape).In(tensor.name));
+    EW_TRY(row.bytes, TensorBytes(tensor.to, tensor.shape).In(tensor.name));
+    summary.source_bytes += before;
+    summary.parameters += tensor.shape.elements();
+    bytes += row.bytes;
+    summary.tensors.push_back(std::move(row));
+  }
+  if (summary.parameters > 0) {
+    summary.bits_per_weight =
+        8.0 * static_cast<double>(bytes) / static_cast<double>(summary.parameters);
+  }
+  return summary;
+}
+
+// Streams every tensor through the encoder into the writer.
+Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
+                    ThreadPool* pool, GgufWriter* writer, Progress* progress,
+                    ConvertSummary* summary) {
+  uint64_t total = 0, done = 0;
+  for (const ConvertedTensor& row : summary->tensors) total += row.bytes;
+  for (size_t i = 0; i < plan.size(); ++i) {
+    EW_TRY(const Tensor tensor, checkpoint.Load(plan[i].source).In(plan[i].name));
+    const auto sink = [&](std::span<const std::byte> bytes) -> Status {
+      EW_TRY(writer->Write(bytes));
+      // After each piece, so that even one very large tensor never stands in memory whole.
+      checkpoint.DropPages(plan[i].source);
+      done += bytes.size();
+      progress->Update("writing", done, total);
+      if (progress->Cancelled()) return MakeError(Code::kCancelled, "stopped; nothing was written");
+      return Ok{};
+    };
+    EW_TRY(const EncodeError error,
+           EncodeTensor(plan[i].name, tensor.view(), plan[i].to, {}, pool, sink));
+    summary->tensors[i].rmse = error.rmse();
+    summary->tensors[i].relative_rmse = error.relative_rmse();
+  }
+  return Ok{};
+}
+
+Result<ConvertSummary> WriteModel(const Checkpoint& checkpoint, const std::string& out_path,
+                                  const Job& job, Progress* progress) {
+  const double start = NowSeconds();
+  NoProgress silent;
+  if (progress == nullptr) progress = &silent;
+  const std::string& in_path = checkpoint.path();
+  if (!job.dry_run) EW_TRY(CheckOutput(in_path, out_path, job.overwrite));
+  EW_TRY(const auto plan, PlanQuantization(checkpoint.tensors(), checkpoint.spec(),
+                                           checkpoint.kind() == CheckpointKind::kGguf, job.plan)
+                              .In(in_path));
+  EW_TRY(Metadata metadata, OutputMetadata(checkpoint, job));
+  EW_TRY(ConvertSummary summary, Summarize(plan).In(in_path));
+  summary.output = out_path;
+  EW_TRY(const auto files, SourceFiles(checkpoint, job.tokenizer_path));
+  if (job.dry_run) {
+    AddProvenance(job, PlaceholderHash(files), &metadata);
+    EW_TRY(summary.bytes, GgufFileBytes(metadata, Declare(plan)).In(out_path));
+  } else {
+    EW_TRY(const SourceHash source, HashFiles(files, progress));
+    AddProvenance(job, source, &metadata);
+    summary.source_sha256 = source.digest;
+    EW_TRY(GgufWriter writer, GgufWriter::Create(out_path, job.overwrite, metadata, Declare(plan)));
+    summary.bytes = writer.total_bytes();
+    ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
+    EW_TRY(WriteTensors(checkpoint, plan, &pool, &writer, progress, &summary).In(in_path));
+    EW_TRY(writer.Finish());
+  }
+  summary.seconds = NowSeconds() - start;
+  summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
+  return summary;
+}
+
+// Half precision as the source has it; F16 where it has neither.
+DType HalfOf(const Checkpoint& checkpoint) {
+  for (const CheckpointTensor& tensor : checkpoint.tensors()) {
+    if (tensor.shape.rank() < 2) continue;
+    if (tensor.dtype == DType::kBF16 || tensor.dtype == DType::kF16) return tensor.dtype;
+  }
+  return DType::kF16;
+}
+
+}  // namespace
+
+Result<ConvertSummary> Convert(const std::string& in_path, const std::string& out_path,
+                               const ConvertOptions& options, Progress* progress) {
+  if (options.to && *options.to != DType::kF32 && *options.to != DType::kF16 &&
+      *options.to != DType::kBF16 && *options.to != DType::kQ8_0) {
+    return MakeError(Code::kInvalidArgument,
+                     "convert writes f32, f16, bf16 or q8_0; for %s use `edgewise quantize`",
+                     Info(*options.to).name);
+  }
+  EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(in_path));
+  const DType to = options.to.value_or(HalfOf(checkpoint));
+  Job job;
+  EW_TRY(job.plan.preset, FindPreset(Info(to).name));
+  job.recipe.Set("command", "convert").Set("to", Info(to).name);
+  job.tokenizer_path = options.tokenizer_path;
+  job.threads = options.threads;
+  job.overwrite = options.overwrite;
+  job.dry_run = options.dry_run;
+  return WriteModel(checkpoint, out_path, job, progress);
+}
+
+Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& out_path,
+                                 const QuantizeOptions& options, Progress* progress) {
+  Job job;
+  EW_TRY(job.plan.preset, FindPreset(options.preset));
+  job.plan.overrides = options.overrides;
+  job.plan.output_type = options.output_type;
+  job.plan.embedding_type = options.embedding_type;
+  job.plan.leave_output = options.leave_output;
+  job.plan.pure = options.pure;
+  job.plan.allow_requantize = options.allow_requantize;
+  job.recipe.Set("command", "quantize").Set("to", job.plan.preset->name);
+  Json overrides{JsonArray{}};
+  for (const TypeOverride& item : options.overrides) {
+    overrides.Append(item.pattern + "=" + Info(item.type).name);
+  }
+  if (!options.overrides.empty()) job.recipe.Set("tensor_types", std::move(overrides));
+  if (options.output_type) job.recipe.Set("output_type", Info(*options.output_type).name);
+  if (options.embedding_type) job.recipe.Set("embedding_type", Info(*options.embedding_type).name);
+  if (options.leave_output) job.recipe.Set("leave_output", true);
+  if (options.pure) job.recipe.Set("pure", true);
+  if (options.allow_requantize) job.recipe.Set("allow_requantize", true);
+  job.tokenizer_path = options.tokenizer_path;
+  job.threads = options.threads;
+  job.overwrite = options.overwrite;
+  job.dry_run = options.dry_run;
+  EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(in_path));
+  return WriteModel(checkpoint, out_path, job, progress);
+}
+
+Json SummaryToJson(const ConvertSummary& summary) {
+  Json tensors{JsonArray{}};
+  for (const ConvertedTensor& row : summary.tensors) {
+    Json shape{JsonArray{}};
+    for (int i = 0; i < row.shape.rank(); ++i) shape.Append(row.shape[i]);
+    Json item;
+    item.Set("name", row.name).Set("shape", std::move(shape));
+    item.Set("from", Info(row.from).name).Set("to", Info(row.to).name).Set("bytes", row.bytes);
+    item.Set("rmse", row.rmse).Set("relative_rmse", row.relative_rmse).Set("reason", row.reason);
+    tensors.Append(std::move(item));
+  }
+  Json json;
+  json.Set("output", summary.output).Set("bytes", summary.bytes);
+  json.Set("bits_per_weight", summary.bits_per_weight).Set("parameters", summary.parameters);
+  json.Set("seconds", summary.seconds).Set("peak_rss_bytes", summary.peak_rss_bytes);
+  json.Set("source_bytes", summary.source_bytes).Set("source_sha256", summary.source_sha256);
+  json.Set("tensors", std::move(tensors));
+  return json;
+}
+
+}  // namespace edgewise

@@ -1,0 +1,30 @@
+// The identity of a model's files, for the provenance keys of what is made from it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/result.h"
+#include "model/checkpoint.h"
+
+namespace edgewise {
+
+// SHA-256 of every file that an output is made from.
+struct SourceHash {
+  std::vector<std::string> files;  // "digest  name", as sha256sum prints them, sorted by name;
+                                   // names without their folder
+  std::string digest;  // of the only file, or of the lines above, each with its line end
+};
+
+// The paths of the files behind a checkpoint: weights, configuration, tokenizer.
+Result<std::vector<std::string>> SourceFiles(const Checkpoint& checkpoint,
+                                             const std::string& tokenizer_path);
+
+// Reads `paths` once, in bounded memory. Errors: those of MappedFile::Open, kCancelled.
+Result<SourceHash> HashFiles(const std::vector<std::string>& paths, Progress* progress);
+
+// A hash of the same length for a dry run, where nothing is read.
+SourceHash PlaceholderHash(const std::vector<std::string>& paths);
+
+}  // namespace edgewise
