@@ -24,7 +24,7 @@ Plan MakePlan(const LinearJob& job, size_t rows_of_all, size_t pieces_wanted) {
   const size_t rows = job.linear->rows;
   plan.rows = std::max(RoundUp(rows_of_all / pieces_wanted, kRowTile), kRowTile);
   plan.row_pieces = Pieces(rows, plan.rows);
-  plan.tokens = job.n;
+  plan.tokens = std::max<size_t>(job.n, 1);
   if (rows_of_all < pieces_wanted * kRowTile && job.n > kTokenTile) {
     const size_t cuts = std::max<size_t>(1, pieces_wanted / Pieces(rows_of_all, kRowTile));
     plan.tokens = std::max(RoundUp(job.n / cuts, kTokenTile), kTokenTile);

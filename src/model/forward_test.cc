@@ -1,0 +1,201 @@
+// Properties of the forward pass: independence of batching and threads, KV formats, errors.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "model/model.h"
+#include "model/tiny_model.h"
+#include "tests/test_data.h"
+
+namespace edgewise {
+namespace {
+
+using kernels::KvFormat;
+
+const Model& Stories() {
+  static const std::unique_ptr<Model> model =
+      LoadTestModel(SourcePath("models/edgewise-stories-3M"));
+  return *model;
+}
+
+struct Setup {
+  int threads = 1;
+  uint32_t max_batch = 512;
+  uint32_t capacity = 128;
+  KvFormat format = KvFormat::kF32;
+};
+
+KvCache MakeCache(const Model& model, uint32_t capacity, KvFormat format) {
+  auto cache = KvCache::Create(model.spec(), capacity, format);
+  REQUIRE(cache.has_value());
+  return *std::move(cache);
+}
+
+std::vector<float> Logits(const Model& model, std::span<const int32_t> tokens, const Setup& setup,
+                          size_t first_logits = 0) {
+  ThreadPool pool(setup.threads);
+  ForwardPass pass(model, &pool, setup.max_batch);
+  KvCache cache = MakeCache(model, setup.capacity, setup.format);
+  std::vector<float> logits((tokens.size() - first_logits) * model.spec().vocab_size);
+  REQUIRE(pass.Run(tokens, &cache, first_logits, logits).has_value());
+  return logits;
+}
+
+double Largest(const std::vector<float>& a, const std::vector<float>& b) {
+  REQUIRE(a.size() == b.size());
+  double worst = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    worst = std::max(worst, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+  }
+  return worst;
+}
+
+TEST_CASE("blocks of any size give the logits of one block") {
+  const std::vector<int32_t> tokens = TinyTokens(70, Stories().spec().vocab_size);
+  const std::vector<float> whole = Logits(Stories(), tokens, {});
+  for (const uint32_t batch : {1u, 2u, 7u, 32u, 33u, 69u}) {
+    CAPTURE(batch);
+    CHECK(Largest(Logits(Stories(), tokens, {.max_batch = batch}), whole) < 2e-5);
+  }
+}
+
+TEST_CASE("the number of threads changes no bit") {
+  const std::vector<int32_t> tokens = TinyTokens(70, Stories().spec().vocab_size);
+  for (const uint32_t batch : {1u, 5u, 512u}) {
+    CAPTURE(batch);
+    const std::vector<float> one = Logits(Stories(), tokens, {.threads = 1, .max_batch = batch});
+    for (const int threads : {2, 3}) {
+      CAPTURE(threads);
+      CHECK(Logits(Stories(), tokens, {.threads = threads, .max_batch = batch}) == one);
+    }
+  }
+}
+
+TEST_CASE("logits are computed from any token on") {
+  const std::vector<int32_t> tokens = TinyTokens(40, Stories().spec().vocab_size);
+  const size_t vocab = Stories().spec().vocab_size;
+  const std::vector<float> whole = Logits(Stories(), tokens, {});
+  for (const uint32_t batch : {512u, 16u}) {
+    for (const size_t first : {size_t{1}, size_t{15}, size_t{16}, size_t{17}, size_t{39}}) {
+      CAPTURE(first);
+      const std::vector<float> part = Logits(Stories(), tokens, {.max_batch = batch}, first);
+      const std::vector<float> expected(whole.begin() + static_cast<std::ptrdiff_t>(first * vocab),
+                                        whole.end());
+      CHECK(Largest(part, expected) < 2e-5);
+    }
+  }
+}
+
+TEST_CASE("tokens without logits leave the same cache") {
+  const std::vector<int32_t> tokens = TinyTokens(30, Stories().spec().vocab_size);
+  const size_t vocab = Stories().spec().vocab_size;
+  const std::vector<float> whole = Logits(Stories(), tokens, {});
+  ThreadPool pool(1);
+  ForwardPass pass(Stories(), &pool, 8);
+  KvCache cache = MakeCache(Stories(), 30, KvFormat::kF32);
+  REQUIRE(pass.Run(std::span(tokens).first(29), &cache, 29, {}).has_value());
+  CHECK(cache.size() == 29);
+  std::vector<float> last(vocab);
+  REQUIRE(pass.Run(std::span(tokens).subspan(29), &cache, 0, last).has_value());
+  CHECK(Largest(last, {whole.end() - static_cast<std::ptrdiff_t>(vocab), whole.end()}) < 2e-5);
+}
+
+TEST_CASE("a truncated cache refilled gives the same logits") {
+  const std::vector<int32_t> tokens = TinyTokens(40, Stories().spec().vocab_size);
+  const std::vector<int32_t> other = TinyTokens(20, Stories().spec().vocab_size, 77);
+  ThreadPool pool(2);
+  ForwardPass pass(Stories(), &pool);
+  KvCache cache = MakeCache(Stories(), 64, KvFormat::kF16);
+  const std::span<const int32_t> all(tokens);
+  REQUIRE(pass.Run(all.first(25), &cache, 25, {}).has_value());
+  std::vector<float> expected(15 * Stories().spec().vocab_size), again(expected.size());
+  REQUIRE(pass.Run(all.subspan(25), &cache, 0, expected).has_value());
+  cache.Truncate(25);
+  REQUIRE(pass.Run(other, &cache, other.size(), {}).has_value());
+  cache.Truncate(25);
+  CHECK(cache.size() == 25);
+  REQUIRE(pass.Run(all.subspan(25), &cache, 0, again).has_value());
+  CHECK(again == expected);
+}
+
+TEST_CASE("KV formats: half is nearly exact, 8 bits are close, sizes are as told") {
+  const std::vector<int32_t> tokens = TinyTokens(60, Stories().spec().vocab_size);
+  const std::vector<float> exact = Logits(Stories(), tokens, {.format = KvFormat::kF32});
+  const double half = Largest(Logits(Stories(), tokens, {.format = KvFormat::kF16}), exact);
+  const double q8 = Largest(Logits(Stories(), tokens, {.format = KvFormat::kQ8_0}), exact);
+  MESSAGE("largest difference: F16 " << half << ", Q8_0 " << q8);
+  CHECK(half > 0);
+  CHECK(half < 0.05);
+  CHECK(q8 > half);
+  CHECK(q8 < 0.5);
+  // 4 layers, 8 heads of 32 values, keys and values.
+  CHECK(MakeCache(Stories(), 10, KvFormat::kF32).bytes() == 2 * 4 * 10 * 8 * 128);
+  CHECK(MakeCache(Stories(), 10, KvFormat::kF16).bytes() == 2 * 4 * 10 * 8 * 64);
+  CHECK(MakeCache(Stories(), 10, KvFormat::kQ8_0).bytes() == 2 * 4 * 10 * 8 * 34);
+}
+
+TEST_CASE("a model that quantizes its activations shares them bit for bit among threads") {
+  // Steps of a tiny model run on one thread; this one is large enough to be split.
+  const Model& model = Stories();
+  const std::vector<int32_t> tokens = TinyTokens(64, model.spec().vocab_size, 5);
+  const Setup two = {.threads = 2, .format = KvFormat::kQ8_0};
+  CHECK(Logits(model, tokens, two) == Logits(model, tokens, {.format = KvFormat::kQ8_0}));
+}
+
+TEST_CASE("bad requests are refused and leave the cache alone") {
+  const uint32_t vocab = Stories().spec().vocab_size;
+  ThreadPool pool(1);
+  ForwardPass pass(Stories(), &pool);
+  KvCache cache = MakeCache(Stories(), 4, KvFormat::kF32);
+  std::vector<float> logits(vocab);
+  const auto refused = [&](const std::vector<int32_t>& tokens, size_t first, size_t floats) {
+    logits.resize(floats);
+    const Status status = pass.Run(tokens, &cache, first, logits);
+    REQUIRE_FALSE(status.has_value());
+    CHECK(status.error().code == Code::kInvalidArgument);
+    CHECK(cache.size() == 0);
+    return status.error().message;
+  };
+  CHECK(refused({}, 0, 0).find("no tokens") != std::string::npos);
+  CHECK(refused({-1}, 0, vocab).find("-1") != std::string::npos);
+  CHECK(refused({3, static_cast<int32_t>(vocab)}, 1, vocab).find("outside") != std::string::npos);
+  CHECK(refused({1, 2, 3, 4, 5}, 4, vocab).find("do not fit") != std::string::npos);
+  CHECK(refused({1, 2}, 3, 0).find("logits") != std::string::npos);
+  CHECK(refused({1, 2}, 0, vocab).find("logits") != std::string::npos);
+}
+
+TEST_CASE("caches that cannot be made, or belong to another model, are refused") {
+  TemporaryFolder folder;
+  TinyLlama().Write(folder.path());
+  const auto tiny = LoadTestModel(folder.path());
+  const auto none = KvCache::Create(tiny->spec(), 0, KvFormat::kF32);
+  REQUIRE_FALSE(none.has_value());
+  CHECK(none.error().code == Code::kInvalidArgument);
+  const auto odd = KvCache::Create(tiny->spec(), 4, KvFormat::kQ8_0);  // heads of 12
+  REQUIRE_FALSE(odd.has_value());
+  CHECK(odd.error().code == Code::kInvalidArgument);
+  CHECK(odd.error().message.find("12") != std::string::npos);
+
+  KvCache foreign = MakeCache(Stories(), 4, KvFormat::kF32);
+  ThreadPool pool(1);
+  ForwardPass pass(*tiny, &pool);
+  const Status status = pass.Run(std::vector<int32_t>{1}, &foreign, 1, {});
+  REQUIRE_FALSE(status.has_value());
+  CHECK(status.error().code == Code::kInvalidArgument);
+}
+
+TEST_CASE("a full cache takes exactly its capacity") {
+  ThreadPool pool(1);
+  ForwardPass pass(Stories(), &pool);
+  KvCache cache = MakeCache(Stories(), 8, KvFormat::kF32);
+  const std::vector<int32_t> tokens = TinyTokens(8, 100);
+  REQUIRE(pass.Run(tokens, &cache, 8, {}).has_value());
+  CHECK(cache.size() == cache.capacity());
+  CHECK_FALSE(pass.Run(std::span(tokens).first(1), &cache, 1, {}).has_value());
+}
+
+}  // namespace
+}  // namespace edgewise
