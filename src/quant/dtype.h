@@ -13,8 +13,9 @@ namespace edgewise {
 
 // Decodes `n` values, a multiple of the block, to floats.
 using DecodeFn = void (*)(const void* blocks, float* values, size_t n);
-// Encodes `n` values, a multiple of the block, by least squares weighted by `weights` (n of them, >= 0, the importance of each
-// input column; null = 1 each). Deterministic; NaN and infinity must have been refused before.
+// Encodes `n` values, a multiple of the block, by least squares weighted by `weights` (n of them,
+// >= 0, the importance of each input column; null = 1 each). Deterministic; NaN and infinity must
+// have been refused before.
 using EncodeFn = void (*)(const float* values, const float* weights, void* blocks, size_t n);
 
 struct DTypeInfo {
@@ -24,7 +25,7 @@ struct DTypeInfo {
   uint32_t block;        // values per block
   uint32_t block_bytes;  // bytes per block
   DecodeFn decode;
-  EncodeFn encode;       // null: cannot be written by us
+  EncodeFn encode;  // null: cannot be written by us
 
   bool quantized() const { return block > 1; }
   double bits_per_weight() const { return 8.0 * block_bytes / block; }
