@@ -21,7 +21,7 @@ std::span<const std::byte> Bytes(const std::string& text) {
 
 // SentencePiece models are protobufs whose first field is a piece; published Llama-3 ranks are
 // lines of base64.
-bool LooksLikeSentencePiece(const std::string& text) { return text.starts_with('\n'); }
+bool LooksLikeSentencePiece(std::byte first) { return first == std::byte{'\n'}; }
 
 Result<std::string> ReadTokenizerFile(const std::string& path) {
   return ReadFile(path, kMaxFileBytes);
@@ -61,11 +61,13 @@ void SetAddedToken(size_t id, std::string text, TokenType type, Vocab* vocab) {
   vocab->scores[id] = -1000.0f;
 }
 
-std::string SpaceMarksToSpaces(std::string text) {
-  constexpr std::string_view kMark = "\u2581";
-  for (size_t at = 0; (at = text.find(kMark, at)) != std::string::npos; ++at)
-    text.replace(at, kMark.size(), " ");
-  return text;
+std::string SpaceMarksToSpaces(std::string_view text) {
+  std::string result;
+  for (std::string_view part : Split(text, "\u2581")) {
+    if (!result.empty() || part.data() != text.data()) result += ' ';
+    result += part;
+  }
+  return result;
 }
 
 // Tokens that Hugging Face keeps beside a SentencePiece model. Those past the embedding's last row
@@ -147,7 +149,8 @@ Status ApplyChatTemplate(const std::string& folder, Vocab* vocab) {
 
 Result<Vocab> ParseModelFile(const std::string& path) {
   EW_TRY(const std::string text, ReadTokenizerFile(path));
-  if (LooksLikeSentencePiece(text)) return ParseSentencePieceModel(Bytes(text)).In(path);
+  if (!text.empty() && LooksLikeSentencePiece(Bytes(text)[0]))
+    return ParseSentencePieceModel(Bytes(text)).In(path);
   return ParseTiktokenRanks(text).In(path);
 }
 
@@ -160,8 +163,8 @@ Result<Vocab> ReadFolderVocab(const std::string& folder, size_t model_size) {
   Vocab vocab;
   bool from_model = FileExists(model);
   if (from_model && FileExists(json)) {
-    EW_TRY(const std::string text, ReadTokenizerFile(model));
-    from_model = LooksLikeSentencePiece(text);
+    EW_TRY(const MappedFile file, MappedFile::Open(model));
+    from_model = !file.bytes().empty() && LooksLikeSentencePiece(file.bytes()[0]);
   }
   if (from_model) {
     EW_TRY(vocab, ParseModelFile(model));
