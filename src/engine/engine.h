@@ -25,19 +25,23 @@ struct EngineOptions {
 class Engine {
  public:
   // Errors: those of Checkpoint::Open, Model::Load, LoadVocab and Tokenizer::Create.
-  static Result<std::unique_ptr<Engine>> Load(const std::string& path, const EngineOptions& options = {});
+  static Result<std::unique_ptr<Engine>> Load(const std::string& path,
+                                              const EngineOptions& options = {});
 
   const Model& model() const { return *model_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
-  // Null when the model has none or it is outside our Jinja subset (chat_template_error says which).
+  // Null when the model has none or it is outside our Jinja subset (chat_template_error says
+  // which).
   const ChatTemplate* chat_template() const { return chat_template_ ? &*chat_template_ : nullptr; }
   const std::string& chat_template_error() const { return chat_template_error_; }
   ThreadPool& pool() { return *pool_; }
   double load_seconds() const { return load_seconds_; }
 
-  // Returns the ids of a conversation rendered by the chat template; text of the messages never becomes control tokens.
-  // `messages`: array of {"role", "content"}. Errors: kUnsupported (no template), those of Render and Encode.
-  Result<std::vector<int32_t>> EncodeChat(const Json& messages, bool add_generation_prompt = true) const;
+  // Returns the ids of a conversation rendered by the chat template; text of the messages never
+  // becomes control tokens. `messages`: array of {"role", "content"}. Errors: kUnsupported (no
+  // template), those of Render and Encode.
+  Result<std::vector<int32_t>> EncodeChat(const Json& messages,
+                                          bool add_generation_prompt = true) const;
 
  private:
   Engine() = default;
