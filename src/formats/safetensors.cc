@@ -4,6 +4,7 @@
 #include <array>
 #include <new>
 #include <optional>
+#include <tuple>
 
 #include "base/bytes.h"
 #include "base/strings.h"
@@ -64,10 +65,9 @@ Result<TensorView> MakeView(const SafetensorsEntry& entry, std::span<const std::
 // Fills `index` in the order of the data, which must be covered without gap or overlap.
 Status IndexTensors(SafetensorsHeader* header, std::span<const std::byte> data,
                     TensorIndex* index) {
-  std::stable_sort(header->entries.begin(), header->entries.end(),
-                   [](const auto& a, const auto& b) {
-                     return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
-                   });
+  std::sort(header->entries.begin(), header->entries.end(), [](const auto& a, const auto& b) {
+    return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+  });
   uint64_t covered = 0;
   for (SafetensorsEntry& entry : header->entries) {
     const std::string where = "tensor " + Quote(entry.name);
