@@ -222,7 +222,7 @@ TEST_CASE("the scale of the weights does not matter, nor do zero or extreme ones
     mixed[100] = 3e38f;
     mixed[101] = 1e-45f;
     CHECK(Encode(type, x, weights.data()) == Encode(type, x, large.data()));
-    CHECK(Encode(type, x, zeros.data()) == Encode(type, x, Values(512, 1.0f).data()));
+    CHECK(Encode(type, x, zeros.data()) == Encode(type, x));
     const Values y = RoundTrip(type, x, mixed.data());
     CHECK(std::all_of(y.begin(), y.end(), [](float v) { return std::isfinite(v); }));
     CHECK(std::abs(y[100] - x[100]) < 0.1f);
