@@ -25,19 +25,32 @@ struct Segment {
   uint64_t fault_at = 0;  // value
 };
 
-bool AllFinite(const float* values, size_t n) {
-  uint32_t bad = 0;
-  for (size_t i = 0; i < n; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, values + i, 4);
-    bad |= static_cast<uint32_t>((bits & 0x7F800000u) == 0x7F800000u);
-  }
-  return bad == 0;
+// The bits of the largest magnitude; those of a NaN or an infinity are at least kInfinityBits.
+constexpr uint32_t kInfinityBits = 0x7F800000u;
+
+uint32_t MagnitudeBits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return bits & 0x7FFFFFFFu;
 }
 
-uint64_t FirstNonFinite(const float* values, size_t n) {
+uint32_t LargestBits(const float* values, size_t n) {
+  uint32_t largest = 0;
+  for (size_t i = 0; i < n; ++i) largest = std::max(largest, MagnitudeBits(values[i]));
+  return largest;
+}
+
+// The smallest magnitude that `type` cannot hold. Block formats keep their scales and offsets in
+// half precision, so that a weight past its range is as unsafe there as in F16.
+uint32_t OverflowBits(DType type) {
+  if (type == DType::kF32 || type == DType::kF64) return kInfinityBits;
+  if (type == DType::kBF16) return 0x7F7F8000u;  // rounds to infinity
+  return 0x477FF000u;                            // 65520, which rounds to infinity
+}
+
+uint64_t FirstAtLeast(const float* values, size_t n, uint32_t bits) {
   size_t i = 0;
-  while (i < n && std::isfinite(values[i])) ++i;
+  while (i < n && MagnitudeBits(values[i]) < bits) ++i;
   return i;
 }
 
@@ -75,22 +88,21 @@ class TensorEncoder {
     const size_t n = segment->count;
     const std::byte* in = source_.data + from_.RowBytes(segment->first);
     from_.decode(in, values, n);
-    if (!AllFinite(values, n)) {
-      segment->fault = Fault::kSource;
-      segment->fault_at = segment->first + FirstNonFinite(values, n);
+    const bool copy = from_.id == to_.id;
+    const uint32_t limit = copy ? kInfinityBits : OverflowBits(to_.id);
+    const uint32_t largest = LargestBits(values, n);
+    if (largest >= limit) {
+      segment->fault = largest >= kInfinityBits ? Fault::kSource : Fault::kOverflow;
+      segment->fault_at = segment->first +
+                          FirstAtLeast(values, n, largest >= kInfinityBits ? kInfinityBits : limit);
       return;
     }
-    if (from_.id == to_.id) {
+    if (copy) {
       std::memcpy(out, in, to_.RowBytes(n));
       return;
     }
     EncodeValues(segment->first, values, n, out);
     to_.decode(out, decoded, n);
-    if (!AllFinite(decoded, n)) {
-      segment->fault = Fault::kOverflow;
-      segment->fault_at = segment->first + FirstNonFinite(decoded, n);
-      return;
-    }
     Measure(values, decoded, segment);
   }
 
@@ -150,11 +162,12 @@ Error FaultError(std::string_view name, const TensorView& source, DType to,
                      "damaged; get the model again",
                      tensor.c_str(), row, column);
   }
+  const bool bf16 = to == DType::kBF16;
   return MakeError(Code::kBadData,
-                   "tensor %s, row %llu, column %llu: the value is too large for %s, whose largest "
-                   "half-precision number "
-                   "is 65504; use --to bf16 or f32",
-                   tensor.c_str(), row, column, Info(to).name);
+                   "tensor %s, row %llu, column %llu: the value is too large for %s (at most %s); "
+                   "use --to %s",
+                   tensor.c_str(), row, column, Info(to).name, bf16 ? "3.39e38" : "65504",
+                   bf16 ? "f32" : "bf16 or f32");
 }
 
 }  // namespace

@@ -63,7 +63,8 @@ TEST_CASE("the bytes are those of the format's encoder, whatever the threads and
         CHECK(encoded->bytes == expected);
         CHECK(encoded->error.values == shape.elements());
         CHECK(encoded->error.rmse() ==
-              doctest::Approx(std::sqrt(squared / decoded.size())).epsilon(1e-9));
+              doctest::Approx(std::sqrt(squared / static_cast<double>(decoded.size())))
+                  .epsilon(1e-9));
         CHECK(encoded->error.relative_rmse() ==
               doctest::Approx(encoded->error.rmse() / 0.05).epsilon(0.02));
       }
@@ -129,7 +130,13 @@ TEST_CASE("NaN, infinity and overflow name the tensor and the place") {
   CHECK(encoded.error().code == Code::kBadData);
   CHECK(encoded.error().message.find("row 3, column 5") != std::string::npos);
   CHECK(encoded.error().message.find("--to bf16") != std::string::npos);
+  CHECK_FALSE(Run(tensor.view(), DType::kQ8_0, 2).has_value());
   CHECK(Run(tensor.view(), DType::kBF16, 2).has_value());
+  reinterpret_cast<float*>(tensor.mutable_data())[3 * 512 + 5] = 3.4e38f;
+  CHECK_FALSE(Run(tensor.view(), DType::kBF16, 2).has_value());
+  CHECK(Run(tensor.view(), DType::kF32, 2).has_value());
+  reinterpret_cast<float*>(tensor.mutable_data())[3 * 512 + 5] = 65519.0f;  // rounds to 65504
+  CHECK(Run(tensor.view(), DType::kF16, 2).has_value());
 }
 
 TEST_CASE("an error of the sink stops the work and comes back") {

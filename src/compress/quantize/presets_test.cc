@@ -32,7 +32,7 @@ TEST_CASE("every preset has its own name and file type, and a format that can be
     CAPTURE(preset.name);
     CHECK(names.insert(preset.name).second);
     CHECK(file_types.insert(preset.file_type).second);
-    CHECK(Info(preset.type).encode != nullptr);
+    CHECK((Info(preset.type).encode != nullptr));
     CHECK(std::string(preset.summary).size() > 3);
   }
   CHECK(names.size() == 20);
