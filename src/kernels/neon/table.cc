@@ -1,7 +1,30 @@
+// Armv8-A with NEON.
+#include "kernels/neon/bytes.h"
+#include "kernels/neon/floats.h"
+#include "kernels/skeleton/attention.h"
+#include "kernels/skeleton/linear_blocks.h"
+#include "kernels/skeleton/linear_floats.h"
+#include "kernels/skeleton/quantize.h"
+#include "kernels/skeleton/vector_ops.h"
 #include "kernels/tables.h"
 
 namespace edgewise::kernels {
+namespace {
 
-constinit const Kernels kNeon = {.name = "neon"};
+constexpr Kernels Table() {
+  Kernels t = {};
+  t.name = "neon";
+  SetFloatKernels<NeonFloats>(&t);
+  SetBlockKernels<NeonBytes>(&t);
+  SetVectorKernels<NeonFloats>(&t);
+  t.quantize_q8_32 = QuantizeQ8_32;
+  t.quantize_q8_256 = QuantizeQ8_256;
+  t.attend = Attend<NeonFloats>;
+  return t;
+}
+
+}  // namespace
+
+constinit const Kernels kNeon = Table();
 
 }  // namespace edgewise::kernels

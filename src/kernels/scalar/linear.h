@@ -1,4 +1,4 @@
-// Matrix products and activation quantization, plain C++. Each weight block is unpacked once for up
+// Matrix products, plain C++. Each weight block is unpacked once for up
 // to 8 activation rows.
 #pragma once
 
@@ -146,62 +146,6 @@ float DotF32(const float* a, const float* b, size_t n) {
   }
   for (size_t l = 0; i < n; ++i, ++l) sums.lane[l] += a[i] * b[i];
   return sums.Total();
-}
-
-// ---- activations: scale = largest / 127, rounded to nearest even ----
-
-// Below this, 127 / largest may be infinite: the block becomes zeros.
-constexpr float kSmallestScaled = 1e-30f;
-
-// Rounds |x| <= 2^22 to the nearest integer, ties to even; any other input, NaN too, gives some
-// int8 without undefined behaviour.
-inline int8_t RoundToInt8(float x) {
-  const float shifted = x + 12582912.0f;
-  uint32_t bits;
-  memcpy(&bits, &shifted, 4);
-  return static_cast<int8_t>(bits & 255u);
-}
-
-inline float QuantizeBlock(const float* x, size_t n, int8_t* q) {
-  float largest = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const float magnitude = fabsf(x[i]);
-    largest = magnitude > largest ? magnitude : largest;
-  }
-  if (!(largest >= kSmallestScaled)) {
-    memset(q, 0, n);
-    return 0.0f;
-  }
-  const float inverse = 127.0f / largest;
-  for (size_t i = 0; i < n; ++i) q[i] = RoundToInt8(x[i] * inverse);
-  return largest / 127.0f;
-}
-
-void QuantizeQ8_32(const float* x, void* blocks, size_t n) {
-  auto* out = static_cast<ActQ8_32*>(blocks);
-  for (size_t b = 0; b < n / 32; ++b) {
-    int8_t q[32];
-    const float scale = QuantizeBlock(x + 32 * b, 32, q);
-    int32_t sum = 0;
-    for (int i = 0; i < 32; ++i) sum += q[i];
-    out[b].scale = scale;
-    out[b].sum = scale * static_cast<float>(sum);
-    memcpy(out[b].q, q, 32);
-  }
-}
-
-void QuantizeQ8_256(const float* x, void* blocks, size_t n) {
-  auto* out = static_cast<ActQ8_256*>(blocks);
-  for (size_t b = 0; b < n / 256; ++b) {
-    int8_t q[256];
-    out[b].scale = QuantizeBlock(x + 256 * b, 256, q);
-    for (int g = 0; g < 16; ++g) {
-      int32_t sum = 0;
-      for (int i = 0; i < 16; ++i) sum += q[16 * g + i];
-      out[b].sums[g] = static_cast<int16_t>(sum);
-    }
-    memcpy(out[b].q, q, 256);
-  }
 }
 
 }  // namespace

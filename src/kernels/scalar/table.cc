@@ -1,9 +1,9 @@
 // The portable level: every entry, in plain C++. It is the referee of the other levels.
-#include "kernels/tables.h"
-
 #include "kernels/scalar/attention.h"
 #include "kernels/scalar/linear.h"
 #include "kernels/scalar/vector_ops.h"
+#include "kernels/skeleton/quantize.h"
+#include "kernels/tables.h"
 
 namespace edgewise::kernels {
 namespace {

@@ -1,0 +1,199 @@
+// Attention of every table against a plain softmax in double precision.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "base/half.h"
+#include "base/rng.h"
+#include "kernels/kernels.h"
+#include "quant/blocks.h"
+
+namespace edgewise::kernels {
+namespace {
+
+struct Case {
+  size_t n, keys, head_dim;
+  KvFormat format;
+  float scale, softcap;
+  size_t window;  // 0: query i sees keys 0 to keys - n + i; else only the last `window` of them
+};
+
+struct Inputs {
+  Case c;
+  size_t stride;  // bytes between keys: two heads of them
+  std::vector<float> q;
+  std::vector<char> k, v;
+  std::vector<uint32_t> first, end;
+
+  explicit Inputs(const Case& of, double size = 1) : c(of) {
+    Rng rng(c.n * 1000 + c.keys + c.head_dim);
+    const size_t row = KvRowBytes(c.format, c.head_dim);
+    stride = 2 * row;
+    q.resize(c.n * (c.head_dim + 1));
+    for (float& value : q) value = static_cast<float>(rng.Gaussian() * size);
+    k.resize(c.keys * stride);
+    v.resize(c.keys * stride);
+    std::vector<float> head(c.head_dim);
+    for (size_t t = 0; t < c.keys; ++t) {
+      for (float& value : head) value = static_cast<float>(rng.Gaussian() * size);
+      StoreKv(Active(), c.format, head.data(), k.data() + t * stride, c.head_dim);
+      for (float& value : head) value = static_cast<float>(rng.Gaussian());
+      StoreKv(Active(), c.format, head.data(), v.data() + t * stride, c.head_dim);
+    }
+    for (size_t i = 0; i < c.n; ++i) {
+      const size_t last = c.keys - c.n + i + 1;
+      end.push_back(static_cast<uint32_t>(last));
+      first.push_back(static_cast<uint32_t>(c.window && last > c.window ? last - c.window : 0));
+    }
+  }
+
+  // Queries i to i + count - 1 into out, (n, head_dim + 2).
+  void Run(const Kernels& kernels, size_t i, size_t count, float* out) const {
+    AttendArgs args{};
+    args.q = q.data() + i * (c.head_dim + 1);
+    args.n = count;
+    args.q_stride = c.head_dim + 1;
+    args.head_dim = c.head_dim;
+    args.k = k.data();
+    args.v = v.data();
+    args.k_stride = args.v_stride = stride;
+    args.format = c.format;
+    args.first_key = first.data() + i;
+    args.end_key = end.data() + i;
+    args.scale = c.scale;
+    args.softcap = c.softcap;
+    args.out = out + i * (c.head_dim + 2);
+    args.out_stride = c.head_dim + 2;
+    kernels.attend(args);
+  }
+
+  double Stored(const std::vector<char>& from, size_t t, size_t column) const {
+    const char* row = from.data() + t * stride;
+    if (c.format == KvFormat::kF32) {
+      float value;
+      std::memcpy(&value, row + 4 * column, 4);
+      return static_cast<double>(value);
+    }
+    if (c.format == KvFormat::kF16) {
+      uint16_t value;
+      std::memcpy(&value, row + 2 * column, 2);
+      return static_cast<double>(HalfToFloat(value));
+    }
+    const BlockQ8_0& block = reinterpret_cast<const BlockQ8_0*>(row)[column / 32];
+    return static_cast<double>(HalfToFloat(block.d)) * block.qs[column % 32];
+  }
+
+  std::vector<double> Exact(size_t i) const {
+    std::vector<double> scores;
+    for (size_t t = first[i]; t < end[i]; ++t) {
+      double score = 0;
+      for (size_t d = 0; d < c.head_dim; ++d) {
+        score += static_cast<double>(q[i * (c.head_dim + 1) + d]) * Stored(k, t, d);
+      }
+      score *= static_cast<double>(c.scale);
+      if (c.softcap > 0)
+        score = static_cast<double>(c.softcap) * std::tanh(score / static_cast<double>(c.softcap));
+      scores.push_back(score);
+    }
+    const double largest = *std::max_element(scores.begin(), scores.end());
+    double total = 0;
+    for (double& score : scores) total += score = std::exp(score - largest);
+    std::vector<double> out(c.head_dim);
+    for (size_t s = 0; s < scores.size(); ++s) {
+      for (size_t d = 0; d < c.head_dim; ++d)
+        out[d] += scores[s] / total * Stored(v, first[i] + s, d);
+    }
+    return out;
+  }
+};
+
+constexpr float kUntouched = -12345.0f;
+
+void CheckCase(const Case& c, double tolerance, double size = 1) {
+  const Inputs in(c, size);
+  const KernelList list = Available();
+  std::vector<std::vector<double>> exact;
+  for (size_t i = 0; i < c.n; ++i) exact.push_back(in.Exact(i));
+  for (size_t table = 0; table < list.size; ++table) {
+    const Kernels& kernels = list.items[table];
+    CAPTURE(std::string(kernels.name));
+    CAPTURE(c.n);
+    CAPTURE(c.keys);
+    CAPTURE(c.head_dim);
+    CAPTURE(static_cast<int>(c.format));
+    std::vector<float> out(c.n * (c.head_dim + 2), kUntouched), single = out;
+    in.Run(kernels, 0, c.n, out.data());
+    double worst = 0;
+    size_t overrun = 0;
+    for (size_t i = 0; i < c.n; ++i) {
+      const float* row = out.data() + i * (c.head_dim + 2);
+      for (size_t d = 0; d < c.head_dim; ++d) {
+        const double error = std::fabs(static_cast<double>(row[d]) - exact[i][d]);
+        worst = std::isnan(error) ? 1e30 : std::max(worst, error);
+      }
+      overrun += row[c.head_dim] != kUntouched || row[c.head_dim + 1] != kUntouched;
+      in.Run(kernels, i, 1, single.data());
+    }
+    CHECK(worst <= tolerance);
+    CHECK(overrun == 0);
+    CHECK(std::memcmp(out.data(), single.data(), out.size() * sizeof(float)) == 0);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("attention equals a plain softmax, alone and in groups") {
+  for (const KvFormat format : {KvFormat::kF32, KvFormat::kF16, KvFormat::kQ8_0}) {
+    for (const size_t head_dim : {1, 3, 8, 16, 31, 33, 48, 64, 80, 96, 100, 128, 160, 256}) {
+      if (KvRowBytes(format, head_dim) == 0) continue;
+      const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
+      for (size_t n = 1; n <= 9; n += head_dim == 64 ? 1 : 4) {
+        CheckCase({n, n + 67, head_dim, format, scale, 0, 0}, 3e-6);
+      }
+      CheckCase({1, 1, head_dim, format, scale, 0, 0}, 3e-6);
+      CheckCase({32, 32, head_dim, format, scale, 0, 0}, 3e-6);
+      CheckCase({6, 150, head_dim, format, scale, 0, 40}, 3e-6);
+      CheckCase({3, 40, head_dim, format, scale, 2.0f, 0}, 3e-6);
+    }
+  }
+}
+
+TEST_CASE("attention over each count of keys") {
+  for (size_t keys = 1; keys <= 130; ++keys) {
+    CheckCase({1, keys, 32, KvFormat::kF16, 0.2f, 0, 0}, 3e-6);
+    CheckCase({1, keys, 32, KvFormat::kQ8_0, 0.2f, 0, 17}, 3e-6);
+  }
+}
+
+TEST_CASE("attention is stable for large scores") {
+  // Scores reach 1e5, where one unit in the last place is 0.008: the weights are those of nearly
+  // one key.
+  CheckCase({5, 90, 64, KvFormat::kF32, 1, 0, 0}, 5e-2, 100);
+  CheckCase({5, 90, 64, KvFormat::kF32, 1, 30, 0}, 1e-3, 100);
+}
+
+TEST_CASE("a query does not see keys of later ones") {
+  Inputs in({8, 40, 48, KvFormat::kF32, 0.1f, 0, 0});
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (size_t d = 0; d < 48; ++d) {  // the last key, seen by the last query only
+    std::memcpy(in.k.data() + 39 * in.stride + 4 * d, &nan, 4);
+    std::memcpy(in.v.data() + 39 * in.stride + 4 * d, &nan, 4);
+  }
+  const KernelList list = Available();
+  for (size_t table = 0; table < list.size; ++table) {
+    std::vector<float> out(8 * 50, kUntouched);
+    in.Run(list.items[table], 0, 8, out.data());
+    for (size_t i = 0; i < 7; ++i) {
+      for (size_t d = 0; d < 48; ++d) CHECK(std::isfinite(out[i * 50 + d]));
+    }
+    CHECK(std::isnan(out[7 * 50]));
+  }
+}
+
+}  // namespace edgewise::kernels

@@ -1,0 +1,284 @@
+// The element-wise operations, norms and sums of every table against double precision, at every
+// remainder length.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "base/half.h"
+#include "base/rng.h"
+#include "kernels/kernels.h"
+
+namespace edgewise::kernels {
+namespace {
+
+constexpr size_t kLongest = 130;
+constexpr float kUntouched = -12345.0f;
+
+std::vector<float> Random(size_t n, uint64_t seed, double scale = 1) {
+  Rng rng(seed);
+  std::vector<float> values(n);
+  for (float& value : values) value = static_cast<float>(rng.Gaussian() * scale);
+  return values;
+}
+
+double D(float value) { return static_cast<double>(value); }
+
+// Each table, each n from 0 to 130 and two long ones.
+template <class Function>
+void ForEachTableAndLength(Function function) {
+  const KernelList list = Available();
+  for (size_t i = 0; i < list.size; ++i) {
+    const Kernels& k = list.items[i];
+    CAPTURE(std::string(k.name));
+    for (size_t n = 0; n <= kLongest; ++n) function(k, n);
+    function(k, 1000);
+    function(k, 4096);
+  }
+}
+
+// Counts elements of y that are further from `exact` than the relative or absolute bound, and
+// writes beyond the end.
+template <class Exact>
+size_t Wrong(const std::vector<float>& y, size_t n, double relative, double absolute, Exact exact) {
+  size_t wrong = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const double want = exact(i);
+    if (!(std::fabs(D(y[i]) - want) <= relative * std::fabs(want) + absolute)) ++wrong;
+  }
+  for (size_t i = n; i < y.size(); ++i) wrong += y[i] != kUntouched;
+  return wrong;
+}
+
+std::vector<float> Output(size_t n) { return std::vector<float>(n + 3, kUntouched); }
+
+std::vector<float> Padded(const std::vector<float>& x) {
+  std::vector<float> y = x;
+  y.insert(y.end(), 3, kUntouched);
+  return y;
+}
+
+double Sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+}  // namespace
+
+TEST_CASE("dot_f32") {
+  ForEachTableAndLength([](const Kernels& k, size_t n) {
+    const std::vector<float> a = Random(n, n), b = Random(n, n + 1000);
+    double exact = 0, size = 0;
+    for (size_t i = 0; i < n; ++i) {
+      exact += D(a[i]) * D(b[i]);
+      size += std::fabs(D(a[i]) * D(b[i]));
+    }
+    CHECK(std::fabs(D(k.dot_f32(a.data(), b.data(), n)) - exact) <= 1e-6 * size);
+  });
+}
+
+TEST_CASE("rms_norm") {
+  ForEachTableAndLength([](const Kernels& k, size_t n) {
+    if (n == 0) return;
+    const std::vector<float> x = Random(n, n, 3), weight = Random(n, n + 1);
+    double squares = 0;
+    for (const float v : x) squares += D(v) * D(v);
+    const double factor = 1 / std::sqrt(squares / static_cast<double>(n) + 1e-5);
+    std::vector<float> y = Output(n);
+    k.rms_norm(x.data(), weight.data(), y.data(), n, 1e-5f);
+    CHECK(Wrong(y, n, 3e-7, 0, [&](size_t i) { return D(x[i]) * factor * D(weight[i]); }) == 0);
+    std::vector<float> in_place = Padded(x);
+    k.rms_norm(in_place.data(), nullptr, in_place.data(), n, 1e-5f);
+    CHECK(Wrong(in_place, n, 3e-7, 0, [&](size_t i) { return D(x[i]) * factor; }) == 0);
+  });
+}
+
+TEST_CASE("layer_norm") {
+  ForEachTableAndLength([](const Kernels& k, size_t n) {
+    if (n == 0) return;
+    std::vector<float> x = Random(n, n);
+    for (float& v : x) v += 10;
+    const std::vector<float> weight = Random(n, n + 1), bias = Random(n, n + 2);
+    double mean = 0, variance = 0;
+    for (const float v : x) mean += D(v) / static_cast<double>(n);
+    for (const float v : x) variance += (D(v) - mean) * (D(v) - mean) / static_cast<double>(n);
+    const double factor = 1 / std::sqrt(variance + 1e-5);
+    const double absolute =
+        4e-6 * (n == 1 ? 100 : 1);  // one value: 1 / sqrt(eps) magnifies the rounding of the mean
+    std::vector<float> y = Output(n), no_bias = Output(n), plain = Padded(x);
+    k.layer_norm(x.data(), weight.data(), bias.data(), y.data(), n, 1e-5f);
+    k.layer_norm(x.data(), weight.data(), nullptr, no_bias.data(), n, 1e-5f);
+    k.layer_norm(plain.data(), nullptr, nullptr, plain.data(), n, 1e-5f);
+    const auto norm = [&](size_t i) { return (D(x[i]) - mean) * factor; };
+    CHECK(Wrong(y, n, 1e-6, absolute,
+                [&](size_t i) { return norm(i) * D(weight[i]) + D(bias[i]); }) == 0);
+    CHECK(Wrong(no_bias, n, 1e-6, absolute, [&](size_t i) { return norm(i) * D(weight[i]); }) == 0);
+    CHECK(Wrong(plain, n, 1e-6, absolute, norm) == 0);
+  });
+}
+
+TEST_CASE("rope turns the first values of each head") {
+  const KernelList list = Available();
+  for (size_t table = 0; table < list.size; ++table) {
+    const Kernels& k = list.items[table];
+    CAPTURE(std::string(k.name));
+    for (size_t rotary = 2; rotary <= 96; rotary += 2) {
+      for (const size_t beyond : {0, 5}) {
+        constexpr size_t kHeads = 3;
+        const size_t head_dim = rotary + beyond, half = rotary / 2;
+        const std::vector<float> x = Random(kHeads * head_dim, rotary), angle = Random(half, 1, 3);
+        std::vector<float> cos(half), sin(half);
+        for (size_t i = 0; i < half; ++i) cos[i] = std::cos(angle[i]), sin[i] = std::sin(angle[i]);
+        std::vector<float> pairs = Padded(x), halves = Padded(x);
+        k.rope_interleaved(pairs.data(), cos.data(), sin.data(), kHeads, head_dim, rotary);
+        k.rope_neox(halves.data(), cos.data(), sin.data(), kHeads, head_dim, rotary);
+        const auto exact = [&](size_t i, bool neox) {
+          const size_t base = i / head_dim * head_dim, c = i % head_dim;
+          if (c >= rotary) return D(x[i]);
+          const size_t pair = neox ? c % half : c / 2;
+          const bool second = neox ? c >= half : c % 2 == 1;
+          const double a = D(x[base + (neox ? pair : 2 * pair)]);
+          const double b = D(x[base + (neox ? pair + half : 2 * pair + 1)]);
+          return second ? a * D(sin[pair]) + b * D(cos[pair]) : a * D(cos[pair]) - b * D(sin[pair]);
+        };
+        CHECK(Wrong(pairs, x.size(), 0, 1e-6, [&](size_t i) { return exact(i, false); }) == 0);
+        CHECK(Wrong(halves, x.size(), 0, 1e-6, [&](size_t i) { return exact(i, true); }) == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("silu_mul and gelu_tanh_mul keep their relative precision") {
+  ForEachTableAndLength([](const Kernels& k, size_t n) {
+    const std::vector<float> gate = Random(n, n, 12), up = Random(n, n + 1);
+    std::vector<float> silu = Output(n), gelu = Output(n);
+    k.silu_mul(gate.data(), up.data(), silu.data(), n);
+    k.gelu_tanh_mul(gate.data(), up.data(), gelu.data(), n);
+    CHECK(Wrong(silu, n, 6e-7, 0,
+                [&](size_t i) { return D(gate[i]) * Sigmoid(D(gate[i])) * D(up[i]); }) == 0);
+    // Far to the left the exponent reaches 88, and its own rounding of 3e-7 is magnified as much.
+    CHECK(Wrong(gelu, n, 3e-5, 1e-36, [&](size_t i) {
+            const double g = D(gate[i]);
+            return g * Sigmoid(2 * std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)) * D(up[i]);
+          }) == 0);
+  });
+}
+
+TEST_CASE("silu at its ends") {
+  const KernelList list = Available();
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (size_t table = 0; table < list.size; ++table) {
+    const float gate[] = {-1e30f,
+                          -200,
+                          -104,
+                          -88.9f,
+                          -87,
+                          0,
+                          1e-30f,
+                          88,
+                          89,
+                          200,
+                          1e30f,
+                          infinity,
+                          std::numeric_limits<float>::quiet_NaN()};
+    constexpr size_t kCount = sizeof(gate) / sizeof(gate[0]);
+    float up[kCount], y[kCount];
+    for (float& u : up) u = 1;
+    list.items[table].silu_mul(gate, up, y, kCount);
+    CAPTURE(std::string(list.items[table].name));
+    for (size_t i = 0; i < 11; ++i) {
+      const double want = D(gate[i]) * Sigmoid(D(gate[i]));
+      CHECK(std::fabs(D(y[i]) - want) <= 6e-7 * std::fabs(want) + 1e-35);
+    }
+    CHECK(y[11] == infinity);
+    CHECK(std::isnan(y[12]));
+  }
+}
+
+TEST_CASE("add and scale") {
+  ForEachTableAndLength([](const Kernels& k, size_t n) {
+    const std::vector<float> x = Random(n, n), before = Random(n, n + 1);
+    std::vector<float> sum = Padded(before), scaled = Padded(before);
+    k.add(x.data(), sum.data(), n);
+    k.scale(0.37f, scaled.data(), n);
+    CHECK(Wrong(sum, n, 0, 0, [&](size_t i) { return D(before[i] + x[i]); }) == 0);
+    CHECK(Wrong(scaled, n, 0, 0, [&](size_t i) { return D(before[i] * 0.37f); }) == 0);
+  });
+}
+
+TEST_CASE("softcap") {
+  ForEachTableAndLength([](const Kernels& k, size_t n) {
+    for (const float cap : {1.0f, 30.0f}) {
+      const std::vector<float> x = Random(n, n, 2);
+      std::vector<float> y = Padded(x);
+      k.softcap(cap, y.data(), n);
+      CHECK(Wrong(y, n, 5e-7, 0, [&](size_t i) { return D(cap) * std::tanh(D(x[i]) / D(cap)); }) ==
+            0);
+    }
+  });
+  const KernelList list = Available();
+  for (size_t table = 0; table < list.size; ++table) {
+    float y[] = {0, 1e-20f, 0.5999f, 0.6001f, -0.6f, 10, -100, 1e30f};
+    list.items[table].softcap(1, y, 8);
+    CHECK(y[0] == 0);
+    CHECK(y[1] == 1e-20f);
+    CHECK(D(y[2]) == doctest::Approx(std::tanh(0.5999)).epsilon(1e-6));
+    CHECK(D(y[3]) == doctest::Approx(std::tanh(0.6001)).epsilon(1e-6));
+    CHECK(D(y[4]) == doctest::Approx(-std::tanh(0.6)).epsilon(1e-6));
+    CHECK(y[6] == -1);
+    CHECK(y[7] == 1);
+  }
+}
+
+TEST_CASE("f32_to_f16 rounds to nearest even") {
+  ForEachTableAndLength([](const Kernels& k, size_t n) {
+    Rng rng(n);
+    std::vector<float> x(n);
+    for (float& v : x)
+      v = static_cast<float>(rng.Gaussian() * std::pow(10, rng.Uniform() * 16 - 10));
+    std::vector<uint16_t> y(n + 3, 0xABCD);
+    k.f32_to_f16(x.data(), y.data(), n);
+    size_t wrong = 0;
+    for (size_t i = 0; i < n; ++i) wrong += y[i] != FloatToHalf(x[i]);
+    for (size_t i = n; i < y.size(); ++i) wrong += y[i] != 0xABCD;
+    CHECK(wrong == 0);
+  });
+  const KernelList list = Available();
+  const float ends[] = {65504, 65519.99f, 65520,    -70000,
+                        6e-8f, 2.9e-8f,   2.98e-8f, 0,
+                        -0.0f, 1e-40f,    6.1e-5f,  std::numeric_limits<float>::infinity()};
+  constexpr size_t kCount = sizeof(ends) / sizeof(ends[0]);
+  for (size_t table = 0; table < list.size; ++table) {
+    uint16_t y[kCount];
+    list.items[table].f32_to_f16(ends, y, kCount);
+    for (size_t i = 0; i < kCount; ++i) CHECK(y[i] == FloatToHalf(ends[i]));
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    list.items[table].f32_to_f16(&nan, y, 1);
+    CHECK(std::isnan(HalfToFloat(y[0])));
+  }
+}
+
+TEST_CASE("log_sum_exp") {
+  ForEachTableAndLength([](const Kernels& k, size_t n) {
+    if (n == 0) return;
+    for (const double shift : {-1000.0, 0.0, 1000.0}) {
+      std::vector<float> x = Random(n, n, 10);
+      for (float& v : x) v = static_cast<float>(D(v) + shift);
+      double largest = -1e300, sum = 0;
+      for (const float v : x) largest = D(v) > largest ? D(v) : largest;
+      for (const float v : x) sum += std::exp(D(v) - largest);
+      CHECK(std::fabs(k.log_sum_exp(x.data(), n) - (largest + std::log(sum))) <= 2e-6);
+      x[n / 2] = -std::numeric_limits<float>::infinity();
+      if (n > 1) CHECK(std::isfinite(k.log_sum_exp(x.data(), n)));
+    }
+  });
+  const KernelList list = Available();
+  for (size_t table = 0; table < list.size; ++table) {
+    const float none = -std::numeric_limits<float>::infinity();
+    CHECK(list.items[table].log_sum_exp(&none, 1) == -std::numeric_limits<double>::infinity());
+    CHECK(list.items[table].log_sum_exp(nullptr, 0) == -std::numeric_limits<double>::infinity());
+  }
+}
+
+}  // namespace edgewise::kernels
