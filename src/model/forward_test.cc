@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/gguf.h"
 #include "model/model.h"
 #include "model/tiny_model.h"
 #include "tests/test_data.h"
@@ -137,12 +138,66 @@ TEST_CASE("KV formats: half is nearly exact, 8 bits are close, sizes are as told
   CHECK(MakeCache(Stories(), 10, KvFormat::kQ8_0).bytes() == 2 * 4 * 10 * 8 * 34);
 }
 
-TEST_CASE("a model that quantizes its activations shares them bit for bit among threads") {
-  // Steps of a tiny model run on one thread; this one is large enough to be split.
-  const Model& model = Stories();
-  const std::vector<int32_t> tokens = TinyTokens(64, model.spec().vocab_size, 5);
-  const Setup two = {.threads = 2, .format = KvFormat::kQ8_0};
-  CHECK(Logits(model, tokens, two) == Logits(model, tokens, {.format = KvFormat::kQ8_0}));
+// Writes the stories model with its matrices in the format that `choose` gives for a tensor name.
+void WriteQuantized(const std::string& path, DType (*choose)(const std::string& name)) {
+  const Checkpoint& source = Stories().checkpoint();
+  std::vector<GgufTensorDecl> decls;
+  for (const CheckpointTensor& tensor : source.tensors()) {
+    const bool matrix = tensor.shape.rank() == 2;
+    decls.push_back({tensor.name, matrix ? choose(tensor.name) : DType::kF32, tensor.shape});
+  }
+  auto writer = GgufWriter::Create(path, false, source.metadata(), decls);
+  REQUIRE(writer.has_value());
+  for (size_t i = 0; i < decls.size(); ++i) {
+    const auto tensor = source.Load(i);
+    REQUIRE(tensor.has_value());
+    const TensorView& view = tensor->view();
+    std::vector<float> row(view.shape.columns());
+    std::vector<std::byte> encoded(Info(decls[i].dtype).RowBytes(row.size()));
+    for (uint64_t r = 0; r < view.shape.rows(); ++r) {
+      view.DecodeRow(r, row.data());
+      Info(decls[i].dtype).encode(row.data(), nullptr, encoded.data(), row.size());
+      REQUIRE(writer->Write(encoded).has_value());
+    }
+  }
+  REQUIRE(writer->Finish().has_value());
+}
+
+DType EightBits(const std::string&) { return DType::kQ8_0; }
+// Layers with the same input in formats with different activation blocks.
+DType Mixed(const std::string& name) {
+  if (name.ends_with("attn_v.weight")) return DType::kF16;
+  if (name.ends_with("attn_k.weight") || name.ends_with("ffn_up.weight")) return DType::kQ8_0;
+  return name.ends_with("ffn_down.weight") ? DType::kQ6_K : DType::kQ4_K;
+}
+
+TEST_CASE("quantized weights: close, and the same for any batch and any number of threads") {
+  struct Case {
+    DType (*choose)(const std::string&);
+    double largest, mean;
+  };
+  TemporaryFolder folder;
+  const std::vector<int32_t> tokens = TinyTokens(64, Stories().spec().vocab_size, 5);
+  const std::vector<float> exact = Logits(Stories(), tokens, {});
+  for (const Case& each : {Case{EightBits, 0.8, 0.06}, Case{Mixed, 6.0, 0.6}}) {
+    const std::string path = folder / (each.choose == Mixed ? "mixed.gguf" : "q8.gguf");
+    WriteQuantized(path, each.choose);
+    const auto model = LoadTestModel(path);
+    CHECK(model->weight_bytes() < Stories().weight_bytes());
+    const std::vector<float> logits = Logits(*model, tokens, {});
+    double sum = 0;
+    for (size_t i = 0; i < logits.size(); ++i) {
+      sum += std::abs(static_cast<double>(logits[i]) - static_cast<double>(exact[i]));
+    }
+    const double mean = sum / static_cast<double>(logits.size());
+    MESSAGE("mean difference " << mean << ", largest " << Largest(logits, exact));
+    CHECK(mean > 0);
+    CHECK(mean < each.mean);
+    CHECK(Largest(logits, exact) < each.largest);
+    for (const int threads : {2, 3}) CHECK(Logits(*model, tokens, {.threads = threads}) == logits);
+    CHECK(Largest(Logits(*model, tokens, {.threads = 2, .max_batch = 1}), logits) <
+          0.05 * each.mean);
+  }
 }
 
 TEST_CASE("bad requests are refused and leave the cache alone") {
