@@ -1,4 +1,5 @@
 #include <doctest/doctest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -47,12 +48,35 @@ TEST_CASE("nothing appears before Finish, and nothing stays without it") {
     CHECK(FilesIn(folder) == 1);
   }
   CHECK(FilesIn(folder) == 0);
-  {
-    auto writer = GgufWriter::Create(path, false, {}, kTensors);
-    REQUIRE(writer);
-    RemoveTemporaryFiles();  // what the handlers of SIGINT and SIGTERM do
-    CHECK(FilesIn(folder) == 0);
-  }
+}
+
+TEST_CASE("a process that ends before Finish leaves no file") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "x.gguf";
+  const auto end_in_child = [&](bool cleans_up) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      auto writer = GgufWriter::Create(path, false, {}, kTensors);
+      if (!writer || !writer->Write(Zeros(16))) ::_exit(1);
+      if (cleans_up) RemoveTemporaryFiles();  // as the handlers of SIGINT and SIGTERM do
+      ::_exit(0);                             // without destructors, as when killed
+    }
+    int status = -1;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+  };
+  end_in_child(true);
+  CHECK(FilesIn(folder) == 0);
+  end_in_child(false);
+  CHECK_FALSE(FileExists(path));
+
+  // What such an end left behind does not stand in the way.
+  auto writer = GgufWriter::Create(path, false, {}, kTensors);
+  REQUIRE(writer);
+  REQUIRE(writer->Write(Zeros(16)));
+  REQUIRE(writer->Write(Zeros(12)));
+  REQUIRE(writer->Finish());
+  CHECK(GgufFile::Open(path));
 }
 
 TEST_CASE("data may come in pieces that end at tensors") {
