@@ -133,6 +133,8 @@ TEST_CASE("bad headers") {
       R"({"":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
       R"({"\x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
       R"({"\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+      R"({"\ud83d\u0041":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+      R"({"\ud83d\ue000":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
       R"({"\udc00\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
       R"({"\u12g4":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
       "{\"a\x01\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
