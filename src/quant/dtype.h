@@ -14,8 +14,9 @@ namespace edgewise {
 // Decodes `n` values, a multiple of the block, to floats.
 using DecodeFn = void (*)(const void* blocks, float* values, size_t n);
 // Encodes `n` values, a multiple of the block, by least squares weighted by `weights` (n of them,
-// >= 0, the importance of each input column; null = 1 each). Deterministic; NaN and infinity must
-// have been refused before.
+// finite and >= 0, the importance of each input column; null = 1 each). Deterministic: the same
+// bytes on every machine. NaN and infinity must have been refused before. Values beyond what the
+// format can hold become its largest, so decoding is always finite.
 using EncodeFn = void (*)(const float* values, const float* weights, void* blocks, size_t n);
 
 struct DTypeInfo {

@@ -1,11 +1,18 @@
 #include "quant/scale_search.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "base/half.h"
 
 namespace edgewise::quant {
+
+extern constinit const std::array<float, 256> kIntegers = [] {
+  std::array<float, 256> table{};
+  for (int i = 0; i < 256; ++i) table[static_cast<size_t>(i)] = static_cast<float>(i - 128);
+  return table;
+}();
 
 PowerOfTwo Normalizer(const float* x, size_t n) {
   int32_t largest = 0;  // of magnitudes, whose order is that of their bits
