@@ -15,7 +15,7 @@
 namespace edgewise {
 
 // Below about this many multiply-adds a step is done before another thread has woken.
-inline constexpr size_t kSerialWork = size_t{1} << 18;
+inline constexpr size_t kSerialWork = size_t{1} << 20;
 
 // Rows of floats, 64-byte aligned.
 class FloatRows {
