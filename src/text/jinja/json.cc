@@ -142,9 +142,8 @@ class JsonWriter {
     }
     if (style_.sort_keys) {
       EW_TRY(runtime_.Charge(entries.size() * 8));
-      std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
-        return a.first.bytes() < b.first.bytes();
-      });
+      std::sort(entries.begin(), entries.end(),
+                [](const auto& a, const auto& b) { return a.first.bytes() < b.first.bytes(); });
     }
     out_.Append("{", true);
     for (size_t i = 0; i < entries.size(); ++i) {
