@@ -12,6 +12,7 @@ namespace edgewise {
 static constexpr int8_t kIq4NlValues[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                             1,    13,   25,  38,  53,  69,  89,  113};
 
+// NOLINTBEGIN(readability-identifier-naming): the formats' own names
 #pragma pack(push, 1)
 
 // Q4_0, 32 values, 18 bytes: x = d * (q - 8).
@@ -205,4 +206,5 @@ struct ActQ8_256 {
 };
 static_assert(sizeof(ActQ8_256) == 292);
 
+// NOLINTEND(readability-identifier-naming)
 }  // namespace edgewise

@@ -4,6 +4,7 @@
 #include <cstddef>
 
 namespace edgewise::quant {
+// NOLINTBEGIN(readability-identifier-naming): the formats' own names
 
 void DecodeF32(const void* blocks, float* values, size_t n);
 void DecodeF16(const void* blocks, float* values, size_t n);
@@ -43,4 +44,5 @@ void EncodeQ6_K(const float* values, const float* weights, void* blocks, size_t 
 void EncodeIQ4_NL(const float* values, const float* weights, void* blocks, size_t n);
 void EncodeIQ4_XS(const float* values, const float* weights, void* blocks, size_t n);
 
+// NOLINTEND(readability-identifier-naming)
 }  // namespace edgewise::quant

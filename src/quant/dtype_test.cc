@@ -50,8 +50,8 @@ TEST_CASE("block bytes are the sizes of the structs") {
 }
 
 template <class T>
-std::vector<float> Decode(DType type, const std::vector<T>& stored) {
-  std::vector<float> values(stored.size());
+std::vector<float> Decode(DType type, const std::vector<T>& stored, size_t n = 0) {
+  std::vector<float> values(n == 0 ? stored.size() : n);
   Info(type).decode(stored.data(), values.data(), values.size());
   return values;
 }
@@ -66,6 +66,50 @@ TEST_CASE("plain numbers decode to their values") {
   CHECK(Decode<uint16_t>(DType::kF16, {0x3C00, 0x8001}) ==
         std::vector<float>{1.0f, -5.9604644775390625e-8f});
   CHECK(Decode<uint16_t>(DType::kBF16, {0x3F80, 0xC040}) == std::vector<float>{1.0f, -3.0f});
+}
+
+// Where the offset tables of blocks.h put the code of an element: its value with d = 1 and each
+// group scale 1, after one bit is set.
+TEST_CASE("super-block codes lie where blocks.h says") {
+  BlockQ4_K q4 = {};
+  q4.d = 0x3C00;
+  q4.dmin = 0x3C00;
+  for (int g = 0; g < 4; ++g) {
+    q4.scales[g] = 1;      // scale of group g
+    q4.scales[g + 8] = 1;  // and of group g + 4
+  }
+  q4.scales[6] = 0x80 | 5;   // min 5 in group 2; bits 4-5 of the min of group 6 are 2
+  q4.qs[32 * 2 + 7] = 0x90;  // element 128 + 32 + 7
+  std::vector<float> expected(256);
+  for (int j = 64; j < 96; ++j) expected[j] = -5;
+  for (int j = 192; j < 224; ++j) expected[j] = -32;
+  expected[167] = 9;
+  CHECK(Decode<BlockQ4_K>(DType::kQ4_K, {q4}, 256) == expected);
+
+  BlockQ6_K q6 = {};
+  q6.d = 0x3C00;
+  for (int8_t& scale : q6.scales) scale = 1;
+  q6.scales[15] = -2;
+  q6.ql[64 + 40] = 0x30;  // elements 128 + 40 (0) and 128 + 64 + 40 (3)
+  q6.qh[32 + 31] = 0x80;  // element 128 + 96 + 31
+  expected.assign(256, -32);
+  for (int j = 240; j < 256; ++j) expected[j] = 64;
+  expected[232] = -29;
+  expected[255] = 0;
+  CHECK(Decode<BlockQ6_K>(DType::kQ6_K, {q6}, 256) == expected);
+
+  BlockQ3_K q3 = {};
+  q3.d = 0x3C00;
+  q3.scales[1] = 0x0F;   // group 1: 15 - 32, group 9: -32
+  q3.scales[10] = 0xC0;  // group 14: 48 - 32
+  q3.hmask[20] = 0x82;   // elements 32 + 20 and 128 + 96 + 20
+  q3.qs[32 + 20] = 0xC0;
+  const std::vector<float> values = Decode<BlockQ3_K>(DType::kQ3_K, {q3}, 256);
+  CHECK(values[0] == 128);
+  CHECK(values[16] == 17 * 4);
+  CHECK(values[52] == 0);
+  CHECK(values[224] == -64);
+  CHECK(values[244] == -32 * 3);
 }
 
 TEST_CASE("wide floats survive a round trip and 16-bit ones stay finite") {

@@ -97,7 +97,7 @@ inline Floats Round(Floats x) { return (x + Splat(12582912.0f)) - Splat(12582912
 // The integers -128 to 127, read at run time: gcc 12 turns min and max with a constant into
 // four instructions instead of one.
 extern const std::array<float, 256> kIntegers;
-inline Floats Limit(int value) { return Splat(kIntegers[static_cast<size_t>(value + 128)]); }
+inline Floats Limit(int value) { return Splat(kIntegers[static_cast<size_t>(value) + 128]); }
 
 // The integers kLow to kHigh.
 template <int kLow, int kHigh>

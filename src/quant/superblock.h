@@ -26,8 +26,9 @@ void FillSuper(const float* values, const float* weights, SuperTiles<kGroup>& ou
   weights = UsableWeights(weights, kSuper);
   const float weight_scale = weights == nullptr ? 1.0f : Normalizer(weights, kSuper).scale;
   for (int g = 0; g < kSuper / kGroup; ++g) {
-    FillLane(out.tile[g / kLanes], g % kLanes, values + g * kGroup, out.power.scale,
-             weights == nullptr ? nullptr : weights + g * kGroup, weight_scale);
+    const size_t first = static_cast<size_t>(g) * kGroup;
+    FillLane(out.tile[g / kLanes], g % kLanes, values + first, out.power.scale,
+             weights == nullptr ? nullptr : weights + first, weight_scale);
   }
 }
 
@@ -278,9 +279,9 @@ void RefinePairs(const SuperTiles<kGroup>& super, int rounds, SuperFit1<kGroup>&
       const Floats scale = fit.scale[t], min = fit.min[t];
       Floats error = Splat(3e38f);
       for (int move = 0; move < 9; ++move) {
-        const float ds = static_cast<float>(move % 3 - 1), dm = static_cast<float>(move / 3 - 1);
-        const Floats s = Min(Max(scale + Splat(ds), Splat(0)), Splat(kTop));
-        const Floats m = Min(Max(min + Splat(dm), Splat(0)), Splat(kTop));
+        const int ds = move % 3 - 1, dm = move / 3 - 1;
+        const Floats s = Min(Max(scale + Splat(static_cast<float>(ds)), Splat(0)), Splat(kTop));
+        const Floats m = Min(Max(min + Splat(static_cast<float>(dm)), Splat(0)), Splat(kTop));
         const Floats e = FixedError<Grid>(super.tile[t], Splat(fit.d) * s, Splat(-fit.dmin) * m);
         const Mask better = e < error;
         error = Select(better, e, error);
