@@ -75,6 +75,19 @@ TEST_CASE("the number of threads changes no bit") {
   }
 }
 
+TEST_CASE("one token's logits are split among threads without a changed bit") {
+  // A vocabulary that makes this one product of a decode step worth splitting.
+  TinySizes sizes;
+  sizes.vocab = 30001;
+  TemporaryFolder folder;
+  TinyWeights(TinyConfig("LlamaForCausalLM", "llama", sizes), sizes, {}, 21).Write(folder.path());
+  const auto model = LoadTestModel(folder.path());
+  const std::vector<int32_t> tokens = TinyTokens(6, sizes.vocab);
+  const std::vector<float> one = Logits(*model, tokens, {.threads = 1, .max_batch = 1});
+  CHECK(Logits(*model, tokens, {.threads = 2, .max_batch = 1}) == one);
+  CHECK(Logits(*model, tokens, {.threads = 3, .max_batch = 1}) == one);
+}
+
 TEST_CASE("logits are computed from any token on") {
   const std::vector<int32_t> tokens = TinyTokens(40, Stories().spec().vocab_size);
   const size_t vocab = Stories().spec().vocab_size;
