@@ -394,6 +394,17 @@ TEST_CASE("every limit stops what exceeds it") {
   CHECK(large.error().message.find("more than the limit of 2000") != std::string::npos);
 }
 
+TEST_CASE("the deepest nest that the default limits allow fits the stack") {
+  std::string body = "{{ m(n) }}";
+  for (int i = 0; i < 20; ++i)
+    body = "{% if [[[n]]] %}{% for i in l %}" + body + "{% endfor %}{% endif %}";
+  const auto text = Render("{% macro m(n) %}" + body + "{% endmacro %}{{ m(1) }}");
+  REQUIRE_FALSE(text);
+  CHECK(text.error().code == Code::kOutOfMemory);
+  CHECK_MESSAGE(text.error().message.find("nested deeper than 1024") != std::string::npos,
+                text.error().message);
+}
+
 TEST_CASE("a long chain of operators is no deep nest") {
   std::string source = "{{ 0";
   for (int i = 0; i < 1000; ++i) source += " + 1";
