@@ -10,6 +10,7 @@
 #include "base/strings.h"
 #include "formats/gguf.h"
 #include "tests/test_data.h"
+#include "text/byte_letters.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_files.h"
 
@@ -176,6 +177,181 @@ TEST_CASE("deepseek-coder") {
 TEST_CASE("bert-bge") {
   EW_EXTERNAL_OR_SKIP(path, "tokenizers/ggml-vocab-bert-bge.gguf");
   CheckGguf(path, false);
+}
+
+std::span<const std::byte> Bytes(const std::string& text) { return std::as_bytes(std::span(text)); }
+
+// The ids of one pre-token straight from the ranks: merge the neighbours that together have the
+// lowest rank.
+std::vector<int32_t> EncodeByRanks(const Tokenizer& tokenizer, const std::string& word) {
+  std::vector<std::string> parts;
+  for (const char c : word) {
+    parts.emplace_back();
+    AppendByteLetter(static_cast<uint8_t>(c), &parts.back());
+  }
+  while (true) {
+    int32_t best = INT32_MAX;
+    size_t where = 0;
+    for (size_t i = 0; i + 1 < parts.size(); ++i) {
+      const auto id = tokenizer.Find(parts[i] + parts[i + 1]);
+      if (id && *id < best) {
+        best = *id;
+        where = i;
+      }
+    }
+    if (best == INT32_MAX) break;
+    parts[where] += parts[where + 1];
+    parts.erase(parts.begin() + static_cast<ptrdiff_t>(where) + 1);
+  }
+  std::vector<int32_t> ids;
+  for (const std::string& part : parts) ids.push_back(*tokenizer.Find(part));
+  return ids;
+}
+
+void CheckAgainstRanks(const Tokenizer& tokenizer) {
+  Rng rng(8);
+  for (int round = 0; round < 3000; ++round) {
+    // One run of letters is one pre-token; two tokens put together make likely merges.
+    std::string word;
+    if (round % 2 == 0) {
+      for (uint64_t i = rng.Below(60) + 1; i > 0; --i)
+        word += static_cast<char>('a' + rng.Below(26));
+    } else {
+      while (word.size() < 8) {
+        const std::string piece = tokenizer.PieceBytes(static_cast<int32_t>(rng.Below(128000)));
+        for (const char c : piece) {
+          if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) word += c;
+        }
+      }
+    }
+    CAPTURE(word);
+    const auto whole = tokenizer.Find(word);
+    const auto expected = whole ? std::vector<int32_t>{*whole} : EncodeByRanks(tokenizer, word);
+    REQUIRE(EncodePlain(tokenizer, word) == expected);
+  }
+}
+
+TEST_CASE("llama-bpe from the published ranks") {
+  EW_EXTERNAL_OR_SKIP(ranks, "tokenizers/llama3_tiktoken.model");
+  EW_EXTERNAL_OR_SKIP(inputs, "tokenizers/ggml-vocab-llama-bpe.gguf.inp");
+  const auto tokenizer = Make(ParseTiktokenRanks(ReadAll(ranks)));
+  CHECK(tokenizer->size() == 128256);
+  // Nearly every token of two bytes or more is made by one merge; to the others no merges lead.
+  CHECK(tokenizer->vocab().merges.size() > 127'000);
+  CHECK(tokenizer->Find("<|begin_of_text|>") == 128000);
+  CHECK(tokenizer->Find("<|eot_id|>") == 128009);
+  CHECK(tokenizer->Find("<|reserved_special_token_247|>") == 128255);
+  CHECK(tokenizer->IsEndOfGeneration(128009));
+  CheckCases(*tokenizer, ReadCases(inputs.substr(0, inputs.size() - 4)), true);
+  CheckHardTexts(*tokenizer, true);
+  CheckAgainstRanks(*tokenizer);
+  CHECK(*tokenizer->Encode("<|eot_id|>", {.parse_special = true}) ==
+        std::vector<int32_t>{128000, 128009});
+}
+
+// The same vocabulary as a GGUF, by another file: the same ids on all cases and on hard texts.
+void CheckSameIds(const Tokenizer& tokenizer, const std::string& gguf) {
+  CheckCases(tokenizer, ReadCases(gguf), true);
+  const auto other = Make(VocabOfGguf(gguf));
+  for (const auto& [name, text] : HardTexts(20'000)) {
+    CAPTURE(name);
+    CHECK(EncodePlain(tokenizer, text) == EncodePlain(*other, text));
+  }
+}
+
+TEST_CASE("Llama 2's SentencePiece model") {
+  EW_EXTERNAL_OR_SKIP(model, "tokenizers/llama2_tokenizer.model");
+  EW_EXTERNAL_OR_SKIP(gguf, "tokenizers/ggml-vocab-llama-spm.gguf");
+  const std::string bytes = ReadAll(model);
+  const auto tokenizer = Make(ParseSentencePieceModel(Bytes(bytes)));
+  CHECK(tokenizer->vocab().bos == 1);
+  CHECK(tokenizer->vocab().types[3] == TokenType::kByte);
+  CheckSameIds(*tokenizer, gguf);
+}
+
+TEST_CASE("Llama 2's tokenizer.json") {
+  EW_EXTERNAL_OR_SKIP(json, "tokenizers/hf/llama2_tokenizer.json");
+  EW_EXTERNAL_OR_SKIP(gguf, "tokenizers/ggml-vocab-llama-spm.gguf");
+  const auto tokenizer = Make(ParseTokenizerJson(ReadAll(json)));
+  CHECK(tokenizer->vocab().kind == TokenizerKind::kSpm);
+  CHECK(tokenizer->vocab().bos == 1);
+  CHECK(tokenizer->vocab().add_bos);
+  CheckSameIds(*tokenizer, gguf);
+}
+
+TEST_CASE("Phi-3's tokenizer.json") {
+  EW_EXTERNAL_OR_SKIP(json, "tokenizers/hf/phi-3-mini_tokenizer.json");
+  EW_EXTERNAL_OR_SKIP(gguf, "tokenizers/ggml-vocab-phi-3.gguf");
+  const auto tokenizer = Make(ParseTokenizerJson(ReadAll(json)));
+  CheckSameIds(*tokenizer, gguf);
+  // The white space after a chat marker belongs to the marker.
+  CHECK(*tokenizer->Encode("<|user|>\n Hi<|end|>", {.add_special = false, .parse_special = true}) ==
+        std::vector<int32_t>{32010, 6324, 32007});
+}
+
+TEST_CASE("a BERT tokenizer.json gives the ids of the GGUF form") {
+  EW_EXTERNAL_OR_SKIP(json, "models/potion-base-4M-int8/tokenizer.json");
+  EW_EXTERNAL_OR_SKIP(gguf, "tokenizers/ggml-vocab-bert-bge.gguf");
+  const auto tokenizer = Make(ParseTokenizerJson(ReadAll(json)));
+  const auto bge = Make(VocabOfGguf(gguf));
+  CHECK(tokenizer->vocab().cls.has_value());
+  // Their vocabularies differ, but common English is in both: compare the pieces.
+  for (const std::string text :
+       {"The quick brown fox, jumps!", "R\xC3\xA9sum\xC3\xA9 of 3.14 tokenizers", "don't"}) {
+    CHECK(DecodeAll(*tokenizer, EncodePlain(*tokenizer, text)) ==
+          DecodeAll(*bge, EncodePlain(*bge, text)));
+  }
+  const auto ids = *tokenizer->Encode("hello");
+  REQUIRE(ids.size() == 3);
+  CHECK(ids.front() == *tokenizer->vocab().cls);
+  CHECK(ids.back() == *tokenizer->vocab().sep);
+}
+
+TEST_CASE("a normalizer that no field can express is refused by name") {
+  EW_EXTERNAL_OR_SKIP(json, "models/model2vec-vocab-quantized/tokenizer.json");
+  const auto vocab = ParseTokenizerJson(ReadAll(json));
+  REQUIRE_FALSE(vocab.has_value());
+  CHECK(vocab.error().code == Code::kUnsupported);
+  CHECK(vocab.error().message.find("BertNormalizer") != std::string::npos);
+}
+
+// The prompt of a golden file, and its ids.
+void CheckGoldenPrompt(const Tokenizer& tokenizer, const std::string& path) {
+  const auto golden = ParseJson(ReadAll(path));
+  REQUIRE(golden.has_value());
+  std::vector<int32_t> expected;
+  for (const Json& id : *golden->Find("token_ids")->AsArray())
+    expected.push_back(static_cast<int32_t>(*id.AsInt()));
+  const std::string& prompt = *golden->Find("prompt")->AsString();
+  const auto ids = tokenizer.Encode(prompt);
+  REQUIRE(ids.has_value());
+  // The file may go on with generated ids.
+  REQUIRE(ids->size() <= expected.size());
+  expected.resize(ids->size());
+  CHECK(*ids == expected);
+  CHECK(DecodeAll(tokenizer, *ids) == prompt);
+}
+
+TEST_CASE("our stories tokenizer") {
+  const std::string bytes = ReadAll(SourcePath("models/edgewise-stories-3M/tokenizer.model"));
+  const auto tokenizer = Make(ParseSentencePieceModel(Bytes(bytes)));
+  CHECK(tokenizer->size() == 2048);
+  CheckHardTexts(*tokenizer, true);
+  CHECK(DecodeAll(*tokenizer, EncodePlain(*tokenizer, "Lily had 12 \xF0\x9F\xA6\x99s.")) ==
+        "Lily had 12 \xF0\x9F\xA6\x99s.");
+  EW_EXTERNAL_OR_SKIP(golden, "golden/edgewise_stories_3M_logits.json");
+  CheckGoldenPrompt(*tokenizer, golden);
+}
+
+TEST_CASE("llama2.c's stories tokenizer") {
+  EW_EXTERNAL_OR_SKIP(path, "models/stories260K/tok512.bin");
+  EW_EXTERNAL_OR_SKIP(golden, "golden/stories260K_logits.json");
+  const std::string bytes = ReadAll(path);
+  const auto tokenizer = Make(ParseLlama2cTokenizer(Bytes(bytes), 512));
+  CheckGoldenPrompt(*tokenizer, golden);
+  CheckHardTexts(*tokenizer, true);
+  CHECK_FALSE(ParseLlama2cTokenizer(Bytes(bytes), 511).has_value());
+  CHECK_FALSE(ParseLlama2cTokenizer(Bytes(bytes), 513).has_value());
 }
 
 }  // namespace
