@@ -26,6 +26,16 @@ Result<LatencyResult> Latency(const std::string& path, const CompareOptions& opt
   return MeasureLatency(engine.get(), options.latency, progress);
 }
 
+std::string VariantPath(const std::string& format, const CompareOptions& options) {
+  return options.folder + "/" + format + ".gguf";
+}
+
+void AddSize(const ConvertSummary& summary, ReportRow* row) {
+  row->file_bytes = summary.bytes;
+  row->bits_per_weight =
+      8.0 * static_cast<double>(summary.bytes) / static_cast<double>(summary.parameters);
+}
+
 void AddSpeed(const LatencyResult& latency, ReportRow* row) {
   row->prefill_tokens_per_s = latency.prefill_tokens_per_s;
   row->decode_tokens_per_s = latency.decode_tokens_per_s;
@@ -33,36 +43,37 @@ void AddSpeed(const LatencyResult& latency, ReportRow* row) {
   row->peak_rss_bytes = latency.peak_rss_bytes;
 }
 
-Result<ReportRow> MeasureFormat(const std::string& format, const std::string& base_path,
-                                Engine* base, const CompareOptions& options, ReportRow* base_row,
-                                KlResult* last, Progress* progress) {
+// Writes one variant and measures what it costs to run, with nothing else loaded.
+Result<ReportRow> QuantizeAndTime(const std::string& format, const std::string& base_path,
+                                  const CompareOptions& options, Progress* progress) {
   QuantizeOptions quantize;
   quantize.preset = format;
   quantize.allow_requantize = true;
   quantize.threads = options.threads;
   quantize.overwrite = true;
-  const std::string path = options.folder + "/" + format + ".gguf";
+  const std::string path = VariantPath(format, options);
   EW_TRY(const QuantizeSummary summary, Quantize(base_path, path, quantize, progress));
   ReportRow row;
   row.name = format;
-  row.file_bytes = summary.bytes;
-  row.bits_per_weight =
-      8.0 * static_cast<double>(summary.bytes) / static_cast<double>(summary.parameters);
-  {
-    EW_TRY(const std::unique_ptr<Engine> engine, LoadEngine(path, options.threads));
-    EW_TRY(const KlResult kl,
-           MeasureKl(base, engine.get(), options.text, options.windows, progress));
-    row.perplexity = kl.perplexity;
-    row.ppl_ratio = kl.ppl_ratio.mean;
-    row.kl_mean = kl.kl.mean;
-    row.kl_p99 = kl.kl_p99;
-    row.top1_agreement = kl.top1_agreement.mean;
-    base_row->perplexity = kl.base_perplexity;
-    *last = kl;
-  }
+  AddSize(summary, &row);
   EW_TRY(const LatencyResult latency, Latency(path, options, progress));
   AddSpeed(latency, &row);
   return row;
+}
+
+// Measures how far a variant is from the base, and the base's perplexity along the way.
+Result<KlResult> CompareWithBase(Engine* base, const CompareOptions& options, ReportRow* base_row,
+                                 ReportRow* row, Progress* progress) {
+  EW_TRY(const std::unique_ptr<Engine> engine,
+         LoadEngine(VariantPath(row->name, options), options.threads));
+  EW_TRY(const KlResult kl, MeasureKl(base, engine.get(), options.text, options.windows, progress));
+  row->perplexity = kl.perplexity;
+  row->ppl_ratio = kl.ppl_ratio.mean;
+  row->kl_mean = kl.kl.mean;
+  row->kl_p99 = kl.kl_p99;
+  row->top1_agreement = kl.top1_agreement.mean;
+  base_row->perplexity = kl.base_perplexity;
+  return kl;
 }
 
 void DescribeMethod(const CompareOptions& options, const KlResult& kl, const LatencyResult& latency,
@@ -108,19 +119,18 @@ Result<ReportData> Compare(const std::string& in_path, const CompareOptions& opt
   ReportRow base_row;
   base_row.name = "original";
   base_row.base = true;
-  base_row.file_bytes = converted.bytes;
-  base_row.bits_per_weight =
-      8.0 * static_cast<double>(converted.bytes) / static_cast<double>(converted.parameters);
+  AddSize(converted, &base_row);
   EW_TRY(const LatencyResult base_latency, Latency(base_path, options, progress));
   AddSpeed(base_latency, &base_row);
+  for (const std::string& format : options.formats) {
+    EW_TRY(ReportRow row, QuantizeAndTime(format, base_path, options, progress).In(format));
+    data.rows.push_back(std::move(row));
+  }
 
   EW_TRY(const std::unique_ptr<Engine> base, LoadEngine(base_path, options.threads));
   KlResult last;
-  for (const std::string& format : options.formats) {
-    EW_TRY(ReportRow row,
-           MeasureFormat(format, base_path, base.get(), options, &base_row, &last, progress)
-               .In(format));
-    data.rows.push_back(std::move(row));
+  for (ReportRow& row : data.rows) {
+    EW_TRY(last, CompareWithBase(base.get(), options, &base_row, &row, progress).In(row.name));
   }
   data.rows.insert(data.rows.begin(), base_row);
   DescribeMethod(options, last, base_latency, &data);
