@@ -1,0 +1,174 @@
+#include "eval/latency.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/process.h"
+#include "base/rng.h"
+#include "base/strings.h"
+#include "engine/sampler.h"
+#include "eval/percentile.h"
+#include "model/model.h"
+
+namespace edgewise {
+namespace {
+
+// Times of one prompt and its continuation.
+struct Run {
+  double prefill = 0;              // seconds
+  double first_token = 0;          // prefill and choosing
+  std::vector<double> step_times;  // one decode step each: computing logits and choosing
+};
+
+class Stream {
+ public:
+  static Result<Stream> Create(Engine* engine, uint32_t context, kernels::KvFormat format) {
+    EW_TRY(KvCache cache, KvCache::Create(engine->model().spec(), context, format));
+    SamplerOptions greedy;
+    greedy.temperature = 0;
+    EW_TRY(Sampler sampler, Sampler::Create(greedy, engine->model().spec().vocab_size));
+    return Stream(engine, std::move(cache), std::move(sampler));
+  }
+
+  Result<Run> Generate(std::span<const int32_t> prompt, uint32_t new_tokens, Progress* progress) {
+    cache_.Truncate(0);
+    Run run;
+    const double start = NowSeconds();
+    EW_TRY(forward_.Run(prompt, &cache_, prompt.size() - 1, logits_));
+    run.prefill = NowSeconds() - start;
+    EW_TRY(int32_t id, sampler_.Sample(logits_));
+    run.first_token = NowSeconds() - start;
+    for (uint32_t i = 0; i < new_tokens; ++i) {
+      if (progress->Cancelled()) return Error{Code::kCancelled, "the measurement was cancelled"};
+      const double before = NowSeconds();
+      EW_TRY(forward_.Run({&id, 1}, &cache_, 0, logits_));
+      EW_TRY(id, sampler_.Sample(logits_));
+      run.step_times.push_back(NowSeconds() - before);
+    }
+    return run;
+  }
+
+  uint64_t kv_bytes() const { return cache_.bytes(); }
+
+ private:
+  Stream(Engine* engine, KvCache cache, Sampler sampler)
+      : cache_(std::move(cache)),
+        forward_(engine->model(), &engine->pool()),
+        sampler_(std::move(sampler)),
+        logits_(engine->model().spec().vocab_size) {}
+  KvCache cache_;
+  ForwardPass forward_;
+  Sampler sampler_;
+  std::vector<float> logits_;
+};
+
+Status ChooseSizes(const LatencyOptions& options, uint32_t trained, LatencyResult* result) {
+  if (options.repetitions == 0) {
+    return Error{Code::kInvalidArgument, "0 repetitions measure nothing; ask for at least 1"};
+  }
+  result->repetitions = options.repetitions;
+  result->prompt_tokens =
+      options.prompt_tokens > 0 ? options.prompt_tokens : std::min(512u, trained / 2);
+  result->new_tokens = options.new_tokens > 0 ? options.new_tokens : std::min(128u, trained / 4);
+  const uint64_t total = uint64_t{result->prompt_tokens} + result->new_tokens;
+  if (result->prompt_tokens > 0 && result->new_tokens > 0 && total <= trained) return Ok{};
+  return MakeError(Code::kInvalidArgument,
+                   "a prompt of %u tokens and %u new ones do not fit the trained context of %u",
+                   result->prompt_tokens, result->new_tokens, trained);
+}
+
+// Multiplications and additions of the matrix products: every layer's for each token, the output's
+// for the last.
+uint64_t PrefillOps(const Model& model, uint64_t tokens) {
+  uint64_t per_token = 0, once = 0;
+  for (const CheckpointTensor& tensor : model.checkpoint().tensors()) {
+    if (tensor.shape.rank() != 2) continue;
+    const std::string_view output =
+        model.spec().tied_embeddings ? "token_embd.weight" : "output.weight";
+    if (tensor.name.starts_with("blk.")) per_token += tensor.shape.elements();
+    if (tensor.name == output) once += tensor.shape.elements();
+  }
+  return 2 * (per_token * tokens + once);
+}
+
+std::vector<int32_t> RandomPrompt(uint32_t size, uint32_t vocab_size, uint64_t seed) {
+  Rng rng(seed);
+  std::vector<int32_t> ids(size);
+  for (int32_t& id : ids) id = static_cast<int32_t>(rng.Below(vocab_size));
+  return ids;
+}
+
+void Summarize(const std::vector<Run>& runs, LatencyResult* result) {
+  std::vector<double> prefill, first, steps;
+  double total = 0;
+  for (const Run& run : runs) {
+    prefill.push_back(run.prefill);
+    first.push_back(run.first_token);
+    steps.insert(steps.end(), run.step_times.begin(), run.step_times.end());
+  }
+  for (const double seconds : steps) total += seconds;
+  result->prefill_tokens_per_s = result->prompt_tokens / Percentile(prefill, 0.5);
+  result->ttft_ms = 1e3 * Percentile(first, 0.5);
+  result->decode_tokens_per_s = static_cast<double>(steps.size()) / total;
+  result->decode_p50_ms = 1e3 * Percentile(steps, 0.50);
+  result->decode_p90_ms = 1e3 * Percentile(steps, 0.90);
+  result->decode_p99_ms = 1e3 * Percentile(steps, 0.99);
+}
+
+}  // namespace
+
+Result<LatencyResult> MeasureLatency(Engine* engine, const LatencyOptions& options,
+                                     Progress* progress) {
+  NoProgress silent;
+  if (!progress) progress = &silent;
+  const Model& model = engine->model();
+  LatencyResult result;
+  EW_TRY(ChooseSizes(options, model.spec().context_length, &result));
+  result.load_ms = 1e3 * engine->load_seconds();
+  result.bytes_per_token = model.bytes_per_token();
+  result.prefill_ops = PrefillOps(model, result.prompt_tokens);
+  EW_TRY(Stream stream,
+         Stream::Create(engine, result.prompt_tokens + result.new_tokens, options.kv_format));
+  result.kv_bytes = stream.kv_bytes();
+  const std::vector<int32_t> prompt =
+      RandomPrompt(result.prompt_tokens, model.spec().vocab_size, options.seed);
+
+  // The warm-up reads every weight from the disk and lets the threads start.
+  progress->Update("measuring speed", 0, options.repetitions);
+  const auto warm_up = std::span(prompt).first(std::min<size_t>(prompt.size(), 32));
+  EW_TRY(const Run ignored, stream.Generate(warm_up, std::min(result.new_tokens, 4u), progress));
+  std::vector<Run> runs;
+  for (uint32_t i = 0; i < options.repetitions; ++i) {
+    EW_TRY(Run run, stream.Generate(prompt, result.new_tokens, progress));
+    runs.push_back(std::move(run));
+    result.peak_anon_bytes = std::max(result.peak_anon_bytes, ReadMemoryUse().anonymous_bytes);
+    progress->Update("measuring speed", i + 1, options.repetitions);
+  }
+  Summarize(runs, &result);
+  result.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
+  return result;
+}
+
+void SetShares(const MachineLimits& limits, LatencyResult* result) {
+  result->bandwidth_share = result->decode_tokens_per_s *
+                            static_cast<double>(result->bytes_per_token) / limits.read_bytes_per_s;
+  const double ops_per_s = static_cast<double>(result->prefill_ops) / result->prompt_tokens *
+                           result->prefill_tokens_per_s;
+  result->int8_peak_share = ops_per_s / limits.int8_ops_per_s;
+}
+
+Json ToJson(const LatencyResult& r) {
+  Json object;
+  object.Set("prefill_tokens_per_s", r.prefill_tokens_per_s);
+  object.Set("decode_tokens_per_s", r.decode_tokens_per_s);
+  object.Set("decode_p50_ms", r.decode_p50_ms).Set("decode_p90_ms", r.decode_p90_ms);
+  object.Set("decode_p99_ms", r.decode_p99_ms).Set("ttft_ms", r.ttft_ms).Set("load_ms", r.load_ms);
+  object.Set("peak_rss_bytes", r.peak_rss_bytes).Set("peak_anon_bytes", r.peak_anon_bytes);
+  object.Set("kv_bytes", r.kv_bytes).Set("bytes_per_token", r.bytes_per_token);
+  object.Set("bandwidth_share", r.bandwidth_share).Set("int8_peak_share", r.int8_peak_share);
+  object.Set("prompt_tokens", r.prompt_tokens).Set("new_tokens", r.new_tokens);
+  object.Set("repetitions", r.repetitions).Set("prefill_ops", r.prefill_ops);
+  return object;
+}
+
+}  // namespace edgewise

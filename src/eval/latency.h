@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
-#include <vector>
 
 #include "base/json.h"
 #include "base/progress.h"
@@ -56,8 +54,5 @@ void SetShares(const MachineLimits& limits, LatencyResult* result);
 
 // The members of `bench --json`.
 Json ToJson(const LatencyResult& result);
-
-// Returns sorted[int(n * p)], LoadGen's percentile; `values` must not be empty, 0 <= p < 1.
-double Percentile(std::vector<double> values, double p);
 
 }  // namespace edgewise

@@ -18,6 +18,14 @@ struct PlotPoint {
   double y = 0;
   std::string label;
   std::string detail;  // shown on hover; empty: the label
+  bool emphasized =
+      false;  // filled, and joined by a line with the other emphasized ones in the order of x
+};
+
+// A dashed vertical line: a value to compare the points with.
+struct PlotMark {
+  double x = 0;
+  std::string label;
 };
 
 struct ScatterPlot {
@@ -29,12 +37,14 @@ struct ScatterPlot {
   bool log_x = false;  // points that are not positive are left out of a logarithmic axis
   bool log_y = false;
   std::vector<PlotPoint> points;
+  std::vector<PlotMark> marks;
   int width = 720;  // user units; the element scales with its container
   int height = 420;
 };
 
-// Returns the <svg> element with classes plot-grid, plot-axis, plot-text, plot-point, plot-label. A
-// plot without a finite point gives an element that says so.
+// Returns the <svg> element with classes plot, plot-grid, plot-axis, plot-text, plot-line,
+// plot-point (and plot-strong), plot-mark, plot-label. A plot without a point that can be drawn
+// says so. Labels are moved off each other.
 std::string ScatterSvg(const ScatterPlot& plot);
 
 // Returns about `count` round values that cover [low, high]; 1-2-5 steps, or powers of ten (with 2
