@@ -251,7 +251,7 @@ Result<Checkpoint> Checkpoint::Open(const std::string& path) {
                        "%s: name the folder that holds this file and its config.json",
                        path.c_str());
     } else {
-      return MakeError(Code::kUnsupported,
+      return MakeError(Code::kBadData,
                        "%s: neither a GGUF file nor a llama2.c checkpoint; a Hugging Face model is "
                        "named by its folder",
                        path.c_str());

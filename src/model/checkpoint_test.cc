@@ -325,7 +325,7 @@ TEST_CASE("paths that are no checkpoint are refused") {
   TemporaryFolder folder;
   CHECK(OpenError(folder / "absent").code == Code::kNotFound);
   std::ofstream(folder / "noise.bin") << "this is no model at all, but some text";
-  CHECK(OpenError(folder / "noise.bin").code == Code::kUnsupported);
+  CHECK(OpenError(folder / "noise.bin").code == Code::kBadData);
   TinyLlama().Write(folder.path());
   const Error error = OpenError(folder / "model.safetensors");
   CHECK(error.code == Code::kUnsupported);

@@ -2,6 +2,8 @@
 // EDGEWISE_UPDATE_HELP=1 rewrites the files.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "tests/cli/program.h"
 
 namespace edgewise {
