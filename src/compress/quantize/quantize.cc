@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "base/strings.h"
 #include "compress/quantize/pattern.h"
@@ -102,8 +103,8 @@ std::vector<MixPosition> Positions(std::span<const CheckpointTensor> tensors, co
   std::vector<MixPosition> positions(tensors.size());
   std::vector<size_t> order(tensors.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return LayerOf(tensors[a].name) < LayerOf(tensors[b].name);
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return std::pair(LayerOf(tensors[a].name), a) < std::pair(LayerOf(tensors[b].name), b);
   });
   const bool tied = std::none_of(tensors.begin(), tensors.end(),
                                  [](const auto& t) { return t.name == "output.weight"; });
