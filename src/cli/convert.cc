@@ -126,7 +126,8 @@ Runner AddQuantize(CLI::App& app, const Common& common) {
     presets += std::string(presets.empty() ? "" : ", ") + preset.name;
   app.add_option("--to", options.preset, "Mixture of formats: " + presets)->required();
   app.add_option("--tensor-type", flags->overrides,
-                 "REGEX=FORMAT for the tensors whose name matches; may be repeated");
+                 "REGEX=FORMAT for the tensors whose name matches; may be repeated")
+      ->allow_extra_args(false);
   app.add_option("--output-tensor-type", flags->output_type, "Format of output.weight");
   app.add_option("--token-embedding-type", flags->embedding_type, "Format of token_embd.weight");
   app.add_flag("--leave-output-tensor", options.leave_output, "Do not quantize output.weight");

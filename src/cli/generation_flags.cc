@@ -64,9 +64,11 @@ void GenerationFlags::Add(CLI::App& app) {
   app.add_option("--dry-allowed-length", s.dry_allowed_length, "Repeats this long are free")
       ->capture_default_str();
   app.add_option("--logit-bias", logit_bias,
-                 "ID=VALUE added to a token's logit; -inf bans it; may be repeated");
+                 "ID=VALUE added to a token's logit; -inf bans it; may be repeated")
+      ->allow_extra_args(false);
   app.add_option("--seed", s.seed, "The same seed gives the same text")->capture_default_str();
-  app.add_option("--stop", generate.stop, "End before this text; may be repeated");
+  app.add_option("--stop", generate.stop, "End before this text; may be repeated")
+      ->allow_extra_args(false);
   app.add_option("--ctx", context,
                  "Positions of context (default: what the model was trained for, at most 4096)");
   app.add_option("--kv", kv_format, "Format of the KV cache: f32, f16, q8_0")
