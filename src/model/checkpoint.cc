@@ -4,6 +4,7 @@
 #include <cstring>
 #include <filesystem>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "base/file.h"
@@ -120,7 +121,7 @@ Status Checkpoint::Impl::AddMadeTensor(const NeededTensor& needed) {
 // Finds every needed tensor under its Hugging Face name.
 Status Checkpoint::Impl::Bind(const TensorIndex& found, bool add_one_to_norms, bool permute) {
   EW_TRY(CheckLayerCount(found));
-  std::unordered_map<std::string, bool> known;
+  std::unordered_set<std::string> known;
   for (NeededTensor& needed : NeededTensors(spec)) {
     if (needed.hf_name.empty()) {
       EW_TRY(AddMadeTensor(needed));
@@ -131,7 +132,7 @@ Status Checkpoint::Impl::Bind(const TensorIndex& found, bool add_one_to_norms, b
       return MakeError(Code::kBadData, "tensor %s is missing", needed.hf_name.c_str());
     }
     if (view->shape != needed.shape) return WrongShape(needed.hf_name, needed.shape, view->shape);
-    known.emplace(needed.hf_name, true);
+    known.insert(needed.hf_name);
     Source source{*view, permute ? needed.permuted_heads : 0, false};
     source.add_one = add_one_to_norms && needed.name.ends_with("norm.weight");
     Add(needed.name, source.add_one ? DType::kF32 : view->dtype, needed.shape, source);
@@ -208,7 +209,7 @@ Status Checkpoint::Impl::OpenGguf() {
   EW_TRY(spec, architecture->from_gguf(metadata, found).In(path));
   EW_TRY(CheckSpec(spec).In(path));
   EW_TRY(CheckLayerCount(found).In(path));
-  std::unordered_map<std::string, bool> known;
+  std::unordered_set<std::string> known;
   for (const NeededTensor& needed : NeededTensors(spec)) {
     const TensorView* view = found.Find(needed.name);
     if (!view) {
@@ -218,7 +219,7 @@ Status Checkpoint::Impl::OpenGguf() {
     if (view->shape != needed.shape) {
       return WrongShape(needed.name, needed.shape, view->shape).In(path);
     }
-    known.emplace(needed.name, true);
+    known.insert(needed.name);
   }
   for (const NamedTensor& tensor : found.all()) {
     if (IsIgnoredGgufTensor(tensor.name)) continue;

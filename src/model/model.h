@@ -73,7 +73,8 @@ class ForwardPass {
 
   // Appends `tokens` to the cache and computes logits for tokens[first_logits..]: (tokens.size() -
   // first_logits, vocab_size) floats into `logits`; first_logits == tokens.size() computes none.
-  // Errors: kInvalidArgument (no tokens, an id out of range, the cache cannot hold them).
+  // Errors: kInvalidArgument (no tokens, an id out of range, a cache that is too small or another
+  // model's), kOutOfMemory; an error leaves the cache as it was.
   Status Run(std::span<const int32_t> tokens, KvCache* cache, size_t first_logits,
              std::span<float> logits);
 
