@@ -61,6 +61,11 @@ void SetAddedToken(size_t id, std::string text, TokenType type, Vocab* vocab) {
   vocab->scores[id] = -1000.0f;
 }
 
+bool Flag(const Json& object, std::string_view key) {
+  const Json* value = object.Find(key);
+  return value && value->AsBool().value_or(false);
+}
+
 std::string SpaceMarksToSpaces(std::string_view text) {
   std::string result;
   for (std::string_view part : Split(text, "\u2581")) {
@@ -94,11 +99,33 @@ Status AddFolderTokens(const Json& added, const Json& config, size_t model_size,
                        Quote(key).c_str());
     }
     if (static_cast<uint64_t>(*id) >= model_size) continue;
-    const Json* special = row.Find("special");
-    const bool control = (special && special->AsBool().value_or(false)) || LooksSpecial(*text);
+    const bool control = Flag(row, "special") || LooksSpecial(*text);
     SetAddedToken(static_cast<size_t>(*id), control ? *text : SpaceMarksToSpaces(*text),
                   control ? TokenType::kControl : TokenType::kUserDefined, vocab);
+    if (Flag(row, "lstrip")) vocab->lstrip.push_back(static_cast<int32_t>(*id));
+    if (Flag(row, "rstrip")) vocab->rstrip.push_back(static_cast<int32_t>(*id));
   }
+  return Ok{};
+}
+
+// Takes away tokens that the configuration added past the embedding's last row, such as a padding
+// token for training.
+Status DropAddedPast(size_t model_size, Vocab* vocab) {
+  if (vocab->tokens.size() <= model_size) return Ok{};
+  const auto past = [&](int32_t id) { return static_cast<size_t>(id) >= model_size; };
+  for (const auto* id : {&vocab->bos, &vocab->eos}) {
+    if (!*id || !past(**id)) continue;
+    return MakeError(Code::kBadData,
+                     "the special token %s has id %d, but the model's embedding has %zu rows",
+                     Quote(vocab->tokens[static_cast<size_t>(**id)]).c_str(), **id, model_size);
+  }
+  for (auto* id : {&vocab->unk, &vocab->pad, &vocab->sep, &vocab->cls, &vocab->mask}) {
+    if (*id && past(**id)) id->reset();
+  }
+  for (auto* ids : {&vocab->eog, &vocab->lstrip, &vocab->rstrip}) std::erase_if(*ids, past);
+  vocab->tokens.resize(model_size);
+  vocab->types.resize(model_size);
+  if (!vocab->scores.empty()) vocab->scores.resize(model_size);
   return Ok{};
 }
 
@@ -181,7 +208,9 @@ Result<Vocab> ReadFolderVocab(const std::string& folder, size_t model_size) {
         "%s: neither tokenizer.model nor tokenizer.json is here; name one with --tokenizer",
         folder.c_str());
   }
+  const size_t own_tokens = vocab.tokens.size();
   EW_TRY(ApplyTokenizerConfig(config, &vocab).In(folder + "/tokenizer_config.json"));
+  if (own_tokens <= model_size) EW_TRY(DropAddedPast(model_size, &vocab).In(folder));
   if (vocab.tokens.size() > model_size) {
     return MakeError(Code::kBadData,
                      "%s: the tokenizer has %zu tokens, but the model's embedding has %zu rows",

@@ -1,6 +1,8 @@
 #include "engine/vocab_metadata.h"
 
 #include <algorithm>
+#include <cctype>
+#include <iterator>
 #include <utility>
 
 #include "base/strings.h"
@@ -8,41 +10,16 @@
 namespace edgewise {
 namespace {
 
-// Texts that end a generation (llama.cpp, src/llama-vocab.cpp); the last lines pad or part files in
-// code completion.
-constexpr std::string_view kEndTexts[] = {"<|eot_id|>",
-                                          "<|im_end|>",
-                                          "<|end|>",
-                                          "<|return|>",
-                                          "<|call|>",
-                                          "<|flush|>",
-                                          "<|calls|>",
-                                          "<end_of_turn>",
-                                          "<|endoftext|>",
-                                          "</s>",
-                                          "<|eom_id|>",
-                                          "<EOT>",
-                                          "_<EOT>",
-                                          "[EOT]",
-                                          "[EOS]",
-                                          "<|end_of_text|>",
-                                          "<end_of_utterance>",
-                                          "<eos>",
-                                          "<turn|>",
-                                          "<|tool_response>",
-                                          "<\uFF5Cend\u2581of\u2581sentence\uFF5C>",
-                                          "[e~[",
-                                          "<|fim_pad|>",
-                                          "<fim-pad>",
-                                          "<fim_pad>",
-                                          "<PAD>",
-                                          "[PAD]",
-                                          "<|fim_repo|>",
-                                          "<|repo_name|>",
-                                          "<fim-repo>",
-                                          "<REPO>",
-                                          "<reponame>",
-                                          "<|file_sep|>"};
+// Ends of generation beside those that FindEndOfGeneration knows: code completion, Gemma 4, Solar,
+// MiniMax (llama.cpp, src/llama-vocab.cpp).
+constexpr std::string_view kMoreEnds[] = {
+    "<|flush|>",  "<|calls|>",    "<turn|>",    "<|tool_response>", "_<EOT>",
+    "[e~[",       "<|fim_pad|>",  "<fim-pad>",  "<fim_pad>",        "<PAD>",
+    "[PAD]",      "<|fim_repo|>", "<fim-repo>", "<|repo_name|>",    "<REPO>",
+    "<reponame>", "<|file_sep|>"};
+
+// Pre-tokenizers of families whose own tokenizer composes the text first (NFC).
+constexpr std::string_view kNfc[] = {"qwen2", "qwen35", "deepseek-r1-qwen"};
 
 // Pre-tokenizers for which llama.cpp turns these on when the file does not say.
 constexpr std::string_view kIgnoreMerges[] = {"llama3",
@@ -62,7 +39,10 @@ constexpr std::string_view kAddBos[] = {"llama3",       "llama-v3", "llama-bpe",
                                         "falcon-h1",    "pixtral",  "midm-2.0",  "lfm2",
                                         "jina-v5-nano", "tekken",   "chameleon"};
 
+// What GGUF has no key for.
 constexpr const char* kExtraEnds = "edgewise.tokenizer.eog_token_ids";
+constexpr const char* kLeftStrip = "edgewise.tokenizer.lstrip_token_ids";
+constexpr const char* kRightStrip = "edgewise.tokenizer.rstrip_token_ids";
 
 template <size_t n>
 bool Contains(const std::string_view (&list)[n], std::string_view text) {
@@ -190,6 +170,21 @@ Status ReadIds(const Metadata& metadata, const KindRow& row, Vocab* vocab) {
   return Ok{};
 }
 
+// Appends the ids of an array of our own, if it is there.
+Status ReadIdList(const Metadata& metadata, const char* key, size_t count,
+                  std::vector<int32_t>* list) {
+  if (metadata.Find(key) == nullptr) return Ok{};
+  EW_TRY(const auto ids, metadata.GetInts(key));
+  for (int64_t id : ids) {
+    if (id < 0 || static_cast<uint64_t>(id) >= count) {
+      return MakeError(Code::kBadData, "%s names token %lld of %zu", key,
+                       static_cast<long long>(id), count);
+    }
+    list->push_back(static_cast<int32_t>(id));
+  }
+  return Ok{};
+}
+
 Status ReadEnds(const Metadata& metadata, Vocab* vocab) {
   for (const char* key : {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id",
                           "tokenizer.ggml.fim_pad_token_id", "tokenizer.ggml.fim_rep_token_id",
@@ -198,17 +193,33 @@ Status ReadEnds(const Metadata& metadata, Vocab* vocab) {
     EW_TRY(ReadId(metadata, key, vocab->tokens.size(), &id));
     if (id) vocab->eog.push_back(*id);
   }
-  if (metadata.Find(kExtraEnds) != nullptr) {
-    EW_TRY(const auto ids, metadata.GetInts(kExtraEnds));
-    for (int64_t id : ids) {
-      if (id < 0 || static_cast<uint64_t>(id) >= vocab->tokens.size()) {
-        return MakeError(Code::kBadData, "%s names token %lld of %zu", kExtraEnds,
-                         static_cast<long long>(id), vocab->tokens.size());
-      }
-      vocab->eog.push_back(static_cast<int32_t>(id));
-    }
-  }
+  EW_TRY(ReadIdList(metadata, kExtraEnds, vocab->tokens.size(), &vocab->eog));
   AddKnownEndTokens(vocab);
+  return Ok{};
+}
+
+bool IsSpecial(TokenType type) {
+  return type == TokenType::kControl || type == TokenType::kUserDefined ||
+         type == TokenType::kUnknown;
+}
+
+// Which special tokens swallow white space. GGUF does not say; Phi-3 is known by its name, as in
+// llama.cpp.
+Status ReadStrips(const Metadata& metadata, Vocab* vocab) {
+  const size_t count = vocab->tokens.size();
+  EW_TRY(ReadIdList(metadata, kLeftStrip, count, &vocab->lstrip));
+  EW_TRY(ReadIdList(metadata, kRightStrip, count, &vocab->rstrip));
+  EW_TRY(std::string name, metadata.GetString("general.name", ""));
+  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  const bool phi3 =
+      name.find("phi-3") != std::string::npos || name.find("phi3") != std::string::npos;
+  if (!phi3 || !vocab->rstrip.empty()) return Ok{};
+  for (size_t i = 0; i < count; ++i) {
+    const std::string& text = vocab->tokens[i];
+    if (!IsSpecial(vocab->types[i]) || text == "<unk>" || text == "<s>" || text == "<|endoftext|>")
+      continue;
+    vocab->rstrip.push_back(static_cast<int32_t>(i));
+  }
   return Ok{};
 }
 
@@ -225,6 +236,11 @@ Status ReadFlags(const Metadata& metadata, const KindRow& row, Vocab* vocab) {
   EW_TRY(vocab->remove_extra_whitespaces,
          metadata.GetBool("tokenizer.ggml.remove_extra_whitespaces", false));
   vocab->ignore_merges = bpe && Contains(kIgnoreMerges, vocab->pre);
+  EW_TRY(vocab->nfc,
+         metadata.GetBool("tokenizer.ggml.normalizer.nfc", bpe && Contains(kNfc, vocab->pre)));
+  EW_TRY(vocab->lowercase, metadata.GetBool("tokenizer.ggml.normalizer.lowercase", true));
+  EW_TRY(vocab->strip_accents,
+         metadata.GetBool("tokenizer.ggml.normalizer.strip_accents", vocab->lowercase));
   EW_TRY(vocab->chat_template, metadata.GetString("tokenizer.chat_template", ""));
   return Ok{};
 }
@@ -263,12 +279,12 @@ std::vector<std::string> WordPieceTokens(const Vocab& vocab) {
 
 // llama.cpp has keys for two more ends beside eos; those it finds by their text need none.
 void AddEndKeys(const Vocab& vocab, Metadata* metadata) {
+  Vocab bare = vocab;
+  bare.eog.clear();
+  AddKnownEndTokens(&bare);
   std::vector<int32_t> more;
-  for (int32_t id : vocab.eog) {
-    const bool known =
-        vocab.eos == id || Contains(kEndTexts, vocab.tokens[static_cast<size_t>(id)]);
-    if (!known) more.push_back(id);
-  }
+  std::set_difference(vocab.eog.begin(), vocab.eog.end(), bare.eog.begin(), bare.eog.end(),
+                      std::back_inserter(more));
   if (!more.empty()) metadata->Set("tokenizer.ggml.eot_token_id", static_cast<uint32_t>(more[0]));
   if (more.size() > 1) metadata->Set("tokenizer.ggml.eom_token_id", static_cast<uint32_t>(more[1]));
   if (more.size() > 2) {
@@ -279,6 +295,8 @@ void AddEndKeys(const Vocab& vocab, Metadata* metadata) {
 void AddFlagKeys(const Vocab& vocab, Metadata* metadata) {
   metadata->Set("tokenizer.ggml.add_bos_token", vocab.add_bos);
   if (vocab.kind == TokenizerKind::kWordPiece) {
+    metadata->Set("tokenizer.ggml.normalizer.lowercase", vocab.lowercase);
+    metadata->Set("tokenizer.ggml.normalizer.strip_accents", vocab.strip_accents);
     metadata->Set("tokenizer.ggml.add_sep_token", vocab.add_eos);
   } else {
     metadata->Set("tokenizer.ggml.add_eos_token", vocab.add_eos);
@@ -294,6 +312,11 @@ void AddFlagKeys(const Vocab& vocab, Metadata* metadata) {
                   MetaArray(std::vector<uint8_t>(vocab.precompiled_charsmap.begin(),
                                                  vocab.precompiled_charsmap.end())));
   }
+  if (vocab.kind == TokenizerKind::kBpe && vocab.nfc != Contains(kNfc, vocab.pre)) {
+    metadata->Set("tokenizer.ggml.normalizer.nfc", vocab.nfc);
+  }
+  if (!vocab.lstrip.empty()) metadata->Set(kLeftStrip, MetaArray(vocab.lstrip));
+  if (!vocab.rstrip.empty()) metadata->Set(kRightStrip, MetaArray(vocab.rstrip));
   if (!vocab.chat_template.empty()) metadata->Set("tokenizer.chat_template", vocab.chat_template);
 }
 
@@ -303,7 +326,9 @@ Result<Vocab> VocabFromMetadata(const Metadata& metadata) {
   EW_TRY(const KindRow* row, ReadKind(metadata));
   Vocab vocab;
   vocab.kind = row->kind;
-  EW_TRY(vocab.pre, metadata.GetString("tokenizer.ggml.pre", "default"));
+  if (vocab.kind == TokenizerKind::kBpe) {
+    EW_TRY(vocab.pre, metadata.GetString("tokenizer.ggml.pre", "default"));
+  }
   const auto* tokens = metadata.FindStrings("tokenizer.ggml.tokens");
   if (tokens == nullptr || tokens->empty()) {
     return MakeError(Code::kBadData, "tokenizer.ggml.tokens is missing or empty");
@@ -316,37 +341,31 @@ Result<Vocab> VocabFromMetadata(const Metadata& metadata) {
   EW_TRY(ReadFlags(metadata, *row, &vocab));
   EW_TRY(ReadCharsmap(metadata, &vocab));
   EW_TRY(ReadEnds(metadata, &vocab));
+  EW_TRY(ReadStrips(metadata, &vocab));
   return vocab;
 }
 
 void AddKnownEndTokens(Vocab* vocab) {
-  const auto find = [&](std::string_view text) {
+  const auto id_of = [&](std::string_view text) {
     return std::find(vocab->tokens.begin(), vocab->tokens.end(), text) - vocab->tokens.begin();
   };
+  const auto has = [&](std::string_view text) {
+    return id_of(text) < static_cast<std::ptrdiff_t>(vocab->tokens.size());
+  };
+  const auto known = FindEndOfGeneration(*vocab);
+  vocab->eog.insert(vocab->eog.end(), known.begin(), known.end());
   for (size_t i = 0; i < vocab->tokens.size(); ++i) {
-    const std::string& text = vocab->tokens[i];
-    if (text.empty() || (text[0] != '<' && text[0] != '[' && text[0] != '_')) continue;
-    if (!Contains(kEndTexts, text)) continue;
+    if (!IsSpecial(vocab->types[i]) || !Contains(kMoreEnds, vocab->tokens[i])) continue;
     vocab->eog.push_back(static_cast<int32_t>(i));
-    vocab->types[i] = TokenType::kControl;
   }
-  if (vocab->eos) vocab->eog.push_back(*vocab->eos);
   std::sort(vocab->eog.begin(), vocab->eog.end());
   vocab->eog.erase(std::unique(vocab->eog.begin(), vocab->eog.end()), vocab->eog.end());
 
   // With these tokens a message's end is not the turn's end.
-  const auto has = [&](std::string_view text) {
-    return find(text) < static_cast<std::ptrdiff_t>(vocab->tokens.size());
-  };
-  const auto drop = [&](std::string_view text, TokenType type) {
-    const auto id = find(text);
-    if (id == static_cast<std::ptrdiff_t>(vocab->tokens.size())) return;
-    std::erase(vocab->eog, static_cast<int32_t>(id));
-    vocab->types[static_cast<size_t>(id)] = type;
-  };
-  const bool calls = has("<|call|>") || has("<|calls|>");
-  if (calls && (has("<|return|>") || has("<|flush|>"))) drop("<|end|>", TokenType::kUserDefined);
-  if (has("<|tool_response>")) drop("</s>", TokenType::kNormal);
+  if (has("<|flush|>") && has("<|calls|>"))
+    std::erase(vocab->eog, static_cast<int32_t>(id_of("<|end|>")));
+  if (has("<|tool_response>")) std::erase(vocab->eog, static_cast<int32_t>(id_of("</s>")));
+  for (int32_t id : vocab->eog) vocab->types[static_cast<size_t>(id)] = TokenType::kControl;
 }
 
 void AddVocabToMetadata(const Vocab& vocab, Metadata* metadata) {

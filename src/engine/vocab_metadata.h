@@ -17,9 +17,8 @@ Result<Vocab> VocabFromMetadata(const Metadata& metadata);
 // Adds tokenizer.ggml.* and tokenizer.chat_template as llama.cpp's converter writes them.
 void AddVocabToMetadata(const Vocab& vocab, Metadata* metadata);
 
-// Adds to vocab->eog the ids whose text is a well-known end of generation ("<|im_end|>", "</s>",
-// ...), the eos id, and marks those tokens as control tokens, as llama.cpp does when it loads a
-// vocabulary.
+// Completes vocab->eog with the special tokens whose text is a well-known end of generation and
+// with eos, and makes all of these control tokens, as llama.cpp does when it loads a vocabulary.
 void AddKnownEndTokens(Vocab* vocab);
 
 // Finds the tokenizer that belongs to a checkpoint: its metadata (GGUF), the SentencePiece

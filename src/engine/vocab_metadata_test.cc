@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -36,13 +37,18 @@ void CheckSame(const Vocab& a, const Vocab& b) {
   CHECK(a.remove_extra_whitespaces == b.remove_extra_whitespaces);
   CHECK(a.ignore_merges == b.ignore_merges);
   CHECK(a.precompiled_charsmap == b.precompiled_charsmap);
+  CHECK(a.nfc == b.nfc);
+  CHECK(a.lowercase == b.lowercase);
+  CHECK(a.strip_accents == b.strip_accents);
+  CHECK(a.lstrip == b.lstrip);
+  CHECK(a.rstrip == b.rstrip);
   CHECK(a.chat_template == b.chat_template);
 }
 
 Vocab Small(TokenizerKind kind) {
   Vocab vocab;
   vocab.kind = kind;
-  vocab.pre = "default";
+  if (kind == TokenizerKind::kBpe) vocab.pre = "qwen2";
   vocab.tokens = {"<unk>", "<s>", "</s>", "a", "b", "ab", "<|im_end|>", "stop", "halt", "rest"};
   vocab.types = {TokenType::kUnknown,    TokenType::kControl, TokenType::kControl,
                  TokenType::kNormal,     TokenType::kNormal,  TokenType::kNormal,
@@ -56,14 +62,19 @@ Vocab Small(TokenizerKind kind) {
   vocab.add_bos = true;
   vocab.add_space_prefix = false;
   vocab.chat_template = "{{ messages }}";
+  vocab.lstrip = {8};
+  vocab.rstrip = {6, 7};
   if (kind == TokenizerKind::kSpm || kind == TokenizerKind::kUnigram) {
     vocab.scores = {0, 0, 0, -1, -2, -3, 0, 0, 0, -4.5f};
   }
-  if (kind == TokenizerKind::kBpe) vocab.merges = {"a b"};
+  if (kind == TokenizerKind::kBpe)
+    vocab.merges = {"a b"};  // and not NFC, which qwen2 has by default
   if (kind == TokenizerKind::kWordPiece) {
     vocab.sep = 2;
     vocab.cls = 1;
     vocab.mask = 8;
+    vocab.lowercase = false;
+    vocab.strip_accents = true;
     vocab.add_eos = true;
   }
   if (kind == TokenizerKind::kUnigram) {
@@ -191,6 +202,7 @@ TEST_CASE("well-known ends are found by their text and become control tokens") {
   vocab.tokens[7] = "<|end|>";
   vocab.tokens[8] = "<|return|>";
   vocab.tokens[3] = "<|call|>";
+  vocab.types[3] = TokenType::kControl;
   vocab.eog.clear();
   AddKnownEndTokens(&vocab);
   CHECK(vocab.eog == std::vector<int32_t>{2, 3, 6, 8, 9});  // a message's end is not the answer's
@@ -259,6 +271,46 @@ TEST_CASE("our own model's folder") {
   CHECK(ids->front() == 1);
   CHECK((*tokenizer)->Decode(*ids).value_or("") == "Once upon a time");
   CHECK(LoadVocab(*checkpoint, "/nonexistent/tokenizer.model").error().code == Code::kNotFound);
+}
+
+void WriteAll(const std::string& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
+
+TEST_CASE("files beside a SentencePiece model add to it") {
+  TemporaryFolder folder;
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.model"}) {
+    std::filesystem::create_symlink(SourcePath(std::string("models/edgewise-stories-3M/") + name),
+                                    folder / name);
+  }
+  auto checkpoint = Checkpoint::Open(folder.path());
+  REQUIRE(checkpoint);
+  auto plain = LoadVocab(*checkpoint);
+  REQUIRE(plain);
+  CHECK(plain->add_bos);  // as Hugging Face and llama.cpp assume
+  WriteAll(folder / "added_tokens.json", R"({"<extra>": 2046, "<pad>": 2048})");
+  WriteAll(
+      folder / "tokenizer_config.json",
+      R"({"added_tokens_decoder": {"2047": {"content": "<|im_end|>", "special": true, "rstrip": true},
+                                        "2048": {"content": "<pad>", "special": true}},
+               "eos_token": "<|im_end|>", "pad_token": "<pad>", "chat_template": "{{ x }}"})");
+  WriteAll(folder / "generation_config.json", R"({"eos_token_id": [2047, 2, 5]})");
+  auto vocab = LoadVocab(*checkpoint);
+  REQUIRE_MESSAGE(vocab, (vocab ? "" : vocab.error().message));
+  CHECK(vocab->tokens.size() == 2048);  // <pad> has no row in the embedding
+  CHECK(vocab->tokens[2046] == "<extra>");
+  CHECK(vocab->types[2046] == TokenType::kUserDefined);
+  CHECK(vocab->tokens[2047] == "<|im_end|>");
+  CHECK(vocab->types[2047] == TokenType::kControl);
+  CHECK(vocab->rstrip == std::vector<int32_t>{2047});
+  CHECK(vocab->eos == 2047);
+  CHECK_FALSE(vocab->pad.has_value());
+  CHECK(vocab->eog == std::vector<int32_t>{2, 5, 2047});
+  CHECK(vocab->chat_template == "{{ x }}");
+  WriteAll(folder / "generation_config.json", R"({"eos_token_id": 2048})");
+  CHECK(LoadVocab(*checkpoint).error().code == Code::kBadData);
+  std::filesystem::remove(folder / "tokenizer.model");
+  CHECK(LoadVocab(*checkpoint).error().code == Code::kNotFound);
 }
 
 std::string ReadAll(const std::string& path) {
