@@ -1,7 +1,7 @@
-// The kernel table: every inner loop the runtime calls, chosen once for this CPU. Plain pointers
-// and sizes, no Tensor. All functions are pure, thread-safe, accept any size (remainders included)
-// and any alignment unless said otherwise. Per output element the order of additions is fixed, so
-// results do not depend on how work is split among threads.
+// The kernel table: every inner loop the runtime calls, chosen once for this CPU, on plain
+// pointers. All functions are thread-safe and accept any size and, for weights, keys and values,
+// any address. Per output element the order of additions is fixed: results do not depend on how
+// work is split.
 #pragma once
 
 #include <stddef.h>
@@ -15,10 +15,8 @@ namespace edgewise::kernels {
 // 64-byte aligned.
 enum class ActFormat : uint8_t {
   kF32,     // floats
-  kQ8_32,   // per 32: float scale, int8 values, float sum scale * sum(values): see quant/blocks.h
-            // ActQ8_32
-  kQ8_256,  // per 256: float scale, int8 values, int16 sums of each 16: see quant/blocks.h
-            // ActQ8_256
+  kQ8_32,   // ActQ8_32 of quant/blocks.h: per 32 a float scale, int8 values, scale * their sum
+  kQ8_256,  // ActQ8_256 of quant/blocks.h: per 256 a float scale, int8 values, int16 sums of 16
 };
 
 // Bytes of one row of `columns` activations.
@@ -70,30 +68,34 @@ struct AttendArgs {
 // every entry.
 struct Kernels {
   const char* name = nullptr;
+
   LinearKernel linear[kDTypeCount] = {};  // by weight DType; F32, F16, BF16 take kF32 activations
+  // n values, a multiple of the block. NaN and infinity make the scale of their block not finite.
   void (*quantize_q8_32)(const float* x, void* blocks, size_t n) = nullptr;
   void (*quantize_q8_256)(const float* x, void* blocks, size_t n) = nullptr;
   float (*dot_f32)(const float* a, const float* b, size_t n) = nullptr;
-  void (*rms_norm)(const float* x, const float* weight, float* y, size_t n,
-                   float eps) = nullptr;  // y may be x; weight may be null (ones)
+
+  // Norms, in double precision inside. y may be x; weight may be null (ones), bias may be null.
+  void (*rms_norm)(const float* x, const float* weight, float* y, size_t n, float eps) = nullptr;
   void (*layer_norm)(const float* x, const float* weight, const float* bias, float* y, size_t n,
-                     float eps) = nullptr;  // bias may be null
-  // Rotates the first `rotary_dim` values of each of `heads` heads in place. cos, sin: (rotary_dim
-  // / 2), of this position.
+                     float eps) = nullptr;
+
+  // Rotates the first rotary_dim values of each of `heads` heads in place, in pairs (2i, 2i + 1) or
+  // (i, i + rotary_dim / 2). cos, sin: (rotary_dim / 2), of this position.
   void (*rope_interleaved)(float* x, const float* cos, const float* sin, size_t heads,
-                           size_t head_dim, size_t rotary_dim) = nullptr;  // pairs (2i, 2i+1)
+                           size_t head_dim, size_t rotary_dim) = nullptr;
   void (*rope_neox)(float* x, const float* cos, const float* sin, size_t heads, size_t head_dim,
-                    size_t rotary_dim) = nullptr;  // pairs (i, i + rotary_dim/2)
-  void (*silu_mul)(const float* gate, const float* up, float* y,
-                   size_t n) = nullptr;  // y = gate * sigmoid(gate) * up
-  void (*gelu_tanh_mul)(const float* gate, const float* up, float* y,
-                        size_t n) = nullptr;                  // tanh form of GELU
-  void (*add)(const float* x, float* y, size_t n) = nullptr;  // y += x
-  void (*scale)(float factor, float* y, size_t n) = nullptr;  // y *= factor
-  void (*softcap)(float cap, float* y, size_t n) = nullptr;   // y = cap * tanh(y / cap)
-  void (*f32_to_f16)(const float* x, uint16_t* y, size_t n) = nullptr;
+                    size_t rotary_dim) = nullptr;
+
+  // y = gate * sigmoid(gate) * up; y = gelu(gate) * up in the tanh form. y may be gate or up.
+  void (*silu_mul)(const float* gate, const float* up, float* y, size_t n) = nullptr;
+  void (*gelu_tanh_mul)(const float* gate, const float* up, float* y, size_t n) = nullptr;
+  void (*add)(const float* x, float* y, size_t n) = nullptr;            // y += x
+  void (*scale)(float factor, float* y, size_t n) = nullptr;            // y *= factor
+  void (*softcap)(float cap, float* y, size_t n) = nullptr;             // y = cap * tanh(y / cap)
+  void (*f32_to_f16)(const float* x, uint16_t* y, size_t n) = nullptr;  // to nearest even
   void (*attend)(const AttendArgs& args) = nullptr;
-  // log(sum exp(x)), stable; float terms, double sum.
+  // log(sum exp(x)), stable: float terms, double sum; -infinity when n is 0.
   double (*log_sum_exp)(const float* x, size_t n) = nullptr;
 };
 

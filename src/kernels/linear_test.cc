@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -26,41 +27,46 @@ uint16_t RandomHalf(Rng& rng) {
   return FloatToHalf(static_cast<float>((rng.Uniform() - 0.5) * 0.1));
 }
 
-template <class Block>
-void SetHalves(void* block, Rng& rng, uint16_t Block::* first, uint16_t Block::* second) {
-  static_cast<Block*>(block)->*first = RandomHalf(rng);
-  if (second) static_cast<Block*>(block)->*second = RandomHalf(rng);
+// Where a block keeps its one or two factors.
+struct Factors {
+  size_t first;
+  size_t second;
+};
+Factors FactorsOf(DType type) {
+  switch (type) {
+    case DType::kQ4_0:
+      return {offsetof(BlockQ4_0, d), offsetof(BlockQ4_0, d)};
+    case DType::kQ4_1:
+      return {offsetof(BlockQ4_1, d), offsetof(BlockQ4_1, m)};
+    case DType::kQ5_0:
+      return {offsetof(BlockQ5_0, d), offsetof(BlockQ5_0, d)};
+    case DType::kQ5_1:
+      return {offsetof(BlockQ5_1, d), offsetof(BlockQ5_1, m)};
+    case DType::kQ8_0:
+      return {offsetof(BlockQ8_0, d), offsetof(BlockQ8_0, d)};
+    case DType::kIQ4_NL:
+      return {offsetof(BlockIQ4_NL, d), offsetof(BlockIQ4_NL, d)};
+    case DType::kQ2_K:
+      return {offsetof(BlockQ2_K, d), offsetof(BlockQ2_K, dmin)};
+    case DType::kQ3_K:
+      return {offsetof(BlockQ3_K, d), offsetof(BlockQ3_K, d)};
+    case DType::kQ4_K:
+      return {offsetof(BlockQ4_K, d), offsetof(BlockQ4_K, dmin)};
+    case DType::kQ5_K:
+      return {offsetof(BlockQ5_K, d), offsetof(BlockQ5_K, dmin)};
+    case DType::kQ6_K:
+      return {offsetof(BlockQ6_K, d), offsetof(BlockQ6_K, d)};
+    default:
+      return {offsetof(BlockIQ4_XS, d), offsetof(BlockIQ4_XS, d)};
+  }
 }
 
 // Gives a block of arbitrary bytes sane factors.
-void SetFactors(DType type, void* block, Rng& rng) {
-  switch (type) {
-    case DType::kQ4_0:
-      return SetHalves<BlockQ4_0>(block, rng, &BlockQ4_0::d, nullptr);
-    case DType::kQ4_1:
-      return SetHalves(block, rng, &BlockQ4_1::d, &BlockQ4_1::m);
-    case DType::kQ5_0:
-      return SetHalves<BlockQ5_0>(block, rng, &BlockQ5_0::d, nullptr);
-    case DType::kQ5_1:
-      return SetHalves(block, rng, &BlockQ5_1::d, &BlockQ5_1::m);
-    case DType::kQ8_0:
-      return SetHalves<BlockQ8_0>(block, rng, &BlockQ8_0::d, nullptr);
-    case DType::kIQ4_NL:
-      return SetHalves<BlockIQ4_NL>(block, rng, &BlockIQ4_NL::d, nullptr);
-    case DType::kQ2_K:
-      return SetHalves(block, rng, &BlockQ2_K::d, &BlockQ2_K::dmin);
-    case DType::kQ3_K:
-      return SetHalves<BlockQ3_K>(block, rng, &BlockQ3_K::d, nullptr);
-    case DType::kQ4_K:
-      return SetHalves(block, rng, &BlockQ4_K::d, &BlockQ4_K::dmin);
-    case DType::kQ5_K:
-      return SetHalves(block, rng, &BlockQ5_K::d, &BlockQ5_K::dmin);
-    case DType::kQ6_K:
-      return SetHalves<BlockQ6_K>(block, rng, &BlockQ6_K::d, nullptr);
-    case DType::kIQ4_XS:
-      return SetHalves<BlockIQ4_XS>(block, rng, &BlockIQ4_XS::d, nullptr);
-    default:
-      break;
+void SetFactors(DType type, uint8_t* block, Rng& rng) {
+  const Factors at = FactorsOf(type);
+  for (const size_t offset : {at.first, at.second}) {
+    const uint16_t factor = RandomHalf(rng);
+    std::memcpy(block + offset, &factor, 2);
   }
 }
 

@@ -29,6 +29,7 @@ struct Avx2Floats {
   static V Div(V a, V b) { return _mm256_div_ps(a, b); }
   static V Fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
   static V Fnma(V a, V b, V c) { return _mm256_fnmadd_ps(a, b, c); }
+  // The second argument when either is NaN.
   static V Max(V a, V b) { return _mm256_max_ps(a, b); }
   static V Min(V a, V b) { return _mm256_min_ps(a, b); }
   static V Abs(V a) { return _mm256_andnot_ps(Set(-0.0f), a); }

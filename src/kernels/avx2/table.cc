@@ -1,4 +1,5 @@
 // AVX2 with FMA and F16C.
+#include "kernels/avx2/bytes.h"
 #include "kernels/avx2/floats.h"
 #include "kernels/skeleton/attention.h"
 #include "kernels/skeleton/linear_blocks.h"
@@ -6,7 +7,6 @@
 #include "kernels/skeleton/quantize.h"
 #include "kernels/skeleton/vector_ops.h"
 #include "kernels/tables.h"
-#include "kernels/x86/avx2_bytes.h"
 
 namespace edgewise::kernels {
 namespace {

@@ -5,7 +5,7 @@
 #include <immintrin.h>
 #include <stddef.h>
 
-#include "kernels/x86/avx2_bytes.h"
+#include "kernels/avx2/bytes.h"
 
 namespace edgewise::kernels {
 namespace {

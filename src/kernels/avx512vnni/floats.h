@@ -27,6 +27,7 @@ struct Avx512Floats {
   static V Div(V a, V b) { return _mm512_div_ps(a, b); }
   static V Fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
   static V Fnma(V a, V b, V c) { return _mm512_fnmadd_ps(a, b, c); }
+  // The second argument when either is NaN.
   static V Max(V a, V b) { return _mm512_max_ps(a, b); }
   static V Min(V a, V b) { return _mm512_min_ps(a, b); }
   static V Abs(V a) { return _mm512_andnot_ps(Set(-0.0f), a); }

@@ -1,5 +1,4 @@
-// The weight formats, spelled out plainly: how a block becomes integers and scales. The other
-// levels are tested against this.
+// The weight formats, spelled out plainly: how a block becomes integers and scales.
 #pragma once
 
 #include <stdint.h>

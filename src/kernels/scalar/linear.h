@@ -1,8 +1,6 @@
-// Matrix products, plain C++. Each weight block is unpacked once for up
-// to 8 activation rows.
+// Matrix products, plain C++. Each weight block is unpacked once for up to 8 activation rows.
 #pragma once
 
-#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

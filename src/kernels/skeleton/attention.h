@@ -1,6 +1,6 @@
-// Attention with an online softmax, written once over the float vectors S (see vector_ops.h). Keys
-// come in blocks that start at multiples of 32, and each query passes through its blocks in the
-// same steps whether it is computed alone or with others.
+// Attention with an online softmax, written once over the float vectors S. Keys come in blocks that
+// start at multiples of 32, and a query passes through its blocks in the same steps whether it is
+// computed alone or with others.
 #pragma once
 
 #include <math.h>

@@ -1,9 +1,6 @@
 // Products of block-quantized weights with int8 activations, written once over the byte operations
-// S of an instruction set. S has: Bytes (32 of them), Ints and Floats (vectors of equal width),
-// Scale (two factors, for bytes 0-15 and 16-31), kTile (activation rows per pass), Load,
-// LoadNibbles, HighBits, Lookup, Splat, And, Or, ShiftLeft<k>, ShiftRight<k>, Dot, DotSigned,
-// ScaledDot, ScaledDotSigned, MakeScale, DotSums, Sub, ToFloats, Zero, Set, Mul, Fma, Sum, Half,
-// FmaScalar. Shifts move bits across the bytes of a pair, so a mask follows each.
+// S of an instruction set (Avx2Bytes, VnniBytes, NeonBytes, DotprodBytes): Bytes holds 32 of them.
+// Shifts may move bits from one byte into the next, so a mask follows each.
 #pragma once
 
 #include <stddef.h>

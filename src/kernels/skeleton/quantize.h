@@ -1,5 +1,5 @@
 // Rounding of activations to int8, scale = largest / 127, ties to even. Plain loops that every
-// level compiles with its own flags: the integers and scales are the same bits at every level.
+// level compiles with its own flags: integers and scales are the same bits at every level.
 #pragma once
 
 #include <stddef.h>

@@ -1,9 +1,6 @@
 // Norms, rotary position embedding, activations and sums, written once over the float vectors S of
-// an instruction set. S has: V (kWidth floats), D (as many running double sums), Zero, Set, Load,
-// Store, Add, Sub, Mul, Div, Fma (a * b + c), Fnma (c - a * b), Max and Min (the second argument if
-// the first is NaN or both are equal), Abs, CopySign, Round (to even), TimesPow2, SelectLess, Sum,
-// Largest, SwapPairs, DuplicatePairs, AlternateSign, LoadF16, LoadBf16, LoadInt8, SetF16, StoreF16,
-// ZeroD, AddD, AddSquareD, SumD.
+// an instruction set (Avx2Floats, Avx512Floats, NeonFloats): V holds kWidth floats, D as many
+// doubles.
 #pragma once
 
 #include <math.h>

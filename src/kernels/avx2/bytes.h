@@ -94,9 +94,7 @@ struct Avx2Bytes {
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
   }
   static float Half(uint16_t h) { return _cvtsh_ss(h); }
-  static float FmaScalar(float a, float b, float c) {
-    return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
-  }
+  static float FmaScalar(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 };
 
 }  // namespace
