@@ -5,8 +5,7 @@
 namespace edgewise {
 
 Trie::Trie(std::vector<std::pair<std::string_view, int32_t>> entries) : nodes_(1), root_(256) {
-  std::stable_sort(entries.begin(), entries.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::sort(entries.begin(), entries.end());
   struct Range {
     size_t begin, end;  // the entries below this node
   };
@@ -37,12 +36,16 @@ Trie::Trie(std::vector<std::pair<std::string_view, int32_t>> entries) : nodes_(1
 
 uint32_t Trie::Child(uint32_t node, uint8_t byte) const {
   if (node == kRoot) return root_[byte];
-  const Node* first = nodes_.data() + nodes_[node].children;
-  const Node* last = first + nodes_[node].count;
-  const Node* child = std::lower_bound(first, last, byte,
-                                       [](const Node& n, uint8_t value) { return n.byte < value; });
-  return child != last && child->byte == byte ? static_cast<uint32_t>(child - nodes_.data())
-                                              : kRoot;
+  const Node* child = nodes_.data() + nodes_[node].children;
+  size_t count = nodes_[node].count;
+  // Halve until few are left: most nodes have one or two children.
+  for (; count > 4; count -= count / 2) {
+    if (child[count / 2].byte <= byte) child += count / 2;
+  }
+  for (const Node* end = child + count; child != end; ++child) {
+    if (child->byte == byte) return static_cast<uint32_t>(child - nodes_.data());
+  }
+  return kRoot;
 }
 
 Trie::Match Trie::Longest(std::string_view text) const {

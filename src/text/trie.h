@@ -19,7 +19,7 @@ class Trie {
     int32_t value = kNone;
   };
 
-  // Values are not negative. Of equal strings the last entry counts; empty strings are left out.
+  // Values are not negative. Of equal strings the highest value counts; empty strings are left out.
   explicit Trie(std::vector<std::pair<std::string_view, int32_t>> entries = {});
 
   // Returns the child of `node` by `byte`, or kRoot (which is nobody's child) when there is none.

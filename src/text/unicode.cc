@@ -100,6 +100,18 @@ uint32_t Compose(uint32_t first, uint32_t second) {
   return row.first == first && row.second == second ? row.code_point : 0;
 }
 
+// Sorts marks by class, equal ones staying in order: class, place and code point share a 64-bit
+// key.
+void SortMarks(uint32_t* marks, size_t count) {
+  std::vector<uint64_t> keys(count);
+  for (size_t i = 0; i < count; ++i) {
+    keys[i] = static_cast<uint64_t>(CombiningClass(marks[i])) << 56 |
+              static_cast<uint64_t>(i) << 21 | marks[i];
+  }
+  std::sort(keys.begin(), keys.end());
+  for (size_t i = 0; i < count; ++i) marks[i] = static_cast<uint32_t>(keys[i] & 0x1FFFFF);
+}
+
 }  // namespace
 
 uint32_t NextChar(std::string_view text, size_t* offset) {
@@ -198,11 +210,7 @@ std::vector<uint32_t> ToNfd(const std::vector<uint32_t>& text) {
   for (size_t i = 0; i < out.size();) {
     size_t end = i;
     while (end < out.size() && CombiningClass(out[end]) != 0) ++end;
-    if (end - i > 1) {
-      std::stable_sort(out.begin() + i, out.begin() + end, [](uint32_t a, uint32_t b) {
-        return CombiningClass(a) < CombiningClass(b);
-      });
-    }
+    if (end - i > 1) SortMarks(out.data() + i, end - i);
     i = end + 1;
   }
   return out;
