@@ -51,8 +51,9 @@ std::vector<std::pair<std::string, std::pair<uint64_t, uint64_t>>> ByFormat(
   }
   std::vector<std::pair<std::string, std::pair<uint64_t, uint64_t>>> sorted(sums.begin(),
                                                                             sums.end());
-  std::stable_sort(sorted.begin(), sorted.end(),
-                   [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
+    return a.second != b.second ? a.second > b.second : a.first < b.first;
+  });
   return sorted;
 }
 

@@ -227,8 +227,9 @@ std::string ScatterSvg(const ScatterPlot& plot) {
   std::erase_if(points, [&](const PlotPoint& p) {
     return !CanDraw(p.x, plot.log_x) || !CanDraw(p.y, plot.log_y);
   });
-  std::stable_sort(points.begin(), points.end(),
-                   [](const PlotPoint& a, const PlotPoint& b) { return a.x < b.x; });
+  std::sort(points.begin(), points.end(), [](const PlotPoint& a, const PlotPoint& b) {
+    return a.x != b.x ? a.x < b.x : a.y < b.y;
+  });
   std::vector<PlotMark> marks = plot.marks;
   std::erase_if(marks, [&](const PlotMark& m) { return !CanDraw(m.x, plot.log_x); });
 
