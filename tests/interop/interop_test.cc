@@ -1,0 +1,269 @@
+// Our files in llama.cpp and llama.cpp's files in ours: same logits, same text, same perplexity,
+// format by format.
+#include <doctest/doctest.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/strings.h"
+#include "engine/engine.h"
+#include "eval/perplexity.h"
+#include "pipeline/convert.h"
+#include "tests/test_data.h"
+
+namespace edgewise {
+namespace {
+
+// Both sides quantize activations to 8 bits, llama.cpp with half scales and ours with float ones,
+// and llama.cpp rounds the activations of F16 weights to half: so logits differ by rounding noise.
+// Bounds are about twice what was measured.
+struct FormatRow {
+  const char* name;
+  double logit_bound;       // largest absolute difference of a logit
+  double perplexity_bound;  // relative
+};
+
+const FormatRow kFormats[] = {
+    {"f16", 0.01, 1e-5},    {"q8_0", 0.25, 1e-3}, {"q6_k", 0.25, 1e-3},   {"q5_k_m", 0.25, 1e-3},
+    {"q4_k_m", 0.25, 1e-3}, {"q4_0", 0.25, 1e-3}, {"iq4_nl", 0.25, 1e-3}, {"iq4_xs", 0.25, 1e-3},
+    {"q3_k_m", 0.25, 1e-3}, {"q2_k", 0.25, 1e-3},
+};
+
+constexpr int kSkipped = 77;
+constexpr uint32_t kContext = 256;
+
+struct Answer {
+  int status = 0;
+  Json json;
+};
+
+// Runs llama_peer without repacked weights, on one thread, with the arguments given (no quotes
+// inside).
+Answer RunPeer(const std::vector<std::string>& arguments) {
+  std::string command = std::string(EDGEWISE_LLAMA_PEER) + " --threads 1 --plain";
+  for (const std::string& argument : arguments) command += " '" + argument + "'";
+  FILE* pipe = popen(command.c_str(), "r");
+  REQUIRE(pipe != nullptr);
+  std::string output;
+  char buffer[65536];
+  while (const size_t size = fread(buffer, 1, sizeof(buffer), pipe)) output.append(buffer, size);
+  const int status = pclose(pipe);
+  Answer answer{WIFEXITED(status) ? WEXITSTATUS(status) : -1, {}};
+  if (answer.status != 0) return answer;
+  auto json = ParseJson(output);
+  REQUIRE_MESSAGE(json, output);
+  answer.json = *std::move(json);
+  return answer;
+}
+
+// False, with a message, when llama.cpp's libraries are absent.
+bool PeerIsHere() {
+  const Answer answer = RunPeer({"version"});
+  if (answer.status != kSkipped) return true;
+  MESSAGE(
+      "skipped: llama.cpp's libraries are absent; run: npm ci --ignore-scripts --prefix tests/npm");
+  return false;
+}
+
+Json MustRunPeer(const std::vector<std::string>& arguments) {
+  Answer answer = RunPeer(arguments);
+  REQUIRE_MESSAGE(answer.status == 0,
+                  "llama_peer " << arguments[0] << " ended with " << answer.status);
+  return std::move(answer.json);
+}
+
+std::vector<double> Numbers(const Json& json, std::string_view key) {
+  std::vector<double> numbers;
+  REQUIRE(json.Find(key));
+  for (const Json& item : *json.Find(key)->AsArray()) numbers.push_back(*item.AsDouble());
+  return numbers;
+}
+
+std::string OwnModel() { return SourcePath("models/edgewise-stories-3M"); }
+
+std::string Text() {
+  auto text = ReadFile(SourcePath("models/edgewise-stories-3M/stories.txt"), 64u << 20);
+  REQUIRE(text);
+  return text->substr(0, 40000);
+}
+
+void WriteOurs(const std::string& format, const std::string& path) {
+  if (format == "f16") {
+    const auto done = Convert(OwnModel(), path, {}, nullptr);
+    REQUIRE_MESSAGE(done, (done ? "" : done.error().message));
+    return;
+  }
+  QuantizeOptions options;
+  options.preset = format;
+  const auto done = Quantize(OwnModel(), path, options, nullptr);
+  REQUIRE_MESSAGE(done, (done ? "" : done.error().message));
+}
+
+std::unique_ptr<Engine> MustLoad(const std::string& path) {
+  EngineOptions options;
+  options.threads = 1;
+  auto engine = Engine::Load(path, options);
+  REQUIRE_MESSAGE(engine, (engine ? "" : engine.error().message));
+  return *std::move(engine);
+}
+
+std::vector<int32_t> EncodeFromStart(const Tokenizer& tokenizer, const std::string& text) {
+  auto ids = tokenizer.Encode(text, {.add_special = false});
+  REQUIRE(ids);
+  ids->insert(ids->begin(), *tokenizer.vocab().bos);
+  return *std::move(ids);
+}
+
+// A sequence run step by step, with a cache of floats.
+class Runner {
+ public:
+  Runner(Engine* engine, uint32_t capacity)
+      : forward_(engine->model(), &engine->pool()), logits_(engine->model().spec().vocab_size) {
+    auto cache = KvCache::Create(engine->model().spec(), capacity, kernels::KvFormat::kF32);
+    REQUIRE(cache);
+    cache_ = *std::move(cache);
+  }
+  // Appends ids; returns the logits after the last.
+  const std::vector<float>& Append(std::span<const int32_t> ids) {
+    const Status done = forward_.Run(ids, &*cache_, ids.size() - 1, logits_);
+    REQUIRE_MESSAGE(done, (done ? "" : done.error().message));
+    return logits_;
+  }
+
+ private:
+  std::optional<KvCache> cache_;
+  ForwardPass forward_;
+  std::vector<float> logits_;
+};
+
+std::vector<std::string> WithIds(std::vector<std::string> arguments, std::span<const int32_t> ids) {
+  for (const int32_t id : ids) arguments.push_back(std::to_string(id));
+  return arguments;
+}
+
+double LargestLogitDifference(Engine* engine, const std::string& path,
+                              std::span<const int32_t> prompt) {
+  Runner runner(engine, kContext);
+  const std::vector<float>& ours = runner.Append(prompt);
+  const std::vector<double> theirs =
+      Numbers(MustRunPeer(WithIds({"--kv", "f32", "logits", path}, prompt)), "logits");
+  REQUIRE(ours.size() == theirs.size());
+  double largest = 0;
+  for (size_t i = 0; i < ours.size(); ++i)
+    largest = std::max(largest, std::fabs(ours[i] - theirs[i]));
+  return largest;
+}
+
+// Follows llama.cpp's greedy ids; where ours would choose another one, its best two must have been
+// near each other.
+void CheckGreedy(Engine* engine, const std::string& path, std::span<const int32_t> prompt,
+                 double logit_bound) {
+  constexpr size_t kSteps = 64;
+  const Json json =
+      MustRunPeer(WithIds({"--kv", "f32", "greedy", path, std::to_string(kSteps)}, prompt));
+  const std::vector<double> ids = Numbers(json, "ids"), gaps = Numbers(json, "gaps");
+  REQUIRE(ids.size() == kSteps);
+  Runner runner(engine, kContext);
+  std::vector<int32_t> pending(prompt.begin(), prompt.end());
+  size_t agreed = 0;
+  for (size_t i = 0; i < kSteps; ++i) {
+    const std::vector<float>& logits = runner.Append(pending);
+    const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+    const auto theirs = static_cast<int32_t>(ids[i]);
+    CAPTURE(i);
+    if (best == theirs) ++agreed;
+    if (best != theirs) CHECK(gaps[i] <= 2 * logit_bound);
+    pending = {theirs};
+  }
+  CHECK(agreed >= kSteps * 9 / 10);
+  MESSAGE("greedy: " << agreed << " of " << kSteps << " agree");
+}
+
+double OurPerplexity(Engine* engine) {
+  TextOptions options;
+  options.context = kContext;
+  const auto result = MeasurePerplexity(engine, Text(), options);
+  REQUIRE_MESSAGE(result, (result ? "" : result.error().message));
+  return result->perplexity;
+}
+
+double TheirPerplexity(const std::string& path, const std::string& ids_path) {
+  return *MustRunPeer({"perplexity", path, std::to_string(kContext), ids_path})
+              .Find("perplexity")
+              ->AsDouble();
+}
+
+void WriteIds(const Tokenizer& tokenizer, const std::string& path) {
+  std::ofstream file(path);
+  for (const int32_t id : EncodeFromStart(tokenizer, Text())) file << id << '\n';
+}
+
+// Returns llama.cpp's.
+double CheckPerplexity(Engine* engine, const std::string& path, const std::string& ids_path,
+                       double bound) {
+  const double ours = OurPerplexity(engine), theirs = TheirPerplexity(path, ids_path);
+  const double difference = std::fabs(ours / theirs - 1);
+  MESSAGE("perplexity: ours " << ours << ", llama.cpp's " << theirs << ", relative difference "
+                              << difference);
+  CHECK(difference <= bound);
+  return theirs;
+}
+
+TEST_CASE("llama.cpp loads what we write and computes the same") {
+  if (!PeerIsHere()) return;
+  TemporaryFolder folder;
+  for (const FormatRow& format : kFormats) {
+    const std::string name = format.name, path = folder / (name + ".gguf"),
+                      ids_path = folder / "ids.txt";
+    CAPTURE(name);
+    WriteOurs(name, path);
+    const auto engine = MustLoad(path);
+    const std::vector<int32_t> ids = EncodeFromStart(engine->tokenizer(), Text());
+    double largest = 0;
+    for (const size_t length : {1, 2, 17, 64, 200}) {
+      largest = std::max(largest,
+                         LargestLogitDifference(engine.get(), path, std::span(ids).first(length)));
+    }
+    MESSAGE(name << ": largest difference of a logit " << largest);
+    CHECK(largest <= format.logit_bound);
+    CheckGreedy(engine.get(), path, std::span(ids).first(12), format.logit_bound);
+    WriteIds(engine->tokenizer(), ids_path);
+    CheckPerplexity(engine.get(), path, ids_path, format.perplexity_bound);
+  }
+}
+
+TEST_CASE("we load what llama.cpp quantizes, and ours is as good") {
+  if (!PeerIsHere()) return;
+  TemporaryFolder folder;
+  const std::string source = folder / "f16.gguf", ids_path = folder / "ids.txt";
+  WriteOurs("f16", source);
+  for (const FormatRow& format : kFormats) {
+    const std::string name = format.name, ours = folder / (name + ".gguf"),
+                      theirs = folder / (name + "-theirs.gguf");
+    if (name == "f16") continue;
+    CAPTURE(name);
+    MustRunPeer({"quantize", source, theirs, name});
+    const auto engine = MustLoad(theirs);
+    WriteIds(engine->tokenizer(), ids_path);
+    const double perplexity =
+        CheckPerplexity(engine.get(), theirs, ids_path, format.perplexity_bound);
+    WriteOurs(name, ours);
+    const auto our_size = static_cast<double>(std::filesystem::file_size(ours));
+    const auto their_size = static_cast<double>(std::filesystem::file_size(theirs));
+    CHECK(our_size == doctest::Approx(their_size).epsilon(0.01));
+    const double ratio = TheirPerplexity(ours, ids_path) / perplexity;
+    MESSAGE(name << ": perplexity of our file over that of llama.cpp's, in llama.cpp: " << ratio);
+    CHECK(ratio <= 1.01);
+  }
+}
+
+}  // namespace
+}  // namespace edgewise
