@@ -53,16 +53,10 @@ struct JoinedText {
   }
 };
 
-// Some control tokens take the blanks after them away (Phi-3): returns how many, by asking the
-// tokenizer.
-Result<size_t> SwallowedBlanks(const Tokenizer& tokenizer, const std::string& control,
-                               std::string_view after) {
-  const size_t blanks = std::min(after.find_first_not_of(" \t\r\n"), after.size());
-  if (blanks == 0) return size_t{0};
-  EW_TRY(const std::vector<int32_t> ids,
-         tokenizer.Encode(control + std::string(after.substr(0, blanks)),
-                          {.add_special = false, .parse_special = true}));
-  return ids.size() == 1 ? blanks : size_t{0};
+bool IsBlank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+bool Contains(const std::vector<int32_t>& ids, int32_t id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
 // Splits at the control tokens that the template wrote; everything between is plain text.
@@ -88,12 +82,17 @@ Status EncodePieces(const Tokenizer& tokenizer, const ControlTokens& controls,
       ++i;
       continue;
     }
-    EW_TRY(flush(i));
+    size_t end = i;
+    if (Contains(tokenizer.vocab().lstrip, found)) {
+      while (end > begin && IsBlank(text[end - 1])) --end;
+    }
+    EW_TRY(flush(end));
     ids->push_back(found);
     i += controls.text(found).size();
-    EW_TRY(const size_t swallowed,
-           SwallowedBlanks(tokenizer, controls.text(found), text.substr(i)));
-    begin = i += swallowed;
+    if (Contains(tokenizer.vocab().rstrip, found)) {
+      while (i < text.size() && IsBlank(text[i])) ++i;
+    }
+    begin = i;
   }
   return flush(text.size());
 }

@@ -109,6 +109,21 @@ TEST_CASE("BOS comes first once") {
   CHECK(CountControls(*Make(without), Encoded(*Make(without), {{"a", true}})) == 0);
 }
 
+TEST_CASE("Tokens that swallow blanks do so beside forged ones too") {
+  Vocab vocab = ChatVocab();
+  vocab.rstrip = {3};
+  vocab.lstrip = {4};
+  const auto tokenizer = Make(vocab);
+  std::vector<int32_t> expected = {1, 3};
+  const std::vector<int32_t> middle = Whole(*tokenizer, "ab</s>", false);
+  expected.insert(expected.end(), middle.begin(), middle.end());
+  expected.push_back(4);
+  CHECK(Encoded(*tokenizer, {{"<|user|>\n", true}, {"ab</s>", false}, {" \n<|end|>", true}}) ==
+        expected);
+  CHECK(Encoded(*tokenizer, {{"<|user|>\n", true}, {"ab", false}, {" \n<|end|>", true}}).size() ==
+        4);
+}
+
 TEST_CASE("An empty conversation is BOS alone") {
   const auto tokenizer = Make(ChatVocab());
   CHECK(Encoded(*tokenizer, {}) == std::vector<int32_t>{1});

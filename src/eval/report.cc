@@ -23,7 +23,7 @@ std::string Size(const std::optional<uint64_t>& bytes) {
 }
 
 std::string Divergence(const std::optional<double>& value) {
-  return Number(value, value && *value != 0 && *value < 1e-3 ? "%.2e" : "%.4f");
+  return Number(value, value && *value != 0 && *value < 1e-4 ? "%.2e" : "%.5f");
 }
 
 std::string Speed(const std::optional<double>& value) {
@@ -101,11 +101,11 @@ p{margin:0 0 12px;max-width:70ch}
 .kind{color:var(--accent);font-weight:600;font-size:.85rem;letter-spacing:.06em;text-transform:uppercase;margin:0 0 4px}
 .soft{color:var(--soft);font-size:.9rem}
 section{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:20px;margin-top:20px}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:20px 0 0}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(125px,1fr));gap:12px;margin:20px 0 0}
 .figures div{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 18px}
 .figures dt{color:var(--soft);font-size:.85rem}
 .figures dd{margin:0;font-size:1.55rem;font-weight:650;line-height:1.3;overflow-wrap:anywhere}
-.scroll{overflow-x:auto;margin:0 -20px;padding:0 20px}
+.scroll{overflow-x:auto}
 .scroll:focus-visible,pre:focus-visible{outline:2px solid var(--accent);outline-offset:-2px}
 table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{padding:8px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
@@ -113,7 +113,8 @@ thead th{color:var(--soft);font-weight:600;vertical-align:bottom;line-height:1.3
 thead small{display:block;font-weight:400}
 th:first-child,td:first-child{text-align:left}
 tbody th{font-weight:600}
-tr.base{background:var(--tint)}
+thead th:first-child,tbody th{position:sticky;left:0;background:var(--card)}
+tr.base,tr.base th{background:var(--tint)}
 tbody tr:last-child th,tbody tr:last-child td{border-bottom:0}
 figure{margin:0}
 figcaption{color:var(--soft);font-size:.9rem;margin-top:8px;max-width:75ch}
@@ -132,7 +133,7 @@ figcaption{color:var(--soft);font-size:.9rem;margin-top:8px;max-width:75ch}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));gap:20px}
 pre{margin:0;padding:14px 16px;overflow-x:auto;background:var(--page);border:1px solid var(--line);border-radius:8px;font:.85rem/1.6 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 ul{margin:0;padding-left:20px}
-@media (max-width:480px){section{padding:16px}.scroll{margin:0 -16px;padding:0 16px}.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:8px}}
+@media (max-width:480px){section{padding:16px}.figures dd{font-size:1.25rem}.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:8px}}
 @media print{body{background:#fff}section,.figures div{break-inside:avoid}}
 )";
 
