@@ -22,9 +22,9 @@
 namespace edgewise {
 namespace {
 
-// Both sides quantize activations to 8 bits, llama.cpp with half scales and ours with float ones,
-// and llama.cpp rounds the activations of F16 weights to half: so logits differ by rounding noise.
-// Bounds are about twice what was measured.
+// Where weights are quantized, both sides quantize activations to 8 bits too, in blocks that
+// differ; for F16 weights llama.cpp rounds them to half. So logits differ by rounding noise: 0.005
+// measured for f16, at most 0.15 for the others.
 struct FormatRow {
   const char* name;
   double logit_bound;       // largest absolute difference of a logit
@@ -32,9 +32,9 @@ struct FormatRow {
 };
 
 const FormatRow kFormats[] = {
-    {"f16", 0.01, 1e-5},    {"q8_0", 0.25, 1e-3}, {"q6_k", 0.25, 1e-3},   {"q5_k_m", 0.25, 1e-3},
-    {"q4_k_m", 0.25, 1e-3}, {"q4_0", 0.25, 1e-3}, {"iq4_nl", 0.25, 1e-3}, {"iq4_xs", 0.25, 1e-3},
-    {"q3_k_m", 0.25, 1e-3}, {"q2_k", 0.25, 1e-3},
+    {"f16", 0.01, 1e-4},    {"q8_0", 0.25, 1e-3},   {"q6_k", 0.25, 1e-3},
+    {"q5_k_m", 0.25, 1e-3}, {"q4_k_m", 0.25, 1e-3}, {"q4_0", 0.25, 1e-3},
+    {"iq4_xs", 0.25, 1e-3}, {"q3_k_m", 0.25, 1e-3}, {"q2_k", 0.25, 1e-3},
 };
 
 constexpr int kSkipped = 77;
@@ -92,7 +92,7 @@ std::string OwnModel() { return SourcePath("models/edgewise-stories-3M"); }
 std::string Text() {
   auto text = ReadFile(SourcePath("models/edgewise-stories-3M/stories.txt"), 64u << 20);
   REQUIRE(text);
-  return text->substr(0, 40000);
+  return text->substr(0, 64000);
 }
 
 void WriteOurs(const std::string& format, const std::string& path) {
