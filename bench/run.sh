@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Measures what docs/measurements.md reports and prints JSON lines. Needs about 5 GiB of free disk below build/bench-data.
+#   ROUNDS=5 alternations with the peer; THREADS=2
+set -euo pipefail
+cd "$(dirname "$0")/.."
+jobs=${JOBS:-$(nproc)} rounds=${ROUNDS:-5} threads=${THREADS:-2}
+data=build/bench-data
+
+cmake --preset release >/dev/null
+cmake --build build/release -j"$jobs" --target edgewise llama_peer | tail -n 1 >&2
+cmake --preset bench >/dev/null
+cmake --build build/bench -j"$jobs" --target make_synthetic_gguf | tail -n 1 >&2
+edgewise=build/release/bin/edgewise peer=build/release/tests/llama_peer
+mkdir -p "$data"
+
+# The bundled model: quality and speed of each format.
+"$edgewise" report models/edgewise-stories-3M --text models/edgewise-stories-3M/stories.txt --threads "$threads" \
+  --output "$data/report.html" --force --json --quiet
+
+# The shape of TinyLlama-1.1B with random weights: time and memory of quantizing, against llama.cpp's quantizer.
+[ -f "$data/tinyllama-shape.gguf" ] || build/bench/bin/make_synthetic_gguf "$data/tinyllama-shape.gguf" >&2
+for format in q4_0 q4_k_m q8_0; do
+  bench/peers/quantize.sh "$edgewise" "$peer" "$data/tinyllama-shape.gguf" "$format" "$rounds" "$threads"
+done
