@@ -7,20 +7,17 @@ cd "$(dirname "$0")/.."
 
 build_packages=(g++ make cmake ninja-build ccache nlohmann-json3-dev libcli11-dev)
 test_packages=(doctest-dev libpcre2-dev libutf8proc-dev clang-19 clang-format-19 libclang-rt-19-dev llvm-19
-  g++-aarch64-linux-gnu qemu-user-static python3 binutils nodejs npm)
+  g++-aarch64-linux-gnu qemu-user-static python3 binutils)
 
 wanted=("${build_packages[@]}")
-[ "${1:-}" = tests ] && wanted+=("${test_packages[@]}")
-
-# A Node.js that did not come from Debian brings its own npm.
-if command -v node >/dev/null && command -v npm >/dev/null; then
-  wanted=("${wanted[@]/#%nodejs/}")
-  wanted=("${wanted[@]/#%npm/}")
+if [ "${1:-}" = tests ]; then
+  wanted+=("${test_packages[@]}")
+  # A Node.js that did not come from Debian brings its own npm.
+  command -v node >/dev/null && command -v npm >/dev/null || wanted+=(nodejs npm)
 fi
 
 missing=()
 for package in "${wanted[@]}"; do
-  [ -z "$package" ] && continue
   dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
 done
 
