@@ -19,11 +19,11 @@ configure_and_build release
 
 step "clang build and fast tests"
 configure_and_build clang
-ctest --preset clang -L fast -j"$jobs" --quiet
+ctest --preset clang -L fast -j"$jobs"
 
 step "AddressSanitizer and UndefinedBehaviorSanitizer, fast tests"
 configure_and_build asan
-ctest --preset asan -j"$jobs" --quiet
+ctest --preset asan -j"$jobs"
 
 step "aarch64 cross build; kernels under qemu as cortex-a72 (NEON) and cortex-a76 (dotprod)"
 configure_and_build aarch64 edgewise_base_test edgewise_quant_test edgewise_kernels_test edgewise

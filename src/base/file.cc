@@ -259,7 +259,11 @@ Status AtomicFile::Commit(const std::function<Status(const std::string&)>& verif
 
 void RemoveTemporaryFiles() {
   for (auto& slot : unfinished) {
-    if (const char* path = slot.exchange(nullptr)) ::unlink(path);
+    // Taken out meanwhile, so that no other thread frees it; put back for its owner to free.
+    if (char* path = slot.exchange(nullptr)) {
+      ::unlink(path);
+      slot.store(path);
+    }
   }
 }
 
