@@ -35,7 +35,7 @@ for cpu in cortex-a72 cortex-a76; do
 done
 
 step "fuzzing, ${fuzz_seconds} s for each target"
-configure_and_build fuzz
+configure_and_build fuzz fuzz_targets
 tools/fuzz.sh build/fuzz/fuzz "$fuzz_seconds"
 
 step "all tests of the release build"
