@@ -221,7 +221,7 @@ Result<MachineLimits> MeasureMachine(ThreadPool* pool, const MachineOptions& opt
   MachineLimits limits;
   limits.threads = pool->size();
   limits.how =
-      Format("read: median of %d passes over %s of huge pages, %d threads, one stream each",
+      Format("read: median of %d passes over %s of huge pages, one stream per thread, %d at once",
              options.repetitions, FormatBytes(options.buffer_bytes).c_str(), pool->size());
   EW_TRY(limits.read_bytes_per_s, MeasureRead(pool, options));
   EW_TRY(MeasureInt8(pool, options, &limits));
