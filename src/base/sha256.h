@@ -1,4 +1,5 @@
-// SHA-256 (FIPS 180-4), used to name inputs in an output's metadata.
+// SHA-256 (FIPS 180-4), with the x86 SHA extensions where the CPU has them; used to name inputs in
+// an output's metadata.
 #pragma once
 
 #include <array>
@@ -17,7 +18,6 @@ class Sha256 {
   std::array<uint8_t, 32> Finish();
 
  private:
-  void Block(const uint8_t* block);
   std::array<uint32_t, 8> state_;
   std::array<uint8_t, 64> pending_;
   uint64_t length_ = 0;
