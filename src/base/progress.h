@@ -9,8 +9,8 @@
 
 namespace edgewise {
 
-// Implemented by the command line (a bar on stderr) and by tests. Called from the thread that does
-// the work.
+// Implemented by the command line (a bar on stderr) and by tests. Update is called from the thread
+// that does the work, Cancelled from any.
 class Progress {
  public:
   virtual ~Progress() = default;

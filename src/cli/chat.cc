@@ -21,20 +21,11 @@ struct ChatFlags {
   std::string system;
 };
 
-// Feeds the part of the rendered conversation that the session has not seen. Templates may rewrite
-// earlier turns; then the session starts over.
-Status AppendTurn(const Engine& engine, const Json& messages, Session* session) {
-  EW_TRY(const std::vector<int32_t> ids, engine.EncodeChat(messages));
-  const auto seen = session->tokens();
-  const bool extends =
-      ids.size() > seen.size() && std::equal(seen.begin(), seen.end(), ids.begin());
-  if (!extends) session->Clear();
-  return session->Append(std::span(ids).subspan(extends ? seen.size() : 0));
-}
-
 Status Answer(const ChatFlags& flags, const Common& common, Json* messages, Engine* engine,
               Session* session) {
-  EW_TRY(AppendTurn(*engine, *messages, session));
+  // Templates may rewrite earlier turns: the session keeps what is still the same.
+  EW_TRY(const std::vector<int32_t> ids, engine->EncodeChat(*messages));
+  EW_TRY(session->Replace(ids));
   Status output = Ok{};
   const InterruptScope interrupt;
   EW_TRY(const Generation generation,

@@ -77,6 +77,9 @@ class GgufWriter {
   // Appends to the current tensor; when its size is reached the next one begins. Never crosses a
   // tensor's end.
   Status Write(std::span<const std::byte> bytes);
+  // Writes the header again with other values in the same space, for what is known only after the
+  // tensors, such as a digest. Errors: kInvalidArgument (it takes another number of bytes), kIo.
+  Status ReplaceMetadata(const Metadata& metadata);
   // Fails unless every tensor is complete; re-opens and checks the file, then renames it into
   // place.
   Status Finish();

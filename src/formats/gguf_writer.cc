@@ -241,6 +241,16 @@ Status GgufWriter::Write(std::span<const std::byte> bytes) {
   return file_.Write(std::string(next - file_.offset(), '\0'));
 }
 
+Status GgufWriter::ReplaceMetadata(const Metadata& metadata) {
+  EW_TRY(const auto layout, MakeLayout(metadata, tensors_).In(file_.path()));
+  if (layout.offsets != offsets_) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: the new metadata takes a header of %zu bytes, which does not fit",
+                     file_.path().c_str(), layout.header.size());
+  }
+  return file_.WriteAt(0, std::as_bytes(std::span(layout.header)));
+}
+
 Status GgufWriter::Finish() {
   if (current_ < tensors_.size()) {
     return MakeError(Code::kInvalidArgument,

@@ -91,6 +91,28 @@ TEST_CASE("data may come in pieces that end at tensors") {
   CHECK(GgufFile::Open(path));
 }
 
+TEST_CASE("metadata known late replaces values of the same size") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "x.gguf";
+  Metadata metadata;
+  metadata.Set("digest", std::string("0000"));
+  auto writer = GgufWriter::Create(path, false, metadata, kTensors);
+  REQUIRE(writer);
+  REQUIRE(writer->Write(Zeros(16)));
+  REQUIRE(writer->Write(Zeros(12)));
+  metadata.Set("digest", std::string(400, 'x'));
+  const auto too_long = writer->ReplaceMetadata(metadata);
+  REQUIRE_FALSE(too_long);
+  CHECK(too_long.error().code == Code::kInvalidArgument);
+  metadata.Set("digest", std::string("beef"));
+  REQUIRE(writer->ReplaceMetadata(metadata));
+  REQUIRE(writer->Finish());
+  const auto file = GgufFile::Open(path);
+  REQUIRE(file);
+  CHECK(file->metadata().GetString("digest").value_or("") == "beef");
+  CHECK(file->tensors().all().size() == 2);
+}
+
 TEST_CASE("an existing file is only replaced on request") {
   const TemporaryFolder folder;
   const std::string path = folder / "x.gguf";

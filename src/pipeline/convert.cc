@@ -3,8 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
-#include <memory>
+#include <future>
 #include <utility>
 
 #include "base/file.h"
@@ -79,13 +80,29 @@ void PushHistory(Metadata* metadata) {
   metadata->Set("edgewise.history", MetaArray(std::move(history)));
 }
 
-void AddProvenance(const Job& job, const SourceHash& source, Metadata* metadata) {
-  PushHistory(metadata);
+void SetProvenance(const Job& job, const SourceHash& source, Metadata* metadata) {
   metadata->Set("edgewise.version", std::string(EDGEWISE_VERSION));
   metadata->Set("edgewise.recipe", job.recipe.Dump());
   metadata->Set("edgewise.source.sha256", source.digest);
   metadata->Set("edgewise.source.files", MetaArray(source.files));
 }
+
+// Hashes the source beside the encoding, or after it where only one thread may work. The digest
+// stands in the header, so the header is written again when it is known.
+class SourceHashing {
+ public:
+  SourceHashing(const std::vector<std::string>& paths, int threads, const Progress* progress)
+      : result_(std::async(
+            threads > 1 ? std::launch::async : std::launch::deferred, [this, &paths, progress] {
+              return HashFiles(paths, [&] { return stop_ || progress->Cancelled(); });
+            })) {}
+  ~SourceHashing() { stop_ = true; }  // the future's destructor waits
+  Result<SourceHash> Finish() { return result_.get(); }
+
+ private:
+  std::atomic<bool> stop_ = false;
+  std::future<Result<SourceHash>> result_;
+};
 
 // All keys of the output but the provenance.
 Result<Metadata> OutputMetadata(const Checkpoint& checkpoint, const Job& job) {
@@ -166,17 +183,20 @@ Result<ConvertSummary> WriteModel(const Checkpoint& checkpoint, const std::strin
   EW_TRY(ConvertSummary summary, Summarize(plan).In(in_path));
   summary.output = out_path;
   EW_TRY(const auto files, SourceFiles(checkpoint, job.tokenizer_path));
+  PushHistory(&metadata);
+  SetProvenance(job, PlaceholderHash(files), &metadata);
   if (job.dry_run) {
-    AddProvenance(job, PlaceholderHash(files), &metadata);
     EW_TRY(summary.bytes, GgufFileBytes(metadata, Declare(plan)).In(out_path));
   } else {
-    EW_TRY(const SourceHash source, HashFiles(files, progress));
-    AddProvenance(job, source, &metadata);
-    summary.source_sha256 = source.digest;
     EW_TRY(GgufWriter writer, GgufWriter::Create(out_path, job.overwrite, metadata, Declare(plan)));
     summary.bytes = writer.total_bytes();
     ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
+    SourceHashing hashing(files, pool.size(), progress);
     EW_TRY(WriteTensors(checkpoint, plan, &pool, &writer, progress, &summary).In(in_path));
+    EW_TRY(const SourceHash source, hashing.Finish());
+    summary.source_sha256 = source.digest;
+    SetProvenance(job, source, &metadata);
+    EW_TRY(writer.ReplaceMetadata(metadata));
     EW_TRY(writer.Finish());
   }
   summary.seconds = NowSeconds() - start;

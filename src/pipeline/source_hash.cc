@@ -79,12 +79,11 @@ Result<std::vector<std::string>> SourceFiles(const Checkpoint& checkpoint,
   return paths;
 }
 
-Result<SourceHash> HashFiles(const std::vector<std::string>& paths, Progress* progress) {
+Result<SourceHash> HashFiles(const std::vector<std::string>& paths,
+                             const std::function<bool()>& stopped) {
   std::vector<MappedFile> files;
-  uint64_t total = 0, done = 0;
   for (const std::string& path : paths) {
     EW_TRY(MappedFile file, MappedFile::Open(path));
-    total += file.bytes().size();
     files.push_back(std::move(file));
   }
   std::vector<std::string> digests;
@@ -94,9 +93,7 @@ Result<SourceHash> HashFiles(const std::vector<std::string>& paths, Progress* pr
       const auto part = file.bytes().subspan(at, std::min(kChunkBytes, file.bytes().size() - at));
       sha.Update(part);
       file.DropPages(part);
-      done += part.size();
-      progress->Update("reading", done, total);
-      if (progress->Cancelled())
+      if (stopped())
         return MakeError(Code::kCancelled, "stopped while reading %s", file.path().c_str());
     }
     digests.push_back(ToHex(sha.Finish()));

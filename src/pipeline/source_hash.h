@@ -1,10 +1,10 @@
 // The identity of a model's files, for the provenance keys of what is made from it.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
-#include "base/progress.h"
 #include "base/result.h"
 #include "model/checkpoint.h"
 
@@ -21,8 +21,10 @@ struct SourceHash {
 Result<std::vector<std::string>> SourceFiles(const Checkpoint& checkpoint,
                                              const std::string& tokenizer_path);
 
-// Reads `paths` once, in bounded memory. Errors: those of MappedFile::Open, kCancelled.
-Result<SourceHash> HashFiles(const std::vector<std::string>& paths, Progress* progress);
+// Reads `paths` once, in bounded memory. Errors: those of MappedFile::Open, kCancelled (`stopped`,
+// which is asked every few megabytes, returned true).
+Result<SourceHash> HashFiles(const std::vector<std::string>& paths,
+                             const std::function<bool()>& stopped);
 
 // A hash of the same length for a dry run, where nothing is read.
 SourceHash PlaceholderHash(const std::vector<std::string>& paths);

@@ -22,8 +22,8 @@ Trie::Trie(std::vector<std::pair<std::string_view, int32_t>> entries) : nodes_(1
       const auto byte = static_cast<uint8_t>(entries[i].first[depth]);
       const size_t begin = i;
       while (i < end && static_cast<uint8_t>(entries[i].first[depth]) == byte) ++i;
-      ++nodes_[node].count;
-      nodes_.push_back({0, 0, byte, kNone});
+      if (nodes_[node].count++ == 0) nodes_[node].first_child_byte = byte;
+      nodes_.push_back({0, 0, byte, 0, kNone});
       ranges.push_back({begin, i});
       depths.push_back(depth + 1);
     }
@@ -34,7 +34,7 @@ Trie::Trie(std::vector<std::pair<std::string_view, int32_t>> entries) : nodes_(1
   }
 }
 
-uint32_t Trie::Child(uint32_t node, uint8_t byte) const {
+uint32_t Trie::ChildOfMany(uint32_t node, uint8_t byte) const {
   if (node == kRoot) return root_[byte];
   const Node* child = nodes_.data() + nodes_[node].children;
   size_t count = nodes_[node].count;

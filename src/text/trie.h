@@ -23,7 +23,11 @@ class Trie {
   explicit Trie(std::vector<std::pair<std::string_view, int32_t>> entries = {});
 
   // Returns the child of `node` by `byte`, or kRoot (which is nobody's child) when there is none.
-  uint32_t Child(uint32_t node, uint8_t byte) const;
+  uint32_t Child(uint32_t node, uint8_t byte) const {
+    const Node& parent = nodes_[node];
+    if (parent.count != 1) return ChildOfMany(node, byte);
+    return parent.first_child_byte == byte ? parent.children : kRoot;
+  }
   // The value of the string that ends at `node`, or kNone.
   int32_t Value(uint32_t node) const { return nodes_[node].value; }
   // Returns the longest stored string that `text` starts with.
@@ -34,11 +38,13 @@ class Trie {
 
  private:
   struct Node {
-    uint32_t children = 0;  // index of the first child
-    uint16_t count = 0;     // number of children
-    uint8_t byte = 0;       // on the edge to this node
+    uint32_t children = 0;         // index of the first child
+    uint16_t count = 0;            // number of children
+    uint8_t byte = 0;              // on the edge to this node
+    uint8_t first_child_byte = 0;  // saves a look at the child, as most nodes have one
     int32_t value = kNone;
   };
+  uint32_t ChildOfMany(uint32_t node, uint8_t byte) const;
   std::vector<Node> nodes_;
   std::vector<uint32_t> root_;  // by byte, for the root's children
 };

@@ -33,6 +33,7 @@ class UnigramTokenizer final : public Tokenizer {
     uint32_t begin = 0;
     int32_t id = -1;
   };
+  class Matches;
   Result<std::string> Normalize(std::string_view text, bool first) const;
   std::vector<Best> Search(std::string_view text) const;
 
@@ -102,23 +103,52 @@ Result<std::string> UnigramTokenizer::Normalize(std::string_view text, bool firs
   return out;
 }
 
+// Finds all tokens that `text` starts with. A text that repeats itself starts alike at many places,
+// so what the last walk over the trie found stays as long as the bytes it saw are the same.
+class UnigramTokenizer::Matches {
+ public:
+  struct Match {
+    size_t length;
+    int32_t id;
+  };
+  explicit Matches(const Trie& tokens) : tokens_(tokens) {}
+  const std::vector<Match>& At(std::string_view text) {
+    if (!seen_.empty() && text.substr(0, seen_.size()) == seen_) return found_;
+    found_.clear();
+    uint32_t node = Trie::kRoot;
+    size_t k = 0;
+    while (k < text.size()) {
+      node = tokens_.Child(node, static_cast<uint8_t>(text[k]));
+      ++k;
+      if (node == Trie::kRoot) break;
+      const int32_t id = tokens_.Value(node);
+      if (id != Trie::kNone) found_.push_back({k, id});
+    }
+    // A walk that ran into the end of the text would have gone on elsewhere.
+    seen_ = node == Trie::kRoot ? text.substr(0, k) : std::string_view();
+    return found_;
+  }
+
+ private:
+  const Trie& tokens_;
+  std::string_view seen_;
+  std::vector<Match> found_;  // by length
+};
+
 std::vector<UnigramTokenizer::Best> UnigramTokenizer::Search(std::string_view text) const {
   std::vector<Best> best(text.size() + 1);
   best[0].score = 0;
+  Matches matches(tokens_);
   for (size_t i = 0; i < text.size();) {
     size_t next = i;
     NextChar(text, &next);
     const double so_far = best[i].score;
     bool has_char = false;  // a token for exactly this character
-    uint32_t node = Trie::kRoot;
-    for (size_t k = i; k < text.size(); ++k) {
-      node = tokens_.Child(node, static_cast<uint8_t>(text[k]));
-      if (node == Trie::kRoot) break;
-      const int32_t id = tokens_.Value(node);
-      if (id == Trie::kNone) continue;
-      has_char |= k + 1 == next;
+    for (const auto [length, id] : matches.At(text.substr(i))) {
+      has_char |= i + length == next;
       const double score = so_far + vocab().scores[id];
-      if (score > best[k + 1].score) best[k + 1] = {score, static_cast<uint32_t>(i), id};
+      Best& end = best[i + length];
+      if (score > end.score) end = {score, static_cast<uint32_t>(i), id};
     }
     if (!has_char && so_far + unknown_score_ > best[next].score) {
       best[next] = {so_far + unknown_score_, static_cast<uint32_t>(i), -1};
