@@ -26,7 +26,7 @@ MAY_INCLUDE["cli"] = EVERYTHING_BELOW + ["pipeline"]
 
 # Files built with instruction-set flags may only see headers without templates or inline functions of external linkage.
 KERNEL_ISA_FOLDERS = {"scalar", "avx2", "avx512vnni", "neon", "dotprod"}
-KERNEL_HEADERS = {"kernels/kernels.h", "quant/blocks.h", "quant/dtype_id.h", "base/half.h"}
+KERNEL_HEADERS = {"kernels/kernels.h", "quant/blocks.h", "quant/dtype_id.h", "quant/packed_layout.h", "base/half.h"}
 SYSTEM_KERNEL_HEADERS = {"immintrin.h", "arm_neon.h", "stddef.h", "stdint.h", "string.h", "math.h", "float.h"}
 
 

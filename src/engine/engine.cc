@@ -50,9 +50,9 @@ Result<std::unique_ptr<Engine>> Engine::Load(const std::string& path,
   }
   EW_TRY(engine->tokenizer_, Tokenizer::Create(std::move(vocab)).In(path));
   EW_TRY(CheckVocabFits(*engine->tokenizer_, checkpoint.spec()).In(path));
-  EW_TRY(engine->model_, Model::Load(std::move(checkpoint)));
   const int threads = options.threads > 0 ? options.threads : ThreadPool::AvailableCpus();
   engine->pool_ = std::make_unique<ThreadPool>(threads);
+  EW_TRY(engine->model_, Model::Load(std::move(checkpoint), engine->pool_.get()));
   engine->load_seconds_ = NowSeconds() - start;
   return engine;
 }

@@ -18,6 +18,7 @@
 #include "eval/percentile.h"
 #include "kernels/kernels.h"
 #include "quant/dtype.h"
+#include "quant/packed.h"
 #include "tensor/tensor.h"
 
 namespace edgewise {
@@ -113,7 +114,8 @@ class Operands {
     Operands o;
     o.problem_ = problem;
     const size_t x_stride = kernels::ActRowBytes(kernel.act, problem.columns);
-    EW_TRY(o.w_, Tensor::Allocate(problem.dtype, Shape{problem.rows, problem.columns}));
+    const size_t row_bytes = Info(problem.dtype).RowBytes(problem.columns);
+    std::vector<std::byte> rows(problem.rows * row_bytes);
     EW_TRY(o.x_, Tensor::Allocate(DType::kI8, Shape{problem.n, x_stride}));
     o.y_.resize(problem.n * problem.rows);
     std::vector<float> values(problem.columns);
@@ -124,15 +126,19 @@ class Operands {
     for (size_t i = 0; i < problem.rows; ++i) {
       randomize();
       Info(problem.dtype)
-          .encode(values.data(), nullptr, o.w_.mutable_data() + i * o.w_.view().row_bytes(),
-                  problem.columns);
+          .encode(values.data(), nullptr, rows.data() + i * row_bytes, problem.columns);
+    }
+    const size_t bytes = PackedBytes(problem.dtype, problem.rows, problem.columns);
+    EW_TRY(o.w_, Tensor::Allocate(DType::kI8, Shape{bytes}));
+    for (size_t i = 0; i < problem.rows; i += kPackedRows) {
+      PackGroup(problem.dtype, rows.data() + i * row_bytes, row_bytes,
+                std::min(kPackedRows, problem.rows - i), problem.columns,
+                o.w_.mutable_data() + i * row_bytes);
     }
     for (size_t j = 0; j < problem.n; ++j) {
       randomize();
-      const auto quantize = kernel.act == kernels::ActFormat::kQ8_32
-                                ? kernels::Active().quantize_q8_32
-                                : kernels::Active().quantize_q8_256;
-      quantize(values.data(), o.x_.mutable_data() + j * x_stride, problem.columns);
+      kernels::Active().quantize_q8(values.data(), o.x_.mutable_data() + j * x_stride,
+                                    problem.columns);
     }
     return o;
   }
@@ -141,7 +147,7 @@ class Operands {
     const kernels::LinearKernel& kernel =
         kernels::Active().linear[static_cast<size_t>(problem_.dtype)];
     kernel.run({.w = w_.view().data,
-                .w_stride = w_.view().row_bytes(),
+                .w_stride = Info(problem_.dtype).RowBytes(problem_.columns),
                 .rows = problem_.rows,
                 .columns = problem_.columns,
                 .x = x_.view().data,

@@ -34,12 +34,9 @@ size_t ActRowBytes(ActFormat format, size_t columns) {
   switch (format) {
     case ActFormat::kF32:
       return columns * sizeof(float);
-    case ActFormat::kQ8_32:
+    case ActFormat::kQ8:
       EW_CHECK(columns % 32 == 0);
-      return columns / 32 * sizeof(ActQ8_32);
-    case ActFormat::kQ8_256:
-      EW_CHECK(columns % 256 == 0);
-      return columns / 256 * sizeof(ActQ8_256);
+      return columns / 32 * sizeof(ActQ8);
   }
   return 0;
 }

@@ -14,9 +14,8 @@ namespace edgewise::kernels {
 // How activations are laid out for a matrix product. Rows are multiples of the block; the buffer is
 // 64-byte aligned.
 enum class ActFormat : uint8_t {
-  kF32,     // floats
-  kQ8_32,   // ActQ8_32 of quant/blocks.h: per 32 a float scale, int8 values, scale * their sum
-  kQ8_256,  // ActQ8_256 of quant/blocks.h: per 256 a float scale, int8 values, int16 sums of 16
+  kF32,  // floats
+  kQ8,   // ActQ8 of quant/blocks.h: per 32 values a float scale and int8 values
 };
 
 // Bytes of one row of `columns` activations.
@@ -24,7 +23,8 @@ size_t ActRowBytes(ActFormat format, size_t columns);
 
 // y[j * y_stride + i] = dot(row i of w, row j of x), 0 <= i < rows, 0 <= j < n.
 struct LinearArgs {
-  const void* w;    // (rows, columns), rows w_stride bytes apart
+  const void* w;    // (rows, columns), rows w_stride bytes apart. Block formats: packed
+                    // (quant/packed_layout.h), groups of 16 rows 16 * w_stride bytes apart
   size_t w_stride;  // bytes
   size_t rows;
   size_t columns;   // a multiple of the weight format's block
@@ -70,9 +70,8 @@ struct Kernels {
   const char* name = nullptr;
 
   LinearKernel linear[kDTypeCount] = {};  // by weight DType; F32, F16, BF16 take kF32 activations
-  // n values, a multiple of the block. NaN and infinity make the scale of their block not finite.
-  void (*quantize_q8_32)(const float* x, void* blocks, size_t n) = nullptr;
-  void (*quantize_q8_256)(const float* x, void* blocks, size_t n) = nullptr;
+  // n values, a multiple of 32. NaN and infinity make the scale of their block not finite.
+  void (*quantize_q8)(const float* x, void* blocks, size_t n) = nullptr;
   float (*dot_f32)(const float* a, const float* b, size_t n) = nullptr;
 
   // Norms, in double precision inside. y may be x; weight may be null (ones), bias may be null.

@@ -1,6 +1,7 @@
 // Products of every weight format: each table against the exact sum over the decoded numbers.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -14,6 +15,7 @@
 #include "kernels/kernels.h"
 #include "quant/blocks.h"
 #include "quant/dtype.h"
+#include "quant/packed.h"
 
 namespace edgewise::kernels {
 namespace {
@@ -79,6 +81,7 @@ struct Problem {
   size_t rows, columns, n;
   size_t w_stride, x_stride;
   std::vector<uint8_t> weights;
+  std::vector<std::byte> packed;   // block formats: as the kernels take them, at an odd address
   std::vector<float> activations;  // (n, columns), before quantization
   std::vector<uint64_t> x;
 
@@ -97,6 +100,7 @@ struct Problem {
       byte = fill == kRandomBytes ? static_cast<uint8_t>(rng.Next()) : static_cast<uint8_t>(fill);
     }
     for (size_t i = 0; i < rows; ++i) FillRow(i, rng);
+    if (IsPacked(type)) Pack();
     activations.resize(n * columns);
     for (float& value : activations) value = static_cast<float>(rng.Gaussian());
     x.resize(n * x_stride / 8 + 1);
@@ -123,12 +127,20 @@ struct Problem {
     }
   }
 
+  void Pack() {
+    const size_t row_bytes = Info(type).RowBytes(columns);
+    packed.resize(1 + PackedBytes(type, rows, columns));
+    for (size_t i = 0; i < rows; i += kPackedRows) {
+      PackGroup(type, reinterpret_cast<const std::byte*>(Row(i)), w_stride,
+                std::min(kPackedRows, rows - i), columns, packed.data() + 1 + i * row_bytes);
+    }
+  }
+
   void Quantize(const Kernels& k) {
     for (size_t j = 0; j < n; ++j) {
       const float* values = activations.data() + j * columns;
       if (act == ActFormat::kF32) std::memcpy(Act(j), values, columns * 4);
-      if (act == ActFormat::kQ8_32) k.quantize_q8_32(values, Act(j), columns);
-      if (act == ActFormat::kQ8_256) k.quantize_q8_256(values, Act(j), columns);
+      if (act == ActFormat::kQ8) k.quantize_q8(values, Act(j), columns);
     }
   }
 
@@ -138,12 +150,9 @@ struct Problem {
     for (size_t c = 0; c < columns; ++c) {
       if (act == ActFormat::kF32) {
         values[c] = static_cast<double>(activations[j * columns + c]);
-      } else if (act == ActFormat::kQ8_32) {
-        const auto& block = reinterpret_cast<const ActQ8_32*>(Act(j))[c / 32];
-        values[c] = static_cast<double>(block.scale) * block.q[c % 32];
       } else {
-        const auto& block = reinterpret_cast<const ActQ8_256*>(Act(j))[c / 256];
-        values[c] = static_cast<double>(block.scale) * block.q[c % 256];
+        const auto& block = reinterpret_cast<const ActQ8*>(Act(j))[c / 32];
+        values[c] = static_cast<double>(block.scale) * block.q[c % 32];
       }
     }
     return values;
@@ -157,11 +166,15 @@ struct Problem {
     return values;
   }
 
-  // Rows first.. of w with rows j.. of x.
+  // Rows first.. of w, in block formats a multiple of 16, with rows j.. of x.
   void Run(const Kernels& k, size_t first, size_t row_count, size_t j, size_t x_count, float* y,
            size_t y_stride) const {
     LinearArgs args{Row(first), w_stride, row_count, columns, Act(j),
                     x_stride,   x_count,  y,         y_stride};
+    if (IsPacked(type)) {
+      args.w_stride = Info(type).RowBytes(columns);
+      args.w = packed.data() + 1 + first * args.w_stride;
+    }
     k.linear[static_cast<int>(type)].run(args);
   }
 };
@@ -271,11 +284,14 @@ TEST_CASE("an element is the same bits however the work is split") {
       p.Quantize(k);
       std::vector<float> whole(kRows * kN), parts(kRows * kN), rows(kRows * kN);
       p.Run(k, 0, kRows, 0, kN, whole.data(), kRows);
+      const size_t step = info.quantized() ? 16 : 1, wide = info.quantized() ? 32 : 5;
       for (size_t j = 0; j < kN; ++j) {
-        for (size_t i = 0; i < kRows; ++i) p.Run(k, i, 1, j, 1, &parts[j * kRows + i], kRows);
+        for (size_t i = 0; i < kRows; i += step) {
+          p.Run(k, i, std::min(step, kRows - i), j, 1, &parts[j * kRows + i], kRows);
+        }
       }
-      for (size_t i = 0; i < kRows; i += 5) {
-        const size_t count = i + 5 < kRows ? 5 : kRows - i;
+      for (size_t i = 0; i < kRows; i += wide) {
+        const size_t count = std::min(wide, kRows - i);
         for (size_t j = 0; j < kN; j += 6) {
           p.Run(k, i, count, j, j + 6 < kN ? 6 : kN - j, &rows[j * kRows + i], kRows);
         }
@@ -313,44 +329,33 @@ TEST_CASE("activations round to the nearest step, alike in every table") {
     x[i] = static_cast<float>(static_cast<int>(i) - 640) * 0.5f;  // ties
   for (size_t i = 768; i < 1024; ++i) x[i] *= 1e30f;
   for (size_t i = 1024; i < 1280; ++i) x[i] *= 1e-38f;
-  std::vector<ActQ8_32> first32(kCount / 32);
-  std::vector<ActQ8_256> first256(kCount / 256);
-  Available().items[0].quantize_q8_32(x.data(), first32.data(), kCount);
-  Available().items[0].quantize_q8_256(x.data(), first256.data(), kCount);
+  std::vector<ActQ8> first(kCount / 32);
+  Available().items[0].quantize_q8(x.data(), first.data(), kCount);
   for (size_t i = 0; i < kCount; ++i) {
-    float largest32 = 0, largest256 = 0;
+    float largest = 0;
     for (size_t c = i / 32 * 32; c < i / 32 * 32 + 32; ++c)
-      largest32 = std::fmax(largest32, std::fabs(x[c]));
-    for (size_t c = i / 256 * 256; c < i / 256 * 256 + 256; ++c)
-      largest256 = std::fmax(largest256, std::fabs(x[c]));
-    const ActQ8_32& a = first32[i / 32];
-    const ActQ8_256& b = first256[i / 256];
+      largest = std::fmax(largest, std::fabs(x[c]));
+    const ActQ8& block = first[i / 32];
     const double tiny = 1e-30;
-    CHECK(std::fabs(static_cast<double>(a.scale) * a.q[i % 32] - static_cast<double>(x[i])) <=
-          static_cast<double>(largest32) * 0.50001 / 127 + tiny);
-    CHECK(std::fabs(static_cast<double>(b.scale) * b.q[i % 256] - static_cast<double>(x[i])) <=
-          static_cast<double>(largest256) * 0.50001 / 127 + tiny);
+    CHECK(
+        std::fabs(static_cast<double>(block.scale) * block.q[i % 32] - static_cast<double>(x[i])) <=
+        static_cast<double>(largest) * 0.50001 / 127 + tiny);
   }
-  for (const ActQ8_32& a : first32) {
-    int sum = 0;
-    for (const int8_t q : a.q) sum += q;
-    CHECK(a.sum == a.scale * static_cast<float>(sum));
-  }
-  for (const ActQ8_256& b : first256) {
-    for (int g = 0; g < 16; ++g) {
-      int sum = 0;
-      for (int l = 0; l < 16; ++l) sum += b.q[16 * g + l];
-      CHECK(b.sums[g] == sum);
+  for (const ActQ8& block : first) {
+    int sums[3] = {};
+    for (int i = 0; i < 32; ++i) {
+      sums[0] += block.q[i];
+      sums[1 + i / 16] += block.q[i];
+    }
+    for (int i = 0; i < 3; ++i) {
+      CHECK(block.negated[i] == -sums[i]);
+      CHECK(block.sums[i] == block.scale * static_cast<float>(sums[i]));
     }
   }
   ForEachTable([&](const Kernels& k) {
-    std::vector<ActQ8_32> blocks32(kCount / 32);
-    std::vector<ActQ8_256> blocks256(kCount / 256);
-    k.quantize_q8_32(x.data(), blocks32.data(), kCount);
-    k.quantize_q8_256(x.data(), blocks256.data(), kCount);
-    CHECK(std::memcmp(blocks32.data(), first32.data(), blocks32.size() * sizeof(ActQ8_32)) == 0);
-    CHECK(std::memcmp(blocks256.data(), first256.data(), blocks256.size() * sizeof(ActQ8_256)) ==
-          0);
+    std::vector<ActQ8> blocks(kCount / 32);
+    k.quantize_q8(x.data(), blocks.data(), kCount);
+    CHECK(std::memcmp(blocks.data(), first.data(), blocks.size() * sizeof(ActQ8)) == 0);
   });
 }
 
@@ -361,13 +366,10 @@ TEST_CASE("a broken activation shows in the scale") {
           std::numeric_limits<float>::quiet_NaN()}) {
       std::vector<float> x(256, 1.0f);
       x[17] = bad;
-      ActQ8_32 blocks32[8];
-      ActQ8_256 block256;
-      k.quantize_q8_32(x.data(), blocks32, 256);
-      k.quantize_q8_256(x.data(), &block256, 256);
-      CHECK_FALSE(std::isfinite(blocks32[0].scale));
-      CHECK(blocks32[1].scale == 1.0f / 127.0f);
-      CHECK_FALSE(std::isfinite(block256.scale));
+      ActQ8 blocks[8];
+      k.quantize_q8(x.data(), blocks, 256);
+      CHECK_FALSE(std::isfinite(blocks[0].scale));
+      CHECK(blocks[1].scale == 1.0f / 127.0f);
     }
   });
 }

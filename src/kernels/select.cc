@@ -37,8 +37,7 @@ void FillFrom(const Kernels& below, Kernels& table) {
   for (int i = 0; i < kDTypeCount; ++i) {
     if (!table.linear[i].run) table.linear[i] = below.linear[i];
   }
-  Fill(table.quantize_q8_32, below.quantize_q8_32);
-  Fill(table.quantize_q8_256, below.quantize_q8_256);
+  Fill(table.quantize_q8, below.quantize_q8);
   Fill(table.dot_f32, below.dot_f32);
   Fill(table.rms_norm, below.rms_norm);
   Fill(table.layer_norm, below.layer_norm);

@@ -53,8 +53,7 @@ TEST_CASE("every table is complete and agrees on the activation formats") {
       CHECK(k.linear[type].act == list.items[0].linear[type].act);
     }
     CHECK((k.linear[static_cast<int>(DType::kI32)].run == nullptr));
-    CHECK((k.quantize_q8_32 != nullptr));
-    CHECK((k.quantize_q8_256 != nullptr));
+    CHECK((k.quantize_q8 != nullptr));
     CHECK((k.dot_f32 != nullptr));
     CHECK((k.rms_norm != nullptr));
     CHECK((k.layer_norm != nullptr));
@@ -73,8 +72,7 @@ TEST_CASE("every table is complete and agrees on the activation formats") {
 
 TEST_CASE("row sizes") {
   CHECK(ActRowBytes(ActFormat::kF32, 7) == 28);
-  CHECK(ActRowBytes(ActFormat::kQ8_32, 64) == 80);
-  CHECK(ActRowBytes(ActFormat::kQ8_256, 512) == 584);
+  CHECK(ActRowBytes(ActFormat::kQ8, 64) == 128);
   CHECK(KvRowBytes(KvFormat::kF32, 48) == 192);
   CHECK(KvRowBytes(KvFormat::kF16, 48) == 96);
   CHECK(KvRowBytes(KvFormat::kQ8_0, 64) == 68);

@@ -46,7 +46,7 @@ class Activations {
   size_t Stride(kernels::ActFormat format) const { return kernels::ActRowBytes(format, columns_); }
 
  private:
-  static constexpr size_t kFormats = 3;
+  static constexpr size_t kFormats = 2;
   std::byte* Row(kernels::ActFormat format, size_t i);
   Tensor memory_[kFormats];
   size_t columns_ = 0;

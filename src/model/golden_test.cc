@@ -17,7 +17,8 @@ namespace {
 std::unique_ptr<Model> LoadModel(const std::string& path) {
   auto checkpoint = Checkpoint::Open(path);
   REQUIRE_MESSAGE(checkpoint.has_value(), (checkpoint ? "" : checkpoint.error().message));
-  auto model = Model::Load(*std::move(checkpoint));
+  ThreadPool pool(1);
+  auto model = Model::Load(*std::move(checkpoint), &pool);
   REQUIRE_MESSAGE(model.has_value(), (model ? "" : model.error().message));
   return *std::move(model);
 }

@@ -80,14 +80,11 @@ std::byte* Activations::Row(kernels::ActFormat format, size_t i) {
 }
 
 void Activations::Finish(size_t i, std::span<const Linear* const> users) {
-  bool q8_32 = false, q8_256 = false;
   for (const Linear* user : users) {
-    q8_32 |= user->kernel.act == kernels::ActFormat::kQ8_32;
-    q8_256 |= user->kernel.act == kernels::ActFormat::kQ8_256;
+    if (user->kernel.act != kernels::ActFormat::kQ8) continue;
+    kernels::Active().quantize_q8(floats(i), Row(kernels::ActFormat::kQ8, i), columns_);
+    return;
   }
-  const kernels::Kernels& active = kernels::Active();
-  if (q8_32) active.quantize_q8_32(floats(i), Row(kernels::ActFormat::kQ8_32, i), columns_);
-  if (q8_256) active.quantize_q8_256(floats(i), Row(kernels::ActFormat::kQ8_256, i), columns_);
 }
 
 void RunLinears(std::span<const LinearJob> jobs, const Activations& input, ThreadPool* pool) {

@@ -18,10 +18,10 @@ namespace edgewise {
 // Immutable after Load, so sessions on several threads may share it.
 class Model {
  public:
-  // Takes the checkpoint over. Weights stay in the map; only tensors that the checkpoint builds
-  // anew take memory. Errors: those of Checkpoint::Load, kUnsupported (a weight format without a
-  // kernel).
-  static Result<std::unique_ptr<Model>> Load(Checkpoint checkpoint);
+  // Takes the checkpoint over. Floats stay in the map; block formats are packed for the kernels on
+  // the pool's threads, and then their pages of the map are dropped. Errors: those of
+  // Checkpoint::Load, kUnsupported (a weight format without a kernel), kOutOfMemory.
+  static Result<std::unique_ptr<Model>> Load(Checkpoint checkpoint, ThreadPool* pool);
   ~Model();
 
   const ModelSpec& spec() const;

@@ -148,7 +148,8 @@ inline std::vector<int32_t> TinyTokens(size_t count, uint64_t vocab, uint64_t se
 inline std::unique_ptr<Model> LoadTestModel(const std::string& path) {
   auto checkpoint = Checkpoint::Open(path);
   REQUIRE_MESSAGE(checkpoint.has_value(), (checkpoint ? "" : checkpoint.error().message));
-  auto model = Model::Load(*std::move(checkpoint));
+  ThreadPool pool(1);
+  auto model = Model::Load(*std::move(checkpoint), &pool);
   REQUIRE_MESSAGE(model.has_value(), (model ? "" : model.error().message));
   return *std::move(model);
 }

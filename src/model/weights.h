@@ -18,7 +18,8 @@ namespace edgewise {
 
 // y = W x + b for W of (rows, columns): all of a tensor, or a run of its rows.
 struct Linear {
-  const std::byte* data = nullptr;
+  const std::byte* data = nullptr;  // as the kernel takes it: in the checkpoint, or in `packed`
+  Tensor packed;                    // block formats: the rows as quant/packed.h packs them
   size_t row_bytes = 0;
   size_t rows = 0;
   size_t columns = 0;
@@ -41,7 +42,7 @@ struct Model::Impl {
   explicit Impl(Checkpoint source) : checkpoint(std::move(source)) {}
 
   Checkpoint checkpoint;
-  std::vector<Tensor> tensors;  // by the checkpoint's index
+  std::vector<Tensor> tensors;  // by the checkpoint's index; empty where only packed rows are used
   TensorView embedding;         // (vocab_size, dim)
   std::vector<LayerWeights> layers;
   std::vector<float> output_norm;  // (dim)
@@ -49,18 +50,20 @@ struct Model::Impl {
   uint64_t weight_bytes = 0;
 
   const ModelSpec& spec() const { return checkpoint.spec(); }
-  // Loads every tensor and binds it to its place.
-  Status Bind();
+  // Loads every tensor and binds it to its place; packs on the pool's threads.
+  Status Bind(ThreadPool* pool);
 
  private:
   Status LoadTensors();
-  Status BindLayer(uint32_t index, LayerWeights* layer);
+  Status BindLayer(uint32_t index, LayerWeights* layer, ThreadPool* pool);
+  void ReleasePacked();
   const TensorView& View(std::string_view name) const;
   std::vector<float> Floats(std::string_view name) const;
   // Rows [first, first + rows) of tensor `name`.
-  Result<Linear> Rows(const std::string& name, size_t first, size_t rows) const;
+  Result<Linear> Rows(const std::string& name, size_t first, size_t rows, ThreadPool* pool) const;
   // The same with the bias of the layer's tensor of this stem, where there is one.
-  Result<Linear> LayerRows(const std::string& stem, size_t first, size_t rows, bool bias) const;
+  Result<Linear> LayerRows(const std::string& stem, size_t first, size_t rows, bool bias,
+                           ThreadPool* pool) const;
 };
 
 }  // namespace edgewise

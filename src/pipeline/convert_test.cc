@@ -92,11 +92,11 @@ void CheckSameWeights(const Checkpoint& a, const Checkpoint& b) {
 }
 
 std::vector<float> Logits(const std::string& path) {
-  auto model = Model::Load(MustLoad(path));
+  ThreadPool pool(2);
+  auto model = Model::Load(MustLoad(path), &pool);
   REQUIRE_MESSAGE(model, (model ? "" : model.error().message));
   auto cache = KvCache::Create((*model)->spec(), 16, kernels::KvFormat::kF32);
   REQUIRE(cache);
-  ThreadPool pool(2);
   ForwardPass pass(**model, &pool);
   const std::vector<int32_t> tokens = {1, 100, 200, 300, 17, 5};
   std::vector<float> logits(tokens.size() * (*model)->spec().vocab_size);

@@ -182,29 +182,22 @@ static_assert(sizeof(BlockIQ4_XS) == 136);
 
 #pragma pack(pop)
 
-// Activations for the formats in blocks of 32: x = scale * q. Not stored in files.
+// Activations that meet block-quantized weights, 32 values: x = scale * q. Not stored in files. One
+// cache line; the sums serve weights with an offset, in blocks of 32 or in groups of 16.
 //   offset  bytes  field
-//        0      4  scale  float
-//        4      4  sum    float, scale * (sum of q)
-//        8     32  q      int8, element j
-struct ActQ8_32 {
-  float scale;
-  float sum;
+//        0     32  q        int8, element j
+//       32      4  scale    float
+//       36     12  sums     float, scale * (sum of q): of all, of elements 0-15, of elements 16-31
+//       48     12  negated  int32, -(sum of q), the same three
+//       60      4  -
+struct ActQ8 {
   int8_t q[32];
-};
-static_assert(sizeof(ActQ8_32) == 40);
-
-// Activations for the formats in blocks of 256: x = scale * q. Not stored in files.
-//   offset  bytes  field
-//        0      4  scale  float
-//        4    256  q      int8, element j
-//      260     32  sums   int16, entry g: sum of q over elements 16 g to 16 g + 15
-struct ActQ8_256 {
   float scale;
-  int8_t q[256];
-  int16_t sums[16];
+  float sums[3];
+  int32_t negated[3];
+  int32_t unused;
 };
-static_assert(sizeof(ActQ8_256) == 292);
+static_assert(sizeof(ActQ8) == 64);
 
 // NOLINTEND(readability-identifier-naming)
 }  // namespace edgewise

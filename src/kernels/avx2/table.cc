@@ -1,9 +1,9 @@
 // AVX2 with FMA and F16C.
-#include "kernels/avx2/bytes.h"
 #include "kernels/avx2/floats.h"
+#include "kernels/avx2/rows.h"
 #include "kernels/skeleton/attention.h"
-#include "kernels/skeleton/linear_blocks.h"
 #include "kernels/skeleton/linear_floats.h"
+#include "kernels/skeleton/linear_packed.h"
 #include "kernels/skeleton/quantize.h"
 #include "kernels/skeleton/vector_ops.h"
 #include "kernels/tables.h"
@@ -15,10 +15,9 @@ constexpr Kernels Table() {
   Kernels t = {};
   t.name = "avx2";
   SetFloatKernels<Avx2Floats>(&t);
-  SetBlockKernels<Avx2Bytes>(&t);
+  SetPackedKernels<Avx2Rows>(&t);
   SetVectorKernels<Avx2Floats>(&t);
-  t.quantize_q8_32 = QuantizeQ8_32;
-  t.quantize_q8_256 = QuantizeQ8_256;
+  t.quantize_q8 = QuantizeQ8;
   t.attend = Attend<Avx2Floats>;
   return t;
 }

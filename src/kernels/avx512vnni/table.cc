@@ -1,9 +1,9 @@
 // AVX-512 F, BW, DQ, VL and VNNI.
-#include "kernels/avx512vnni/bytes.h"
 #include "kernels/avx512vnni/floats.h"
+#include "kernels/avx512vnni/rows.h"
 #include "kernels/skeleton/attention.h"
-#include "kernels/skeleton/linear_blocks.h"
 #include "kernels/skeleton/linear_floats.h"
+#include "kernels/skeleton/linear_packed.h"
 #include "kernels/skeleton/quantize.h"
 #include "kernels/skeleton/vector_ops.h"
 #include "kernels/tables.h"
@@ -15,10 +15,9 @@ constexpr Kernels Table() {
   Kernels t = {};
   t.name = "avx512vnni";
   SetFloatKernels<Avx512Floats>(&t);
-  SetBlockKernels<VnniBytes>(&t);
+  SetPackedKernels<VnniRows>(&t);
   SetVectorKernels<Avx512Floats>(&t);
-  t.quantize_q8_32 = QuantizeQ8_32;
-  t.quantize_q8_256 = QuantizeQ8_256;
+  t.quantize_q8 = QuantizeQ8;
   t.attend = Attend<Avx512Floats>;
   return t;
 }

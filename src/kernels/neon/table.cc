@@ -1,9 +1,9 @@
 // Armv8-A with NEON.
-#include "kernels/neon/bytes.h"
 #include "kernels/neon/floats.h"
+#include "kernels/neon/rows.h"
 #include "kernels/skeleton/attention.h"
-#include "kernels/skeleton/linear_blocks.h"
 #include "kernels/skeleton/linear_floats.h"
+#include "kernels/skeleton/linear_packed.h"
 #include "kernels/skeleton/quantize.h"
 #include "kernels/skeleton/vector_ops.h"
 #include "kernels/tables.h"
@@ -15,10 +15,9 @@ constexpr Kernels Table() {
   Kernels t = {};
   t.name = "neon";
   SetFloatKernels<NeonFloats>(&t);
-  SetBlockKernels<NeonBytes>(&t);
+  SetPackedKernels<NeonRows>(&t);
   SetVectorKernels<NeonFloats>(&t);
-  t.quantize_q8_32 = QuantizeQ8_32;
-  t.quantize_q8_256 = QuantizeQ8_256;
+  t.quantize_q8 = QuantizeQ8;
   t.attend = Attend<NeonFloats>;
   return t;
 }

@@ -9,6 +9,7 @@
 #include "kernels/kernels.h"
 #include "kernels/scalar/formats.h"
 #include "quant/blocks.h"
+#include "quant/packed_layout.h"
 
 namespace edgewise::kernels {
 namespace {
@@ -19,40 +20,60 @@ inline const char* Row(const void* base, size_t stride, size_t i) {
   return static_cast<const char*>(base) + i * stride;
 }
 
-// ---- block formats: one float is added per block, in block order, whatever n is ----
+// ---- block formats: packed rows are taken apart again; one float is added per 32 values, in
+// order, whatever n is ----
 
-inline float DotBlock(const Unpacked32& w, const ActQ8_32& x) {
+inline float DotBlock(const Unpacked32& w, const ActQ8* x) {
   int32_t sum = 0;
-  for (int i = 0; i < 32; ++i) sum += w.q[i] * x.q[i];
-  return w.d * x.scale * static_cast<float>(sum) + w.m * x.sum;
+  for (int i = 0; i < 32; ++i) sum += w.q[i] * x->q[i];
+  return w.d * x->scale * static_cast<float>(sum) + w.m * x->sums[0];
 }
 
-// The integers cannot overflow: |sum| <= 16 * 16 * 127 * 128 * 127.
-inline float DotBlock(const Unpacked256& w, const ActQ8_256& x) {
-  int32_t sum = 0, mins = 0;
+inline float DotBlock(const Unpacked256& w, const ActQ8* x) {
+  float total = 0;
   for (int g = 0; g < 16; ++g) {
-    int32_t group = 0;
-    for (int i = 0; i < 16; ++i) group += w.q[16 * g + i] * x.q[16 * g + i];
-    sum += w.scale[g] * group;
-    mins += w.min[g] * x.sums[g];
+    const ActQ8& act = x[g / 2];
+    int32_t sum = 0;
+    for (int i = 0; i < 16; ++i) sum += w.q[16 * g + i] * act.q[16 * (g % 2) + i];
+    total += act.scale * (w.d * static_cast<float>(w.scale[g] * sum)) -
+             w.dmin * static_cast<float>(w.min[g]) * act.sums[1 + g % 2];
   }
-  return x.scale * (w.d * static_cast<float>(sum) - w.dmin * static_cast<float>(mins));
+  return total;
 }
 
-template <class Format, class Unpacked, class Act, size_t kBlock>
+// Collects the block of one row from a tile.
+template <class Block>
+inline Block ReadBlock(const PackedLayout& layout, const char* tile, size_t row) {
+  Block block;
+  char* out = reinterpret_cast<char*>(&block);
+  for (const PackedField& field : layout.fields) {
+    for (size_t u = 0; u * field.unit < field.bytes; ++u) {
+      memcpy(out + u * field.unit, tile + (kPackedRows * u + row) * field.unit, field.unit);
+    }
+    out += field.bytes;
+    tile += kPackedRows * field.bytes;
+  }
+  return block;
+}
+
+template <DType kType, class Format, class Unpacked, size_t kBlock>
 void LinearBlocks(const LinearArgs& a) {
+  using Block = typename Format::Block;
+  constexpr PackedLayout kLayout = PackedLayoutOf(kType);
   const size_t blocks = a.columns / kBlock;
   for (size_t i = 0; i < a.rows; ++i) {
-    const auto* w = reinterpret_cast<const typename Format::Block*>(Row(a.w, a.w_stride, i));
+    const char* group = Row(a.w, a.w_stride, i / kPackedRows * kPackedRows);
     for (size_t j0 = 0; j0 < a.n; j0 += kRowsPerPass) {
       const size_t count = a.n - j0 < kRowsPerPass ? a.n - j0 : kRowsPerPass;
       float sum[kRowsPerPass] = {};
       for (size_t b = 0; b < blocks; ++b) {
         Unpacked unpacked;
-        Format::Unpack(w[b], &unpacked);
+        Format::Unpack(
+            ReadBlock<Block>(kLayout, group + b * kPackedRows * sizeof(Block), i % kPackedRows),
+            &unpacked);
         for (size_t t = 0; t < count; ++t) {
-          const auto* x = reinterpret_cast<const Act*>(Row(a.x, a.x_stride, j0 + t));
-          sum[t] += DotBlock(unpacked, x[b]);
+          const auto* x = reinterpret_cast<const ActQ8*>(Row(a.x, a.x_stride, j0 + t));
+          sum[t] += DotBlock(unpacked, x + b * kBlock / 32);
         }
       }
       for (size_t t = 0; t < count; ++t) a.y[(j0 + t) * a.y_stride + i] = sum[t];
@@ -60,14 +81,14 @@ void LinearBlocks(const LinearArgs& a) {
   }
 }
 
-template <class Format>
-void LinearQ8_32(const LinearArgs& a) {
-  LinearBlocks<Format, Unpacked32, ActQ8_32, 32>(a);
+template <DType kType, class Format>
+void LinearBlocks32(const LinearArgs& a) {
+  LinearBlocks<kType, Format, Unpacked32, 32>(a);
 }
 
-template <class Format>
-void LinearQ8_256(const LinearArgs& a) {
-  LinearBlocks<Format, Unpacked256, ActQ8_256, 256>(a);
+template <DType kType, class Format>
+void LinearBlocks256(const LinearArgs& a) {
+  LinearBlocks<kType, Format, Unpacked256, 256>(a);
 }
 
 // ---- float formats ----

@@ -51,30 +51,22 @@ inline float QuantizeBlock(const float* x, int8_t* q) {
   return largest / 127.0f;
 }
 
-void QuantizeQ8_32(const float* x, void* blocks, size_t n) {
-  auto* out = static_cast<ActQ8_32*>(blocks);
+void QuantizeQ8(const float* x, void* blocks, size_t n) {
+  auto* out = static_cast<ActQ8*>(blocks);
   for (size_t b = 0; b < n / 32; ++b) {
     int8_t q[32];
     const float scale = QuantizeBlock<32>(x + 32 * b, q);
-    int32_t sum = 0;
-    for (int i = 0; i < 32; ++i) sum += q[i];
-    out[b].scale = scale;
-    out[b].sum = scale * static_cast<float>(sum);
+    int32_t low = 0, high = 0;
+    for (int i = 0; i < 16; ++i) low += q[i];
+    for (int i = 16; i < 32; ++i) high += q[i];
+    const int32_t sums[3] = {low + high, low, high};
     memcpy(out[b].q, q, 32);
-  }
-}
-
-void QuantizeQ8_256(const float* x, void* blocks, size_t n) {
-  auto* out = static_cast<ActQ8_256*>(blocks);
-  for (size_t b = 0; b < n / 256; ++b) {
-    int8_t q[256];
-    out[b].scale = QuantizeBlock<256>(x + 256 * b, q);
-    for (int g = 0; g < 16; ++g) {
-      int32_t sum = 0;
-      for (int i = 0; i < 16; ++i) sum += q[16 * g + i];
-      out[b].sums[g] = static_cast<int16_t>(sum);
+    out[b].scale = scale;
+    for (int i = 0; i < 3; ++i) {
+      out[b].sums[i] = scale * static_cast<float>(sums[i]);
+      out[b].negated[i] = -sums[i];
     }
-    memcpy(out[b].q, q, 256);
+    out[b].unused = 0;
   }
 }
 

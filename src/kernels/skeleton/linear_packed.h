@@ -1,0 +1,267 @@
+// Products of packed block-quantized weights with int8 activations, written once over the
+// operations S of an instruction set. One activation row: weights go from memory through registers.
+// More: 256 columns of 16 rows are unpacked into the first-level cache, then a tile of S::kTokens
+// activation rows by 16 weight rows stays in registers.
+//
+// Operations, on registers of S::kBytes bytes = S::kLanes rows: Part adds up the products of
+// S::kPartSteps<largest, is_signed> steps of 4 columns without overflow, Widen makes int32 of it.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "kernels/skeleton/packed_formats.h"
+
+namespace edgewise::kernels {
+namespace {
+
+// Activation rows that pass through one unpacking: their share of a chunk fills half of a small
+// second-level cache.
+constexpr size_t kTokenBlock = 64;
+
+// Up to 256 columns of 16 rows, unpacked.
+struct Chunk {
+  alignas(64) uint8_t q[64][kStepBytes];
+  Scales scales;
+};
+
+template <class S>
+constexpr size_t kPieces = kPackedRows / S::kLanes;  // registers that hold a value of 16 rows
+
+// Steps whose products a Part holds, and the steps of a group.
+template <class S, Traits T>
+constexpr size_t kPart = S::template kPartSteps<T.largest, T.is_signed> < T.group / 4
+                             ? S::template kPartSteps<T.largest, T.is_signed>
+                             : T.group / 4;
+
+// sum + one group of products, rows of piece p: the one place where integers become floats.
+template <class S, Traits T>
+inline typename S::Floats AddGroup(typename S::Floats sum, typename S::Ints dot,
+                                   const Scales& scales, size_t group, size_t p, const ActQ8& act,
+                                   size_t half) {
+  constexpr size_t kFirstSum = T.group == 32 ? 0 : 1;
+  if constexpr (T.zero_log2 >= 0) {
+    dot = S::AddInts(dot, S::template SetShifted<T.zero_log2>(act.negated[kFirstSum + half]));
+  }
+  sum = S::Fma(S::Mul(S::ToFloats(dot), S::Set(act.scale)),
+               S::LoadFloats(scales.scale[group] + p * S::kLanes), sum);
+  if constexpr (T.has_min) {
+    sum = S::Fma(S::Set(act.sums[kFirstSum + half]),
+                 S::LoadFloats(scales.min[group] + p * S::kLanes), sum);
+  }
+  return sum;
+}
+
+// ---- one activation row ----
+
+// Adds columns 32 g on of one tile.
+template <class S, class Format, int g>
+[[gnu::always_inline]] inline void AddColumns(const uint8_t* tile, const Scales& scales,
+                                              const ActQ8* x, typename S::Floats* sum) {
+  constexpr Traits T = Format::kTraits;
+  constexpr size_t kSteps = T.group / 4;
+  if constexpr (g < static_cast<int>(Format::kColumns / 32)) {
+#pragma GCC unroll 4
+    for (size_t p = 0; p < kPieces<S>; ++p) {
+      typename S::Bytes v[8];
+      Format::template Values<g>(tile, p * S::kBytes, v);
+#pragma GCC unroll 2
+      for (size_t half = 0; half < 8 / kSteps; ++half) {
+        typename S::Ints dot = {};
+#pragma GCC unroll 8
+        for (size_t first = half * kSteps; first < (half + 1) * kSteps; first += kPart<S, T>) {
+          typename S::Part part = S::ZeroPart();
+#pragma GCC unroll 8
+          for (size_t s = first; s < first + kPart<S, T>; ++s) {
+            part = S::template Step<T.is_signed>(part, v[s], S::Repeat(x[g].q + 4 * s));
+          }
+          dot = first == half * kSteps ? S::Widen(part) : S::AddInts(dot, S::Widen(part));
+        }
+        sum[p] = AddGroup<S, T>(sum[p], dot, scales, g * (32 / T.group) + half, p, x[g], half);
+      }
+    }
+    AddColumns<S, Format, g + 1>(tile, scales, x, sum);
+  }
+}
+
+template <class S, class Format>
+void MultiplyOne(const uint8_t* tiles, size_t columns, const ActQ8* x, float* out) {
+  typename S::Floats sum[kPieces<S>];
+  for (size_t p = 0; p < kPieces<S>; ++p) sum[p] = S::Set(0);
+  for (size_t b = 0; b < columns / Format::kColumns; ++b) {
+    Scales scales;
+    Format::Factors(tiles, 0, &scales);
+    AddColumns<S, Format, 0>(tiles, scales, x, sum);
+    tiles += kPackedRows * Format::kBlockBytes;
+    x += Format::kColumns / 32;
+  }
+  for (size_t p = 0; p < kPieces<S>; ++p) S::StoreFloats(out + p * S::kLanes, sum[p]);
+}
+
+// ---- many activation rows ----
+
+template <class S, class Format, int g>
+[[gnu::always_inline]] inline void UnpackColumns(const uint8_t* tile, uint8_t (*q)[kStepBytes]) {
+  if constexpr (g < static_cast<int>(Format::kColumns / 32)) {
+    for (size_t c = 0; c < kStepBytes; c += S::kBytes) {
+      typename S::Bytes v[8];
+      Format::template Values<g>(tile, c, v);
+#pragma GCC unroll 8
+      for (size_t s = 0; s < 8; ++s) S::Store(q[8 * g + s] + c, v[s]);
+    }
+    UnpackColumns<S, Format, g + 1>(tile, q);
+  }
+}
+
+// Adds the products of N activation rows with one chunk to `sums`, one float per group of columns,
+// in order: the result does not depend on N.
+template <class S, Traits T, size_t N>
+inline void AddTile(const Chunk& chunk, size_t blocks, const ActQ8* const* x,
+                    float (*sums)[kPackedRows]) {
+  using Floats = typename S::Floats;
+  using Ints = typename S::Ints;
+  constexpr size_t kSteps = T.group / 4;
+  Floats sum[N][kPieces<S>];
+#pragma GCC unroll 16
+  for (size_t t = 0; t < N; ++t) {
+#pragma GCC unroll 4
+    for (size_t p = 0; p < kPieces<S>; ++p) sum[t][p] = S::LoadFloats(sums[t] + p * S::kLanes);
+  }
+  for (size_t b = 0; b < blocks; ++b) {
+#pragma GCC unroll 2
+    for (size_t half = 0; half < 8 / kSteps; ++half) {
+      const size_t group = b * (32 / T.group) + half;
+      const uint8_t* w = chunk.q[group * kSteps];
+      Ints dot[N][kPieces<S>];
+#pragma GCC unroll 8
+      for (size_t first = 0; first < kSteps; first += kPart<S, T>) {
+        typename S::Part part[N][kPieces<S>];
+#pragma GCC unroll 16
+        for (size_t t = 0; t < N; ++t) {
+#pragma GCC unroll 4
+          for (size_t p = 0; p < kPieces<S>; ++p) part[t][p] = S::ZeroPart();
+        }
+#pragma GCC unroll 8
+        for (size_t s = first; s < first + kPart<S, T>; ++s) {
+          typename S::Bytes values[kPieces<S>];
+#pragma GCC unroll 4
+          for (size_t p = 0; p < kPieces<S>; ++p) {
+            values[p] = S::Load(w + s * kStepBytes + p * S::kBytes);
+          }
+#pragma GCC unroll 16
+          for (size_t t = 0; t < N; ++t) {
+            const typename S::Bytes act = S::Repeat(x[t][b].q + T.group * half + 4 * s);
+#pragma GCC unroll 4
+            for (size_t p = 0; p < kPieces<S>; ++p) {
+              part[t][p] = S::template Step<T.is_signed>(part[t][p], values[p], act);
+            }
+          }
+        }
+#pragma GCC unroll 16
+        for (size_t t = 0; t < N; ++t) {
+#pragma GCC unroll 4
+          for (size_t p = 0; p < kPieces<S>; ++p) {
+            const Ints wide = S::Widen(part[t][p]);
+            dot[t][p] = first == 0 ? wide : S::AddInts(dot[t][p], wide);
+          }
+        }
+      }
+#pragma GCC unroll 16
+      for (size_t t = 0; t < N; ++t) {
+#pragma GCC unroll 4
+        for (size_t p = 0; p < kPieces<S>; ++p) {
+          sum[t][p] = AddGroup<S, T>(sum[t][p], dot[t][p], chunk.scales, group, p, x[t][b], half);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (size_t t = 0; t < N; ++t) {
+#pragma GCC unroll 4
+    for (size_t p = 0; p < kPieces<S>; ++p) S::StoreFloats(sums[t] + p * S::kLanes, sum[t][p]);
+  }
+}
+
+// Adds as many tiles of N activation rows as fit `count`, from row *j on.
+template <class S, Traits T, size_t N>
+inline void AddTiles(const Chunk& chunk, size_t blocks, const char* x, size_t x_stride,
+                     size_t count, size_t* j, float (*sums)[kPackedRows]) {
+  for (; *j + N <= count; *j += N) {
+    const ActQ8* rows[N];
+    for (size_t t = 0; t < N; ++t) {
+      rows[t] = reinterpret_cast<const ActQ8*>(x + (*j + t) * x_stride);
+    }
+    AddTile<S, T, N>(chunk, blocks, rows, sums + *j);
+  }
+}
+
+// 16 weight rows with `count` activation rows from `x` on.
+template <class S, class Format>
+void MultiplyMany(const uint8_t* tiles, size_t columns, const char* x, size_t x_stride,
+                  size_t count, float (*sums)[kPackedRows]) {
+  constexpr Traits T = Format::kTraits;
+  constexpr size_t kPerChunk = 256 / Format::kColumns;
+  Chunk chunk;
+  memset(sums, 0, count * sizeof(sums[0]));
+  for (size_t left = columns / Format::kColumns; left > 0;) {
+    const size_t here = left < kPerChunk ? left : kPerChunk;
+    for (size_t k = 0; k < here; ++k) {
+      UnpackColumns<S, Format, 0>(tiles, chunk.q + k * Format::kColumns / 4);
+      Format::Factors(tiles, k, &chunk.scales);
+      tiles += kPackedRows * Format::kBlockBytes;
+    }
+    const size_t blocks = here * Format::kColumns / 32;
+    size_t j = 0;
+    AddTiles<S, T, S::kTokens>(chunk, blocks, x, x_stride, count, &j, sums);
+    if constexpr (S::kTokens > 4) AddTiles<S, T, 4>(chunk, blocks, x, x_stride, count, &j, sums);
+    if constexpr (S::kTokens > 2) AddTiles<S, T, 2>(chunk, blocks, x, x_stride, count, &j, sums);
+    AddTiles<S, T, 1>(chunk, blocks, x, x_stride, count, &j, sums);
+    x += blocks * sizeof(ActQ8);
+    left -= here;
+  }
+}
+
+template <class S, template <class> class Format>
+void LinearPacked(const LinearArgs& a) {
+  alignas(64) float sums[kTokenBlock][kPackedRows];
+  for (size_t j = 0; j < a.n; j += kTokenBlock) {
+    const size_t count = a.n - j < kTokenBlock ? a.n - j : kTokenBlock;
+    const char* x = static_cast<const char*>(a.x) + j * a.x_stride;
+    for (size_t i = 0; i < a.rows; i += kPackedRows) {
+      const uint8_t* tiles = static_cast<const uint8_t*>(a.w) + i * a.w_stride;
+      if (count == 1) {
+        MultiplyOne<S, Format<S>>(tiles, a.columns, reinterpret_cast<const ActQ8*>(x), sums[0]);
+      } else {
+        MultiplyMany<S, Format<S>>(tiles, a.columns, x, a.x_stride, count, sums);
+      }
+      const size_t rows = a.rows - i < kPackedRows ? a.rows - i : kPackedRows;
+      for (size_t t = 0; t < count; ++t) {
+        memcpy(a.y + (j + t) * a.y_stride + i, sums[t], rows * sizeof(float));
+      }
+    }
+  }
+}
+
+template <class S>
+constexpr void SetPackedKernels(Kernels* t) {
+  const auto set = [t](DType type, void (*run)(const LinearArgs&)) {
+    t->linear[static_cast<int>(type)] = {ActFormat::kQ8, run};
+  };
+  set(DType::kQ4_0, LinearPacked<S, PackedQ4_0>);
+  set(DType::kQ4_1, LinearPacked<S, PackedQ4_1>);
+  set(DType::kQ5_0, LinearPacked<S, PackedQ5_0>);
+  set(DType::kQ5_1, LinearPacked<S, PackedQ5_1>);
+  set(DType::kQ8_0, LinearPacked<S, PackedQ8_0>);
+  set(DType::kIQ4_NL, LinearPacked<S, PackedIQ4_NL>);
+  set(DType::kQ2_K, LinearPacked<S, PackedQ2_K>);
+  set(DType::kQ3_K, LinearPacked<S, PackedQ3_K>);
+  set(DType::kQ4_K, LinearPacked<S, PackedQ4_K>);
+  set(DType::kQ5_K, LinearPacked<S, PackedQ5_K>);
+  set(DType::kQ6_K, LinearPacked<S, PackedQ6_K>);
+  set(DType::kIQ4_XS, LinearPacked<S, PackedIQ4_XS>);
+}
+
+}  // namespace
+}  // namespace edgewise::kernels
