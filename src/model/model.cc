@@ -58,7 +58,11 @@ Result<Linear> Model::Impl::Rows(const std::string& name, size_t first, size_t r
   linear.data = view.row(first);
   linear.rows = rows;
   linear.columns = view.shape.columns();
-  if (IsPacked(view.dtype)) EW_TRY(Pack(view.dtype, pool, &linear).In(name));
+  if (IsPacked(view.dtype)) {
+    EW_TRY(Pack(view.dtype, pool, &linear).In(name));
+    checkpoint.DropPages(
+        *checkpoint.Find(name));  // so that never more than a tensor is there twice
+  }
   return linear;
 }
 
@@ -118,13 +122,12 @@ Status Model::Impl::BindLayer(uint32_t index, LayerWeights* layer, ThreadPool* p
   return Ok{};
 }
 
-// The rows of block formats are in packed memory now: gives back what else they take, but for the
-// embedding, whose rows are looked up.
+// The rows of block formats are in packed memory now: frees those that the checkpoint built, but
+// for the embedding, whose rows are looked up.
 void Model::Impl::ReleasePacked() {
   for (size_t i = 0; i < tensors.size(); ++i) {
     const TensorView& view = tensors[i].view();
     if (!IsPacked(view.dtype)) continue;
-    checkpoint.DropPages(i);
     if (view.data != embedding.data) tensors[i] = Tensor();
   }
 }

@@ -17,10 +17,9 @@ void Interleave(const std::byte* block, size_t bytes, size_t row, std::byte* fie
 // The block of row `row`, null for zeros, goes to its places in the tile.
 void PackBlock(const PackedLayout& layout, const std::byte* block, size_t row, std::byte* tile) {
   for (const PackedField& field : layout.fields) {
-    if (field.unit == 1) Interleave<1>(block, field.bytes, row, tile);
-    if (field.unit == 2) Interleave<2>(block, field.bytes, row, tile);
-    if (field.unit == 4) Interleave<4>(block, field.bytes, row, tile);
-    block += field.bytes;
+    if (field.unit == 1) Interleave<1>(block + field.offset, field.bytes, row, tile);
+    if (field.unit == 2) Interleave<2>(block + field.offset, field.bytes, row, tile);
+    if (field.unit == 4) Interleave<4>(block + field.offset, field.bytes, row, tile);
     tile += kPackedRows * field.bytes;
   }
 }
@@ -54,12 +53,12 @@ void UnpackRow(DType type, const std::byte* group, size_t row, size_t columns, s
     for (const PackedField& field : layout.fields) {
       const size_t units = field.unit == 0 ? 0 : field.bytes / field.unit;
       for (size_t u = 0; u < units; ++u) {
-        std::memcpy(blocks + u * field.unit, group + (kPackedRows * u + row) * field.unit,
-                    field.unit);
+        std::memcpy(blocks + field.offset + u * field.unit,
+                    group + (kPackedRows * u + row) * field.unit, field.unit);
       }
-      blocks += field.bytes;
       group += kPackedRows * field.bytes;
     }
+    blocks += Info(type).block_bytes;
   }
 }
 

@@ -48,9 +48,9 @@ inline Block ReadBlock(const PackedLayout& layout, const char* tile, size_t row)
   char* out = reinterpret_cast<char*>(&block);
   for (const PackedField& field : layout.fields) {
     for (size_t u = 0; u * field.unit < field.bytes; ++u) {
-      memcpy(out + u * field.unit, tile + (kPackedRows * u + row) * field.unit, field.unit);
+      memcpy(out + field.offset + u * field.unit, tile + (kPackedRows * u + row) * field.unit,
+             field.unit);
     }
-    out += field.bytes;
     tile += kPackedRows * field.bytes;
   }
   return block;

@@ -21,6 +21,9 @@ namespace {
 // second-level cache.
 constexpr size_t kTokenBlock = 64;
 
+// How far ahead weights are fetched that are read only once: some memory latencies.
+constexpr size_t kPrefetchBytes = 1536;
+
 // Up to 256 columns of 16 rows, unpacked.
 struct Chunk {
   alignas(64) uint8_t q[64][kStepBytes];
@@ -62,7 +65,11 @@ template <class S, class Format, int g>
                                               const ActQ8* x, typename S::Floats* sum) {
   constexpr Traits T = Format::kTraits;
   constexpr size_t kSteps = T.group / 4;
+  constexpr size_t kBytes = kPackedRows * Format::kBlockBytes / (Format::kColumns / 32);
   if constexpr (g < static_cast<int>(Format::kColumns / 32)) {
+    for (size_t at = 0; at < kBytes; at += 64) {
+      __builtin_prefetch(tile + kPrefetchBytes + g * kBytes + at, 0, 3);
+    }
 #pragma GCC unroll 4
     for (size_t p = 0; p < kPieces<S>; ++p) {
       typename S::Bytes v[8];

@@ -253,8 +253,8 @@ struct PackedQ6_K {
   static constexpr Traits kTraits = {16, 63, false, 5, false};
   template <int g>
   static void Values(const uint8_t* tile, size_t c, typename S::Bytes* v) {
-    const uint8_t* ql = tile + kStepBytes * (16 * (g / 4) + 8 * (g % 2)) + c;
-    const uint8_t* qh = tile + 16 * 128 + 8 * kStepBytes * (g / 4) + c;
+    const uint8_t* qh = tile + 16 * 18 + 24 * kStepBytes * (g / 4) + c;
+    const uint8_t* ql = qh + kStepBytes * (8 + 8 * (g % 2));
 #pragma GCC unroll 8
     for (size_t s = 0; s < 8; ++s) {
       const typename S::Bytes high = MoveBits<S, 2 * (g % 4), 4>(S::Load(qh + s * kStepBytes));
@@ -262,9 +262,9 @@ struct PackedQ6_K {
     }
   }
   static void Factors(const uint8_t* tile, size_t, Scales* out) {
-    const uint8_t* scales = tile + 16 * 192;
+    const uint8_t* scales = tile + 16 * 2;
     float d[kPackedRows];
-    StoreHalves<S>(scales + 16 * 16, d);
+    StoreHalves<S>(tile, d);
     for (size_t g = 0; g < 16; ++g) {
       StoreScaled<S, true>(d, LoadRowBytes(scales + kPackedRows * g), out->scale[g]);
     }
@@ -286,14 +286,15 @@ struct PackedQ3_K {
   static void Values(const uint8_t* tile, size_t c, typename S::Bytes* v) {
 #pragma GCC unroll 8
     for (size_t s = 0; s < 8; ++s) {
-      const typename S::Bytes high = MoveBits<S, g, 2>(S::Load(tile + kStepBytes * s + c));
-      v[s] = S::Or(TwoBits<S, g>(tile + 16 * 32 + c, s), S::And(high, S::Splat(4)));
+      const uint8_t* hmask = tile + 16 * 14 + c;
+      const typename S::Bytes high = MoveBits<S, g, 2>(S::Load(hmask + kStepBytes * s));
+      v[s] = S::Or(TwoBits<S, g>(hmask + 16 * 32, s), S::And(high, S::Splat(4)));
     }
   }
   static void Factors(const uint8_t* tile, size_t, Scales* out) {
-    const uint8_t* scales = tile + 16 * 96;
+    const uint8_t* scales = tile + 16 * 2;
     float d[kPackedRows];
-    StoreHalves<S>(scales + 16 * 12, d);
+    StoreHalves<S>(tile, d);
     for (size_t g = 0; g < 16; ++g) {
       const RowBytes byte = LoadRowBytes(scales + kPackedRows * (g % 8));
       const RowBytes low = g < 8 ? byte & 15 : byte >> 4;
@@ -310,14 +311,14 @@ struct PackedQ2_K {
   template <int g>
   static void Values(const uint8_t* tile, size_t c, typename S::Bytes* v) {
 #pragma GCC unroll 8
-    for (size_t s = 0; s < 8; ++s) v[s] = TwoBits<S, g>(tile + 16 * 16 + c, s);
+    for (size_t s = 0; s < 8; ++s) v[s] = TwoBits<S, g>(tile + 16 * 20 + c, s);
   }
   static void Factors(const uint8_t* tile, size_t, Scales* out) {
     float d[kPackedRows], dmin[kPackedRows];
-    StoreHalves<S>(tile + 16 * 80, d);
-    StoreNegatedHalves<S>(tile + 16 * 82, dmin);
+    StoreHalves<S>(tile, d);
+    StoreNegatedHalves<S>(tile + 32, dmin);
     for (size_t g = 0; g < 16; ++g) {
-      const RowBytes byte = LoadRowBytes(tile + kPackedRows * g);
+      const RowBytes byte = LoadRowBytes(tile + 64 + kPackedRows * g);
       StoreScaled<S, false>(d, byte & 15, out->scale[g]);
       StoreScaled<S, false>(dmin, byte >> 4, out->min[g]);
     }
