@@ -26,7 +26,8 @@ struct Case {
 
 struct Inputs {
   Case c;
-  size_t stride;  // bytes between keys: two heads of them
+  size_t stride;      // bytes between values: two heads of them
+  size_t key_stride;  // bytes between blocks of 32 keys, likewise
   std::vector<float> q;
   std::vector<char> k, v;
   std::vector<uint32_t> first, end;
@@ -35,16 +36,18 @@ struct Inputs {
     Rng rng(c.n * 1000 + c.keys + c.head_dim);
     const size_t row = KvRowBytes(c.format, c.head_dim);
     stride = 2 * row;
+    key_stride = 2 * kKeyBlock * row;
     q.resize(c.n * (c.head_dim + 1));
     for (float& value : q) value = static_cast<float>(rng.Gaussian() * size);
-    k.resize(c.keys * stride);
+    k.resize((c.keys + kKeyBlock - 1) / kKeyBlock * key_stride);
     v.resize(c.keys * stride);
     std::vector<float> head(c.head_dim);
     for (size_t t = 0; t < c.keys; ++t) {
       for (float& value : head) value = static_cast<float>(rng.Gaussian() * size);
-      StoreKv(Active(), c.format, head.data(), k.data() + t * stride, c.head_dim);
+      StoreKey(Active(), c.format, head.data(), k.data() + t / kKeyBlock * key_stride,
+               t % kKeyBlock, c.head_dim);
       for (float& value : head) value = static_cast<float>(rng.Gaussian());
-      StoreKv(Active(), c.format, head.data(), v.data() + t * stride, c.head_dim);
+      StoreValue(Active(), c.format, head.data(), v.data() + t * stride, c.head_dim);
     }
     for (size_t i = 0; i < c.n; ++i) {
       const size_t last = c.keys - c.n + i + 1;
@@ -58,11 +61,13 @@ struct Inputs {
     AttendArgs args{};
     args.q = q.data() + i * (c.head_dim + 1);
     args.n = count;
+    args.heads = 1;
     args.q_stride = c.head_dim + 1;
     args.head_dim = c.head_dim;
     args.k = k.data();
     args.v = v.data();
-    args.k_stride = args.v_stride = stride;
+    args.k_stride = key_stride;
+    args.v_stride = stride;
     args.format = c.format;
     args.first_key = first.data() + i;
     args.end_key = end.data() + i;
@@ -73,18 +78,31 @@ struct Inputs {
     kernels.attend(args);
   }
 
-  double Stored(const std::vector<char>& from, size_t t, size_t column) const {
-    const char* row = from.data() + t * stride;
-    if (c.format == KvFormat::kF32) {
-      float value;
-      std::memcpy(&value, row + 4 * column, 4);
-      return static_cast<double>(value);
-    }
-    if (c.format == KvFormat::kF16) {
-      uint16_t value;
-      std::memcpy(&value, row + 2 * column, 2);
-      return static_cast<double>(HalfToFloat(value));
-    }
+  static double Half(const char* p) {
+    uint16_t value;
+    std::memcpy(&value, p, 2);
+    return static_cast<double>(HalfToFloat(value));
+  }
+  static double Single(const char* p) {
+    float value;
+    std::memcpy(&value, p, 4);
+    return static_cast<double>(value);
+  }
+
+  double Key(size_t t, size_t column) const {
+    const char* block = k.data() + t / kKeyBlock * key_stride;
+    const size_t slot = t % kKeyBlock;
+    if (c.format == KvFormat::kF32) return Single(block + 4 * (column * kKeyBlock + slot));
+    if (c.format == KvFormat::kF16) return Half(block + 2 * (column * kKeyBlock + slot));
+    const char* group = block + column / 32 * kKeyBlock * sizeof(BlockQ8_0);
+    const char code = group[2 * kKeyBlock + column % 32 * kKeyBlock + slot];
+    return Half(group + 2 * slot) * static_cast<int8_t>(code);
+  }
+
+  double Value(size_t t, size_t column) const {
+    const char* row = v.data() + t * stride;
+    if (c.format == KvFormat::kF32) return Single(row + 4 * column);
+    if (c.format == KvFormat::kF16) return Half(row + 2 * column);
     const BlockQ8_0& block = reinterpret_cast<const BlockQ8_0*>(row)[column / 32];
     return static_cast<double>(HalfToFloat(block.d)) * block.qs[column % 32];
   }
@@ -94,7 +112,7 @@ struct Inputs {
     for (size_t t = first[i]; t < end[i]; ++t) {
       double score = 0;
       for (size_t d = 0; d < c.head_dim; ++d) {
-        score += static_cast<double>(q[i * (c.head_dim + 1) + d]) * Stored(k, t, d);
+        score += static_cast<double>(q[i * (c.head_dim + 1) + d]) * Key(t, d);
       }
       score *= static_cast<double>(c.scale);
       if (c.softcap > 0)
@@ -106,8 +124,7 @@ struct Inputs {
     for (double& score : scores) total += score = std::exp(score - largest);
     std::vector<double> out(c.head_dim);
     for (size_t s = 0; s < scores.size(); ++s) {
-      for (size_t d = 0; d < c.head_dim; ++d)
-        out[d] += scores[s] / total * Stored(v, first[i] + s, d);
+      for (size_t d = 0; d < c.head_dim; ++d) out[d] += scores[s] / total * Value(first[i] + s, d);
     }
     return out;
   }
@@ -158,8 +175,35 @@ TEST_CASE("attention equals a plain softmax, alone and in groups") {
       }
       CheckCase({1, 1, head_dim, format, scale, 0, 0}, 3e-6);
       CheckCase({32, 32, head_dim, format, scale, 0, 0}, 3e-6);
+      CheckCase({70, 100, head_dim, format, scale, 0, 0}, 3e-6);
       CheckCase({6, 150, head_dim, format, scale, 0, 40}, 3e-6);
       CheckCase({3, 40, head_dim, format, scale, 2.0f, 0}, 3e-6);
+    }
+  }
+}
+
+TEST_CASE("heads that share keys are the same bits as alone") {
+  constexpr size_t kHeads = 5, kHeadDim = 48;
+  for (const size_t n : {1, 3, 40}) {
+    const Inputs in({n, n + 50, kHeadDim, KvFormat::kF16, 0.2f, 0, 70});
+    Rng rng(n);
+    std::vector<float> q(n * kHeads * kHeadDim), out(q.size()), alone(q.size());
+    for (float& value : q) value = static_cast<float>(rng.Gaussian());
+    const KernelList list = Available();
+    for (size_t table = 0; table < list.size; ++table) {
+      AttendArgs args{q.data(),   n,           kHeads,          kHeads * kHeadDim,
+                      kHeadDim,   in.k.data(), in.v.data(),     in.key_stride,
+                      in.stride,  in.c.format, in.first.data(), in.end.data(),
+                      in.c.scale, 0,           out.data(),      kHeads * kHeadDim};
+      list.items[table].attend(args);
+      args.heads = 1;
+      for (size_t h = 0; h < kHeads; ++h) {
+        args.q = q.data() + h * kHeadDim;
+        args.out = alone.data() + h * kHeadDim;
+        list.items[table].attend(args);
+      }
+      CAPTURE(std::string(list.items[table].name));
+      CHECK(std::memcmp(out.data(), alone.data(), out.size() * sizeof(float)) == 0);
     }
   }
 }
@@ -182,7 +226,7 @@ TEST_CASE("a query does not see keys of later ones") {
   Inputs in({8, 40, 48, KvFormat::kF32, 0.1f, 0, 0});
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (size_t d = 0; d < 48; ++d) {  // the last key, seen by the last query only
-    std::memcpy(in.k.data() + 39 * in.stride + 4 * d, &nan, 4);
+    std::memcpy(in.k.data() + in.key_stride + 4 * (d * kKeyBlock + 39 % kKeyBlock), &nan, 4);
     std::memcpy(in.v.data() + 39 * in.stride + 4 * d, &nan, 4);
   }
   const KernelList list = Available();

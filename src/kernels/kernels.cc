@@ -53,7 +53,7 @@ size_t KvRowBytes(KvFormat format, size_t head_dim) {
   return 0;
 }
 
-void StoreKv(const Kernels& kernels, KvFormat format, const float* x, void* dst, size_t n) {
+void StoreValue(const Kernels& kernels, KvFormat format, const float* x, void* dst, size_t n) {
   switch (format) {
     case KvFormat::kF32:
       std::memcpy(dst, x, n * sizeof(float));
@@ -65,6 +65,31 @@ void StoreKv(const Kernels& kernels, KvFormat format, const float* x, void* dst,
       EW_CHECK(n % 32 == 0);
       EncodeKvQ8_0(x, static_cast<BlockQ8_0*>(dst), n);
       return;
+  }
+}
+
+void StoreKey(const Kernels& kernels, KvFormat format, const float* x, void* block, size_t slot,
+              size_t n) {
+  constexpr size_t kRun = 32;  // values stored at a time
+  auto* bytes = static_cast<std::byte*>(block);
+  for (size_t c = 0; c < n; c += kRun) {
+    const size_t count = std::min(kRun, n - c);
+    if (format == KvFormat::kQ8_0) {
+      BlockQ8_0 one;
+      EncodeKvQ8_0(x + c, &one, kRun);
+      std::byte* group = bytes + c / kRun * kKeyBlock * sizeof(BlockQ8_0);
+      std::memcpy(group + 2 * slot, &one.d, 2);
+      for (size_t i = 0; i < kRun; ++i) {
+        group[2 * kKeyBlock + i * kKeyBlock + slot] = static_cast<std::byte>(one.qs[i]);
+      }
+      continue;
+    }
+    const size_t size = format == KvFormat::kF16 ? 2 : 4;
+    std::byte run[4 * kRun];
+    StoreValue(kernels, format, x + c, run, count);
+    for (size_t i = 0; i < count; ++i) {
+      std::memcpy(bytes + ((c + i) * kKeyBlock + slot) * size, run + i * size, size);
+    }
   }
 }
 

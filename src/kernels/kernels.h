@@ -44,23 +44,30 @@ enum class KvFormat : uint8_t { kF32, kF16, kQ8_0 };  // kQ8_0: block_q8_0 per 3
 // needs a multiple of 32).
 size_t KvRowBytes(KvFormat format, size_t head_dim);
 
-// Attention of one query head over one key/value head, online softmax over key blocks (Dao 2022,
-// Milakov 2018): out_i = sum_t softmax_t(scale * q_i . k_t) v_t over first_key[i] <= t <
+// Keys are cached in blocks of 32 positions with a head's columns outermost, so that attention
+// reads one column of many keys as a vector: (head_dim, 32) values of F32 or F16; Q8_0: for each 32
+// columns, 32 half scales, one per key, then (32, 32) int8. A block takes 32 * KvRowBytes.
+inline constexpr size_t kKeyBlock = 32;
+
+// Attention of the query heads that share one key/value head, online softmax over key blocks (Dao
+// 2022, Milakov 2018): out_ih = sum_t softmax_t(scale * q_ih . k_t) v_t over first_key[i] <= t <
 // end_key[i].
 struct AttendArgs {
-  const float* q;  // (n, head_dim), rows q_stride floats apart
+  const float* q;  // (n, heads, head_dim), queries q_stride floats apart
   size_t n;
+  size_t heads;
   size_t q_stride;
   size_t head_dim;
-  const void* k;  // key t at k + t * k_stride bytes
-  const void* v;
-  size_t k_stride, v_stride;  // bytes
+  const void* k;    // the block of keys 32 b to 32 b + 31 at k + b * k_stride
+  const void* v;    // value t at v + t * v_stride
+  size_t k_stride;  // bytes
+  size_t v_stride;
   KvFormat format;
   const uint32_t* first_key;  // (n)
   const uint32_t* end_key;    // (n), > first_key
   float scale;
   float softcap;  // > 0: score = softcap * tanh(score / softcap), before the softmax
-  float* out;     // (n, head_dim), rows out_stride floats apart
+  float* out;     // (n, heads, head_dim), queries out_stride floats apart
   size_t out_stride;
 };
 
@@ -98,8 +105,11 @@ struct Kernels {
   double (*log_sum_exp)(const float* x, size_t n) = nullptr;
 };
 
-// Stores one head's vector in `format` at `dst`; `n` as for KvRowBytes.
-void StoreKv(const Kernels& kernels, KvFormat format, const float* x, void* dst, size_t n);
+// Stores one head's value in `format` at `dst`; `n` as for KvRowBytes.
+void StoreValue(const Kernels& kernels, KvFormat format, const float* x, void* dst, size_t n);
+// Stores one head's key as number `slot` < 32 of a block.
+void StoreKey(const Kernels& kernels, KvFormat format, const float* x, void* block, size_t slot,
+              size_t n);
 
 // The table for this CPU, or for the level named in EDGEWISE_ISA. CheckIsa must have succeeded
 // once.

@@ -87,15 +87,15 @@ TEST_CASE("a stored vector reads back within the precision of its format") {
   const Kernels& k = Active();
 
   std::vector<float> f32(96);
-  StoreKv(k, KvFormat::kF32, x.data(), f32.data(), 96);
+  StoreValue(k, KvFormat::kF32, x.data(), f32.data(), 96);
   CHECK(f32 == x);
 
   std::vector<uint16_t> f16(96);
-  StoreKv(k, KvFormat::kF16, x.data(), f16.data(), 96);
+  StoreValue(k, KvFormat::kF16, x.data(), f16.data(), 96);
   for (size_t i = 0; i < 96; ++i) CHECK(f16[i] == FloatToHalf(x[i]));
 
   std::vector<BlockQ8_0> q8(3);
-  StoreKv(k, KvFormat::kQ8_0, x.data(), q8.data(), 96);
+  StoreValue(k, KvFormat::kQ8_0, x.data(), q8.data(), 96);
   for (size_t i = 0; i < 96; ++i) {
     const float d = HalfToFloat(q8[i / 32].d);
     const float read = d * static_cast<float>(q8[i / 32].qs[i % 32]);

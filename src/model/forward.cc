@@ -15,7 +15,8 @@ namespace {
 
 using kernels::Kernels;
 
-constexpr size_t kQueryBlock = 32;  // queries of a head that one attend call takes
+constexpr size_t kAttendRows = 64;    // query heads that one attend call takes
+constexpr size_t kMinQueryBlock = 8;  // queries of it
 
 // cos and sin for every row of a block, and the frequencies they come from.
 struct RopeTable {
@@ -66,11 +67,8 @@ struct ForwardPass::Impl {
   void PrepareHeads(uint32_t layer, size_t row, size_t first, KvCache* cache);
   void RotateHeads(const RopeTable& table, size_t row, float* heads, size_t count);
   void Attend(uint32_t layer, const KvCache& cache, size_t first);
-  void AttendSingle(uint32_t layer, const KvCache& cache, size_t row);
-  void AttendBlocks(uint32_t layer, const KvCache& cache, size_t first);
-  void SetVisibleKeys(uint32_t layer, size_t row, size_t slot);
-  kernels::AttendArgs Arguments(uint32_t layer, const KvCache& cache, size_t row, size_t head,
-                                size_t slot);
+  void AttendHeads(uint32_t layer, const KvCache& cache, size_t first);
+  void SetVisibleKeys(uint32_t layer, size_t row);
   void AddResidual(const Linear& linear, const std::vector<float>& post_norm, size_t first);
   float AttentionScale() const;
 
@@ -89,7 +87,7 @@ struct ForwardPass::Impl {
   FloatRows q, k, v;                         // (rows, q_dim), (rows, kv_dim) twice
   FloatRows gate, up;                        // (rows, ffn_dim)
   FloatRows branch;                          // (rows, dim): what a half layer adds to x
-  std::vector<uint32_t> first_key, end_key;  // (rows), or per head for a single row
+  std::vector<uint32_t> first_key, end_key;  // (rows): the keys that each sees
 };
 
 Status ForwardPass::Impl::Check(std::span<const int32_t> tokens, const KvCache& cache,
@@ -131,8 +129,8 @@ Status ForwardPass::Impl::Reserve(size_t wanted) {
   EW_TRY(gate.Resize(wanted, spec.ffn_dim));
   EW_TRY(up.Resize(wanted, spec.ffn_dim));
   EW_TRY(branch.Resize(wanted, spec.dim));
-  first_key.resize(std::max<size_t>(wanted, spec.n_heads));
-  end_key.resize(first_key.size());
+  first_key.resize(wanted);
+  end_key.resize(wanted);
   reserved = wanted;
   return Ok{};
 }
@@ -205,13 +203,17 @@ void ForwardPass::Impl::PrepareHeads(uint32_t layer, size_t row, size_t first, K
   if (row >= first) prepare(w.q, w.q_norm, q.row(row), spec.n_heads);
   prepare(w.k, w.k_norm, k.row(row), spec.n_kv_heads);
   if (!w.v.bias.empty()) kernel.add(w.v.bias.data(), v.row(row), w.v.rows);
-  const size_t at = (position + row) * cache->position_bytes_;
+  const size_t at = position + row, slot = at % kernels::kKeyBlock;
   for (size_t h = 0; h < spec.n_kv_heads; ++h) {
-    const size_t offset = at + h * cache->row_bytes_;
-    kernels::StoreKv(kernel, cache->format_, k.row(row) + h * spec.head_dim,
-                     cache->keys_[layer].mutable_data() + offset, spec.head_dim);
-    kernels::StoreKv(kernel, cache->format_, v.row(row) + h * spec.head_dim,
-                     cache->values_[layer].mutable_data() + offset, spec.head_dim);
+    std::byte* key_block = cache->keys_[layer].mutable_data() +
+                           (at - slot) * cache->position_bytes_ +
+                           h * kernels::kKeyBlock * cache->row_bytes_;
+    std::byte* value =
+        cache->values_[layer].mutable_data() + at * cache->position_bytes_ + h * cache->row_bytes_;
+    kernels::StoreKey(kernel, cache->format_, k.row(row) + h * spec.head_dim, key_block, slot,
+                      spec.head_dim);
+    kernels::StoreValue(kernel, cache->format_, v.row(row) + h * spec.head_dim, value,
+                        spec.head_dim);
   }
 }
 
@@ -230,61 +232,46 @@ float ForwardPass::Impl::AttentionScale() const {
   return 1.0f / std::sqrt(static_cast<float>(spec.head_dim));
 }
 
-// The keys that the query of `row` may see go to entry `slot`.
-void ForwardPass::Impl::SetVisibleKeys(uint32_t layer, size_t row, size_t slot) {
+void ForwardPass::Impl::SetVisibleKeys(uint32_t layer, size_t row) {
   const uint32_t end = position + static_cast<uint32_t>(row) + 1;
   const bool cut = spec.LayerSlides(layer) && end > spec.sliding_window;
-  first_key[slot] = cut ? end - spec.sliding_window : 0;
-  end_key[slot] = end;
+  first_key[row] = cut ? end - spec.sliding_window : 0;
+  end_key[row] = end;
 }
 
-// The arguments of one call on query heads of `row` from `head` on, without the queries' number
-// and strides.
-kernels::AttendArgs ForwardPass::Impl::Arguments(uint32_t layer, const KvCache& cache, size_t row,
-                                                 size_t head, size_t slot) {
-  const size_t kv_head = head / (spec.n_heads / spec.n_kv_heads);
-  kernels::AttendArgs args;
-  args.q = q.row(row) + head * spec.head_dim;
-  args.head_dim = spec.head_dim;
-  args.k = cache.keys_[layer].view().data + kv_head * cache.row_bytes_;
-  args.v = cache.values_[layer].view().data + kv_head * cache.row_bytes_;
-  args.k_stride = args.v_stride = cache.position_bytes_;
-  args.format = cache.format_;
-  args.first_key = first_key.data() + slot;
-  args.end_key = end_key.data() + slot;
-  args.scale = AttentionScale();
-  args.softcap = spec.attention_softcap;
-  args.out = input.floats(row) + head * spec.head_dim;
-  return args;
-}
-
-// One query: heads that share keys and values go together, so that these are read once; with few
-// such groups they are cut smaller to give every thread work.
-void ForwardPass::Impl::AttendSingle(uint32_t layer, const KvCache& cache, size_t row) {
-  const size_t group = spec.n_heads / spec.n_kv_heads;
-  const size_t part = std::clamp<size_t>(spec.n_heads / 4, 1, group);
-  const size_t parts = (group + part - 1) / part;
-  for (size_t slot = 0; slot < part; ++slot) SetVisibleKeys(layer, row, slot);
-  const size_t keys = end_key[0] - first_key[0];
-  ForEach(spec.n_kv_heads * parts, 2 * part * keys * spec.head_dim, pool, [&](size_t item) {
-    const size_t begin = item % parts * part;
-    kernels::AttendArgs args = Arguments(layer, cache, row, item / parts * group + begin, 0);
-    args.n = std::min(part, group - begin);
-    args.q_stride = args.out_stride = spec.head_dim;
-    kernel.attend(args);
-  });
-}
-
-// Many queries: heads x blocks of queries.
-void ForwardPass::Impl::AttendBlocks(uint32_t layer, const KvCache& cache, size_t first) {
-  for (size_t row = first; row < rows; ++row) SetVisibleKeys(layer, row, row);
-  const size_t blocks = (rows - first + kQueryBlock - 1) / kQueryBlock;
+// Items of work: key heads x parts of the query heads that share them x blocks of queries. Keys and
+// values are decoded once per item, so items are large unless threads would go idle.
+void ForwardPass::Impl::AttendHeads(uint32_t layer, const KvCache& cache, size_t first) {
+  const size_t count = rows - first, group = spec.n_heads / spec.n_kv_heads;
+  for (size_t row = first; row < rows; ++row) SetVisibleKeys(layer, row);
+  const size_t block = std::max(kAttendRows / group, kMinQueryBlock);
+  const size_t blocks = (count + block - 1) / block;
+  const size_t wanted = 2 * static_cast<size_t>(pool->size());
+  const size_t parts = std::min(group, std::max<size_t>(1, wanted / (spec.n_kv_heads * blocks)));
+  const size_t heads = (group + parts - 1) / parts;
   const size_t keys = end_key[rows - 1] - first_key[rows - 1];
-  ForEach(spec.n_heads * blocks, 2 * kQueryBlock * keys * spec.head_dim, pool, [&](size_t item) {
-    const size_t row = first + item % blocks * kQueryBlock;
-    kernels::AttendArgs args = Arguments(layer, cache, row, item / blocks, row);
-    args.n = std::min(kQueryBlock, rows - row);
+  const size_t work = 2 * std::min(block, count) * heads * keys * spec.head_dim;
+  ForEach(spec.n_kv_heads * parts * blocks, work, pool, [&](size_t item) {
+    const size_t kv_head = item / (parts * blocks), part = item / blocks % parts;
+    const size_t row = first + item % blocks * block, begin = part * heads;
+    if (begin >= group) return;
+    const size_t head = kv_head * group + begin;
+    kernels::AttendArgs args;
+    args.q = q.row(row) + head * spec.head_dim;
+    args.n = std::min(block, rows - row);
+    args.heads = std::min(heads, group - begin);
     args.q_stride = q.columns();
+    args.head_dim = spec.head_dim;
+    args.k = cache.keys_[layer].view().data + kv_head * kernels::kKeyBlock * cache.row_bytes_;
+    args.v = cache.values_[layer].view().data + kv_head * cache.row_bytes_;
+    args.k_stride = kernels::kKeyBlock * cache.position_bytes_;
+    args.v_stride = cache.position_bytes_;
+    args.format = cache.format_;
+    args.first_key = first_key.data() + row;
+    args.end_key = end_key.data() + row;
+    args.scale = AttentionScale();
+    args.softcap = spec.attention_softcap;
+    args.out = input.floats(row) + head * spec.head_dim;
     args.out_stride = input.Stride(kernels::ActFormat::kF32) / sizeof(float);
     kernel.attend(args);
   });
@@ -293,11 +280,7 @@ void ForwardPass::Impl::AttendBlocks(uint32_t layer, const KvCache& cache, size_
 // input = softmax(q k^T) v for rows from `first` on.
 void ForwardPass::Impl::Attend(uint32_t layer, const KvCache& cache, size_t first) {
   input.Begin(spec.q_dim());
-  if (rows - first == 1) {
-    AttendSingle(layer, cache, first);
-  } else {
-    AttendBlocks(layer, cache, first);
-  }
+  AttendHeads(layer, cache, first);
   const Linear* users[] = {&model.layers[layer].output};
   ForEach(rows - first, spec.q_dim(), pool, [&](size_t i) { input.Finish(first + i, users); });
 }

@@ -146,9 +146,9 @@ TEST_CASE("KV formats: half is nearly exact, 8 bits are close, sizes are as told
   CHECK(q8 > half);
   CHECK(q8 < 0.5);
   // 4 layers, 8 heads of 32 values, keys and values.
-  CHECK(MakeCache(Stories(), 10, KvFormat::kF32).bytes() == 2 * 4 * 10 * 8 * 128);
-  CHECK(MakeCache(Stories(), 10, KvFormat::kF16).bytes() == 2 * 4 * 10 * 8 * 64);
-  CHECK(MakeCache(Stories(), 10, KvFormat::kQ8_0).bytes() == 2 * 4 * 10 * 8 * 34);
+  CHECK(MakeCache(Stories(), 10, KvFormat::kF32).bytes() == 4 * (32 + 10) * 8 * 128);
+  CHECK(MakeCache(Stories(), 10, KvFormat::kF16).bytes() == 4 * (32 + 10) * 8 * 64);
+  CHECK(MakeCache(Stories(), 10, KvFormat::kQ8_0).bytes() == 4 * (32 + 10) * 8 * 34);
 }
 
 // Writes the stories model with its matrices in the format that `choose` gives for a tensor name.

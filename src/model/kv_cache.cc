@@ -38,10 +38,12 @@ Result<KvCache> KvCache::Create(const ModelSpec& spec, uint32_t capacity,
                      spec.head_dim);
   }
   cache.position_bytes_ = cache.row_bytes_ * spec.n_kv_heads;
-  const Shape shape{capacity, spec.kv_dim()};
+  const uint64_t key_rows =
+      (uint64_t{capacity} + kernels::kKeyBlock - 1) / kernels::kKeyBlock * kernels::kKeyBlock;
   for (uint32_t layer = 0; layer < spec.n_layers; ++layer) {
     for (std::vector<Tensor>* side : {&cache.keys_, &cache.values_}) {
-      auto tensor = Tensor::Allocate(StoredType(format), shape);
+      const uint64_t positions = side == &cache.keys_ ? key_rows : capacity;
+      auto tensor = Tensor::Allocate(StoredType(format), Shape{positions, spec.kv_dim()});
       if (!tensor) {
         return MakeError(Code::kOutOfMemory, "no memory for a KV cache of %u positions: %s",
                          capacity, tensor.error().message.c_str());
@@ -57,6 +59,11 @@ void KvCache::Truncate(uint32_t size) {
   size_ = size;
 }
 
-uint64_t KvCache::bytes() const { return uint64_t{2} * keys_.size() * capacity_ * position_bytes_; }
+uint64_t KvCache::bytes() const {
+  uint64_t bytes = 0;
+  for (const Tensor& keys : keys_) bytes += keys.view().bytes;
+  for (const Tensor& values : values_) bytes += values.view().bytes;
+  return bytes;
+}
 
 }  // namespace edgewise

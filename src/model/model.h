@@ -39,8 +39,8 @@ class Model {
   std::unique_ptr<Impl> impl_;
 };
 
-// Keys and values of one sequence: position = index. Layout per layer: (capacity, n_kv_heads,
-// head_dim) in `format`.
+// Keys and values of one sequence: position = index. Per layer, in `format`: values (capacity,
+// n_kv_heads, head_dim); keys (blocks of 32 positions, n_kv_heads) of the blocks of StoreKey.
 class KvCache {
  public:
   // Errors: kInvalidArgument (capacity 0, head_dim does not fit the format), kOutOfMemory.

@@ -15,10 +15,25 @@
 namespace edgewise::kernels {
 namespace {
 
-constexpr size_t kKeyBlock = 32;
+// Reads column c of key `slot` of a block.
+inline float KeyColumn(KvFormat format, const char* block, size_t slot, size_t c) {
+  switch (format) {
+    case KvFormat::kF32:
+      return F32Weights::Load(block + 4 * (c * kKeyBlock + slot));
+    case KvFormat::kF16:
+      return F16Weights::Load(block + 2 * (c * kKeyBlock + slot));
+    case KvFormat::kQ8_0: {
+      const char* group = block + c / 32 * kKeyBlock * sizeof(BlockQ8_0);
+      const char* q = group + 2 * kKeyBlock + c % 32 * kKeyBlock + slot;
+      return F16Weights::Load(group + 2 * slot) *
+             static_cast<float>(*reinterpret_cast<const int8_t*>(q));
+    }
+  }
+  return 0;
+}
 
-// Reads value c of a stored key or value vector.
-inline float KvValue(KvFormat format, const char* row, size_t c) {
+// Reads column c of a stored value.
+inline float ValueColumn(KvFormat format, const char* row, size_t c) {
   switch (format) {
     case KvFormat::kF32:
       return F32Weights::Load(row + 4 * c);
@@ -33,9 +48,10 @@ inline float KvValue(KvFormat format, const char* row, size_t c) {
 }
 
 inline float Score(const AttendArgs& a, const float* q, size_t key) {
-  const char* k = Row(a.k, a.k_stride, key);
+  const char* block = Row(a.k, a.k_stride, key / kKeyBlock);
   Sums sums;
-  for (size_t c = 0; c < a.head_dim; ++c) sums.lane[c % 16] += q[c] * KvValue(a.format, k, c);
+  for (size_t c = 0; c < a.head_dim; ++c)
+    sums.lane[c % 16] += q[c] * KeyColumn(a.format, block, key % kKeyBlock, c);
   const float score = sums.Total() * a.scale;
   return a.softcap > 0 ? a.softcap * tanhf(score / a.softcap) : score;
 }
@@ -62,7 +78,7 @@ void AttendOne(const AttendArgs& a, const float* q, size_t first, size_t end, fl
     for (size_t c = 0; c < a.head_dim; ++c) out[c] *= correction;
     for (size_t s = 0; s < count; ++s) {
       const char* v = Row(a.v, a.v_stride, t + s);
-      for (size_t c = 0; c < a.head_dim; ++c) out[c] += p[s] * KvValue(a.format, v, c);
+      for (size_t c = 0; c < a.head_dim; ++c) out[c] += p[s] * ValueColumn(a.format, v, c);
     }
     t += count;
   }
@@ -71,7 +87,10 @@ void AttendOne(const AttendArgs& a, const float* q, size_t first, size_t end, fl
 
 void Attend(const AttendArgs& a) {
   for (size_t i = 0; i < a.n; ++i) {
-    AttendOne(a, a.q + i * a.q_stride, a.first_key[i], a.end_key[i], a.out + i * a.out_stride);
+    for (size_t h = 0; h < a.heads; ++h) {
+      AttendOne(a, a.q + i * a.q_stride + h * a.head_dim, a.first_key[i], a.end_key[i],
+                a.out + i * a.out_stride + h * a.head_dim);
+    }
   }
 }
 
