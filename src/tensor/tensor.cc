@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -87,12 +88,9 @@ Result<uint64_t> TensorBytes(DType type, const Shape& shape) {
 
 Result<Tensor> Tensor::Allocate(DType type, const Shape& shape) {
   EW_TRY(const uint64_t bytes, TensorBytes(type, shape));
-  uint64_t padded = 0;
   void* memory = nullptr;
   const size_t alignment = bytes < kHugeTensorBytes ? kTensorAlignment : kHugePageBytes;
-  if (!AddOverflows(bytes == 0 ? 1 : bytes, alignment - 1, &padded)) {
-    memory = std::aligned_alloc(alignment, padded / kTensorAlignment * kTensorAlignment);
-  }
+  if (::posix_memalign(&memory, alignment, std::max<uint64_t>(bytes, 1)) != 0) memory = nullptr;
   if (memory == nullptr) {
     return MakeError(Code::kOutOfMemory, "not enough memory for %s values of shape %s (%s)",
                      Info(type).name, shape.ToString().c_str(), FormatBytes(bytes).c_str());
