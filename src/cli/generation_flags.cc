@@ -19,7 +19,8 @@ struct KvFormatName {
 };
 constexpr KvFormatName kKvFormats[] = {{"f32", kernels::KvFormat::kF32},
                                        {"f16", kernels::KvFormat::kF16},
-                                       {"q8_0", kernels::KvFormat::kQ8_0}};
+                                       {"q8_0", kernels::KvFormat::kQ8_0},
+                                       {"q4_0", kernels::KvFormat::kQ4_0}};
 
 }  // namespace
 
@@ -71,7 +72,7 @@ void GenerationFlags::Add(CLI::App& app) {
       ->allow_extra_args(false);
   app.add_option("--ctx", context,
                  "Positions of context (default: what the model was trained for, at most 4096)");
-  app.add_option("--kv", kv_format, "Format of the KV cache: f32, f16, q8_0")
+  app.add_option("--kv", kv_format, "Format of the KV cache: f32, f16, q8_0, q4_0")
       ->capture_default_str();
 }
 

@@ -12,7 +12,7 @@ namespace edgewise {
 namespace {
 
 constexpr uint32_t kDefaultContext = 4096;
-constexpr size_t kPrefillPart = 512;  // tokens between two looks at `cancel`
+constexpr size_t kPrefillPart = kMaxStep;  // tokens between two looks at `cancel`
 
 bool Cancelled(const std::atomic<bool>* cancel) {
   return cancel && cancel->load(std::memory_order_relaxed);
@@ -73,20 +73,19 @@ Result<size_t> Session::Replace(std::span<const int32_t> ids) {
   EW_TRY(CheckAppend(ids, 0));
   const auto cached = std::span(tokens_).first(cache_.size());
   const auto [end, other] = std::mismatch(cached.begin(), cached.end(), ids.begin(), ids.end());
-  const auto same = static_cast<size_t>(end - cached.begin());
-  cache_.Truncate(static_cast<uint32_t>(same));
+  const uint32_t same = cache_.Truncate(static_cast<uint32_t>(end - cached.begin()));
   tokens_.assign(ids.begin(), ids.end());
   return same;
 }
 
 void Session::Clear() {
-  cache_.Truncate(0);
+  cache_.Clear();
   tokens_.clear();
 }
 
 Result<bool> Session::Prefill(const std::atomic<bool>* cancel) {
   // Logits are not kept between calls: without anything pending the last token is computed again.
-  if (cache_.size() == tokens_.size()) cache_.Truncate(cache_.size() - 1);
+  if (cache_.size() == tokens_.size()) (void)cache_.Truncate(cache_.size() - 1);
   while (cache_.size() < tokens_.size()) {
     if (Cancelled(cancel)) return false;
     const auto pending = std::span(tokens_).subspan(cache_.size());

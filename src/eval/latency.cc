@@ -31,7 +31,7 @@ class Stream {
   }
 
   Result<Run> Generate(std::span<const int32_t> prompt, uint32_t new_tokens, Progress* progress) {
-    cache_.Truncate(0);
+    cache_.Clear();
     Run run;
     const double start = NowSeconds();
     EW_TRY(forward_.Run(prompt, &cache_, prompt.size() - 1, logits_));

@@ -24,7 +24,7 @@ size_t LogitStream::RowsFor(uint32_t vocab_size) {
 }
 
 Status LogitStream::Begin(const ScoredWindow& window) {
-  cache_.Truncate(0);
+  cache_.Clear();
   tokens_ = std::span(window.tokens).first(window.tokens.size() - 1);
   const auto context = tokens_.first(window.first_target - 1);
   if (context.empty()) return Ok{};

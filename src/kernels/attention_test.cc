@@ -40,7 +40,7 @@ struct Inputs {
     q.resize(c.n * (c.head_dim + 1));
     for (float& value : q) value = static_cast<float>(rng.Gaussian() * size);
     k.resize((c.keys + kKeyBlock - 1) / kKeyBlock * key_stride);
-    v.resize(c.keys * stride);
+    v.resize((c.keys + kKeyBlock - 1) / kKeyBlock * kKeyBlock * stride);
     std::vector<float> head(c.head_dim);
     for (size_t t = 0; t < c.keys; ++t) {
       for (float& value : head) value = static_cast<float>(rng.Gaussian() * size);
@@ -68,6 +68,7 @@ struct Inputs {
     args.v = v.data();
     args.k_stride = key_stride;
     args.v_stride = stride;
+    args.slots = v.size() / stride;
     args.format = c.format;
     args.first_key = first.data() + i;
     args.end_key = end.data() + i;
@@ -83,6 +84,9 @@ struct Inputs {
     std::memcpy(&value, p, 2);
     return static_cast<double>(HalfToFloat(value));
   }
+  static int FourBits(uint8_t byte, size_t column) {
+    return (column % 32 < 16 ? byte & 15 : byte >> 4) - 8;
+  }
   static double Single(const char* p) {
     float value;
     std::memcpy(&value, p, 4);
@@ -92,6 +96,11 @@ struct Inputs {
   double Key(size_t t, size_t column) const {
     const char* block = k.data() + t / kKeyBlock * key_stride;
     const size_t slot = t % kKeyBlock;
+    if (c.format == KvFormat::kQ4_0) {
+      const char* group = block + column / 32 * kKeyBlock * sizeof(BlockQ4_0);
+      const char byte = group[2 * kKeyBlock + column % 16 * kKeyBlock + slot];
+      return Half(group + 2 * slot) * FourBits(static_cast<uint8_t>(byte), column);
+    }
     if (c.format == KvFormat::kF32) return Single(block + 4 * (column * kKeyBlock + slot));
     if (c.format == KvFormat::kF16) return Half(block + 2 * (column * kKeyBlock + slot));
     const char* group = block + column / 32 * kKeyBlock * sizeof(BlockQ8_0);
@@ -103,6 +112,10 @@ struct Inputs {
     const char* row = v.data() + t * stride;
     if (c.format == KvFormat::kF32) return Single(row + 4 * column);
     if (c.format == KvFormat::kF16) return Half(row + 2 * column);
+    if (c.format == KvFormat::kQ4_0) {
+      const BlockQ4_0& block = reinterpret_cast<const BlockQ4_0*>(row)[column / 32];
+      return static_cast<double>(HalfToFloat(block.d)) * FourBits(block.qs[column % 16], column);
+    }
     const BlockQ8_0& block = reinterpret_cast<const BlockQ8_0*>(row)[column / 32];
     return static_cast<double>(HalfToFloat(block.d)) * block.qs[column % 32];
   }
@@ -166,7 +179,7 @@ void CheckCase(const Case& c, double tolerance, double size = 1) {
 }  // namespace
 
 TEST_CASE("attention equals a plain softmax, alone and in groups") {
-  for (const KvFormat format : {KvFormat::kF32, KvFormat::kF16, KvFormat::kQ8_0}) {
+  for (const KvFormat format : {KvFormat::kF32, KvFormat::kF16, KvFormat::kQ8_0, KvFormat::kQ4_0}) {
     for (const size_t head_dim : {1, 3, 8, 16, 31, 33, 48, 64, 80, 96, 100, 128, 160, 256}) {
       if (KvRowBytes(format, head_dim) == 0) continue;
       const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
@@ -191,10 +204,23 @@ TEST_CASE("heads that share keys are the same bits as alone") {
     for (float& value : q) value = static_cast<float>(rng.Gaussian());
     const KernelList list = Available();
     for (size_t table = 0; table < list.size; ++table) {
-      AttendArgs args{q.data(),   n,           kHeads,          kHeads * kHeadDim,
-                      kHeadDim,   in.k.data(), in.v.data(),     in.key_stride,
-                      in.stride,  in.c.format, in.first.data(), in.end.data(),
-                      in.c.scale, 0,           out.data(),      kHeads * kHeadDim};
+      AttendArgs args{q.data(),
+                      n,
+                      kHeads,
+                      kHeads * kHeadDim,
+                      kHeadDim,
+                      in.k.data(),
+                      in.v.data(),
+                      in.key_stride,
+                      in.stride,
+                      in.v.size() / in.stride,
+                      in.c.format,
+                      in.first.data(),
+                      in.end.data(),
+                      in.c.scale,
+                      0,
+                      out.data(),
+                      kHeads * kHeadDim};
       list.items[table].attend(args);
       args.heads = 1;
       for (size_t h = 0; h < kHeads; ++h) {
@@ -208,10 +234,59 @@ TEST_CASE("heads that share keys are the same bits as alone") {
   }
 }
 
+TEST_CASE("keys and values in a ring of slots are found by their position") {
+  for (const KvFormat format : {KvFormat::kF32, KvFormat::kF16, KvFormat::kQ8_0, KvFormat::kQ4_0}) {
+    const Inputs plain({3, 150, 32, format, 0.2f, 0, 50});
+    Inputs ring = plain;  // 150 positions in 96 slots
+    for (size_t t = 0; t < 150; ++t) {
+      std::memcpy(ring.v.data() + t % 96 * ring.stride, plain.v.data() + t * ring.stride,
+                  ring.stride);
+    }
+    for (size_t block = 0; block < 5; ++block) {
+      std::memcpy(ring.k.data() + block % 3 * ring.key_stride,
+                  plain.k.data() + block * ring.key_stride, ring.key_stride);
+    }
+    ring.v.resize(96 * ring.stride);
+    const KernelList list = Available();
+    for (size_t table = 0; table < list.size; ++table) {
+      CAPTURE(std::string(list.items[table].name));
+      std::vector<float> expected(3 * 34, kUntouched), out = expected;
+      plain.Run(list.items[table], 0, 3, expected.data());
+      ring.Run(list.items[table], 0, 3, out.data());
+      CHECK(std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)) == 0);
+    }
+  }
+}
+
+TEST_CASE("stored keys and values are within their format's step, and NaN stays NaN") {
+  Rng rng(4);
+  std::vector<float> x(64);
+  for (float& value : x) value = static_cast<float>(rng.Gaussian());
+  float largest = 0;
+  for (const float value : x) largest = std::max(largest, std::fabs(value));
+  for (const auto& [format, step] :
+       {std::pair{KvFormat::kQ8_0, 254.0f}, {KvFormat::kQ4_0, 14.0f}}) {
+    Inputs in({1, 1, 64, format, 1, 0, 0});
+    StoreKey(Active(), format, x.data(), in.k.data(), 0, 64);
+    StoreValue(Active(), format, x.data(), in.v.data(), 64);
+    for (size_t d = 0; d < 64; ++d) {
+      const auto exact = static_cast<double>(x[d]);
+      CHECK(std::fabs(in.Key(0, d) - exact) <= static_cast<double>(largest * 1.3f / step));
+      CHECK(in.Key(0, d) == in.Value(0, d));
+    }
+    std::vector<float> broken = x;
+    broken[40] = std::numeric_limits<float>::quiet_NaN();
+    StoreValue(Active(), format, broken.data(), in.v.data(), 64);
+    CHECK(std::isfinite(in.Value(0, 31)));
+    CHECK(std::isnan(in.Value(0, 32)));
+  }
+}
+
 TEST_CASE("attention over each count of keys") {
   for (size_t keys = 1; keys <= 130; ++keys) {
     CheckCase({1, keys, 32, KvFormat::kF16, 0.2f, 0, 0}, 3e-6);
     CheckCase({1, keys, 32, KvFormat::kQ8_0, 0.2f, 0, 17}, 3e-6);
+    CheckCase({1, keys, 32, KvFormat::kQ4_0, 0.2f, 0, 17}, 3e-6);
   }
 }
 

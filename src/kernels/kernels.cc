@@ -15,15 +15,45 @@ namespace {
 // subnormal half may be off by more than 1 / 254, hence the limits.
 void EncodeKvQ8_0(const float* x, BlockQ8_0* blocks, size_t n) {
   for (size_t b = 0; b < n / 32; ++b, x += 32) {
-    float largest = 0;
-    for (int i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(x[i]));
+    float largest = 0, zero_or_nan = 0;
+    for (int i = 0; i < 32; ++i) {
+      largest = std::max(largest, std::fabs(x[i]));
+      zero_or_nan += x[i] * 0.0f;
+    }
     BlockQ8_0& block = blocks[b];
-    block.d = FloatToHalf(largest / 127.0f);
+    block.d = FloatToHalf(largest / 127.0f + zero_or_nan);
     const float d = HalfToFloat(block.d);
     const float inverse = d > 0 ? 1.0f / d : 0.0f;
     for (int i = 0; i < 32; ++i) {
       const float q = std::nearbyint(x[i] * inverse);
       block.qs[i] = static_cast<int8_t>(q > 127.0f ? 127.0f : q > -127.0f ? q : -127.0f);
+    }
+  }
+}
+
+// The value of the largest magnitude gives the first codes, and the scale then fits these best.
+void EncodeKvQ4_0(const float* x, BlockQ4_0* blocks, size_t n) {
+  for (size_t b = 0; b < n / 32; ++b, x += 32) {
+    float largest = 0;
+    for (int i = 0; i < 32; ++i) largest = std::fabs(x[i]) > std::fabs(largest) ? x[i] : largest;
+    BlockQ4_0& block = blocks[b];
+    block.d = FloatToHalf(largest / -8.0f);
+    int codes[32];
+    for (int round = 0; round < 2; ++round) {
+      const float d = HalfToFloat(block.d);
+      const float inverse = d != 0 ? 1.0f / d : 0.0f;
+      float product = 0, square = 0;
+      for (int i = 0; i < 32; ++i) {
+        const float code = x[i] * inverse + 8.5f;
+        codes[i] = code >= 0 ? static_cast<int>(std::min(code, 15.0f)) : 0;  // NaN: 0
+        const auto q = static_cast<float>(codes[i] - 8);
+        product += q * x[i];
+        square += q * q;
+      }
+      if (round == 0 && square > 0) block.d = FloatToHalf(product / square);
+    }
+    for (int i = 0; i < 16; ++i) {
+      block.qs[i] = static_cast<uint8_t>(codes[i] | codes[i + 16] << 4);
     }
   }
 }
@@ -49,6 +79,8 @@ size_t KvRowBytes(KvFormat format, size_t head_dim) {
       return head_dim * sizeof(uint16_t);
     case KvFormat::kQ8_0:
       return head_dim % 32 == 0 ? head_dim / 32 * sizeof(BlockQ8_0) : 0;
+    case KvFormat::kQ4_0:
+      return head_dim % 32 == 0 ? head_dim / 32 * sizeof(BlockQ4_0) : 0;
   }
   return 0;
 }
@@ -65,6 +97,10 @@ void StoreValue(const Kernels& kernels, KvFormat format, const float* x, void* d
       EW_CHECK(n % 32 == 0);
       EncodeKvQ8_0(x, static_cast<BlockQ8_0*>(dst), n);
       return;
+    case KvFormat::kQ4_0:
+      EW_CHECK(n % 32 == 0);
+      EncodeKvQ4_0(x, static_cast<BlockQ4_0*>(dst), n);
+      return;
   }
 }
 
@@ -74,21 +110,20 @@ void StoreKey(const Kernels& kernels, KvFormat format, const float* x, void* blo
   auto* bytes = static_cast<std::byte*>(block);
   for (size_t c = 0; c < n; c += kRun) {
     const size_t count = std::min(kRun, n - c);
-    if (format == KvFormat::kQ8_0) {
-      BlockQ8_0 one;
-      EncodeKvQ8_0(x + c, &one, kRun);
-      std::byte* group = bytes + c / kRun * kKeyBlock * sizeof(BlockQ8_0);
-      std::memcpy(group + 2 * slot, &one.d, 2);
-      for (size_t i = 0; i < kRun; ++i) {
-        group[2 * kKeyBlock + i * kKeyBlock + slot] = static_cast<std::byte>(one.qs[i]);
-      }
-      continue;
-    }
-    const size_t size = format == KvFormat::kF16 ? 2 : 4;
     std::byte run[4 * kRun];
     StoreValue(kernels, format, x + c, run, count);
-    for (size_t i = 0; i < count; ++i) {
-      std::memcpy(bytes + ((c + i) * kKeyBlock + slot) * size, run + i * size, size);
+    const std::byte* from = run;
+    std::byte* group = bytes + c * kKeyBlock / kRun * KvRowBytes(format, kRun);
+    size_t units = count, size = format == KvFormat::kF16 ? 2 : 4;
+    if (format == KvFormat::kQ8_0 || format == KvFormat::kQ4_0) {
+      std::memcpy(group + 2 * slot, from, 2);  // the scale
+      from += 2;
+      group += 2 * kKeyBlock;
+      units = KvRowBytes(format, kRun) - 2;
+      size = 1;
+    }
+    for (size_t i = 0; i < units; ++i) {
+      std::memcpy(group + (i * kKeyBlock + slot) * size, from + i * size, size);
     }
   }
 }

@@ -39,14 +39,16 @@ struct LinearKernel {
   void (*run)(const LinearArgs& args) = nullptr;  // null: no kernel for this weight format
 };
 
-enum class KvFormat : uint8_t { kF32, kF16, kQ8_0 };  // kQ8_0: block_q8_0 per 32 values of a head
+enum class KvFormat : uint8_t { kF32, kF16, kQ8_0, kQ4_0 };  // blocks of 32 values of a head
 // Bytes of one head's vector of `head_dim` values; 0 when the format cannot hold that many (Q8_0
-// needs a multiple of 32).
+// and Q4_0 need a multiple of 32).
 size_t KvRowBytes(KvFormat format, size_t head_dim);
 
 // Keys are cached in blocks of 32 positions with a head's columns outermost, so that attention
-// reads one column of many keys as a vector: (head_dim, 32) values of F32 or F16; Q8_0: for each 32
-// columns, 32 half scales, one per key, then (32, 32) int8. A block takes 32 * KvRowBytes.
+// reads one column of many keys as a vector: (head_dim, 32) values of F32 or F16; for each 32
+// columns, Q8_0 and Q4_0: 32 half scales, one per key, then (32, 32) int8; or (16, 32) bytes of
+// which row c has column c in the low four bits and c + 16 in the high ones. A block takes 32 *
+// KvRowBytes.
 inline constexpr size_t kKeyBlock = 32;
 
 // Attention of the query heads that share one key/value head, online softmax over key blocks (Dao
@@ -58,10 +60,11 @@ struct AttendArgs {
   size_t heads;
   size_t q_stride;
   size_t head_dim;
-  const void* k;    // the block of keys 32 b to 32 b + 31 at k + b * k_stride
-  const void* v;    // value t at v + t * v_stride
+  const void* k;    // key t is in the block at k + t % slots / 32 * k_stride
+  const void* v;    // value t at v + t % slots * v_stride
   size_t k_stride;  // bytes
   size_t v_stride;
+  size_t slots;  // a multiple of 32
   KvFormat format;
   const uint32_t* first_key;  // (n)
   const uint32_t* end_key;    // (n), > first_key
@@ -93,6 +96,10 @@ struct Kernels {
   void (*rope_neox)(float* x, const float* cos, const float* sin, size_t heads, size_t head_dim,
                     size_t rotary_dim) = nullptr;
 
+  // Multiplies each head by the orthonormal Hadamard matrix of the largest power of two that
+  // divides head_dim, block by block; applying it twice changes nothing but the rounding.
+  void (*hadamard)(float* x, size_t heads, size_t head_dim) = nullptr;
+
   // y = gate * sigmoid(gate) * up; y = gelu(gate) * up in the tanh form. y may be gate or up.
   void (*silu_mul)(const float* gate, const float* up, float* y, size_t n) = nullptr;
   void (*gelu_tanh_mul)(const float* gate, const float* up, float* y, size_t n) = nullptr;
@@ -105,7 +112,8 @@ struct Kernels {
   double (*log_sum_exp)(const float* x, size_t n) = nullptr;
 };
 
-// Stores one head's value in `format` at `dst`; `n` as for KvRowBytes.
+// Stores one head's value in `format` at `dst`; `n` as for KvRowBytes. What is not finite makes the
+// scale of its block NaN, so that logits show it.
 void StoreValue(const Kernels& kernels, KvFormat format, const float* x, void* dst, size_t n);
 // Stores one head's key as number `slot` < 32 of a block.
 void StoreKey(const Kernels& kernels, KvFormat format, const float* x, void* block, size_t slot,

@@ -18,6 +18,13 @@ using kernels::Kernels;
 constexpr size_t kAttendRows = 64;    // query heads that one attend call takes
 constexpr size_t kMinQueryBlock = 8;  // queries of it
 
+// Consecutive tokens of one sequence: rows [row, row + count) of a block.
+struct Segment {
+  KvCache* cache;
+  uint32_t position;  // of the first row
+  size_t row, count;
+};
+
 // cos and sin for every row of a block, and the frequencies they come from.
 struct RopeTable {
   RopeSpec rope;
@@ -28,18 +35,37 @@ struct RopeTable {
     short_frequencies = RopeFrequencies(rope, false);
     long_frequencies = RopeFrequencies(rope, true);
   }
-  void Fill(uint32_t first_position, size_t rows, uint32_t capacity) {
-    const bool is_long =
-        rope.scaling == RopeScalingKind::kLongRope && capacity > rope.original_context;
+  void Resize(size_t rows) {
+    cos.resize(rows * short_frequencies.size());
+    sin.resize(cos.size());
+  }
+  void Fill(const Segment& segment) {
+    const bool is_long = rope.scaling == RopeScalingKind::kLongRope &&
+                         segment.cache->capacity() > rope.original_context;
     const std::vector<double>& frequencies = is_long ? long_frequencies : short_frequencies;
-    cos.resize(rows * frequencies.size());
-    sin.resize(rows * frequencies.size());
-    for (size_t i = 0; i < rows; ++i) {
-      RopeAngles(rope, frequencies, first_position + static_cast<uint32_t>(i),
-                 cos.data() + i * frequencies.size(), sin.data() + i * frequencies.size());
+    for (size_t i = 0; i < segment.count; ++i) {
+      const size_t at = (segment.row + i) * frequencies.size();
+      RopeAngles(rope, frequencies, segment.position + static_cast<uint32_t>(i), cos.data() + at,
+                 sin.data() + at);
     }
   }
 };
+
+// Rows of one sequence whose attention is one piece of work.
+struct QueryBlock {
+  KvCache* cache;
+  size_t row, count;
+};
+
+// A token of a batch.
+struct BatchPosition {
+  size_t sequence = 0;
+  size_t token = 0;
+};
+
+// With 4 bits a cache spreads what single columns of a head hold over all of them: the Hadamard
+// transform, which keeps q . k, undone on what attention returns (QuaRot, Ashkboos et al. 2024).
+bool TurnsHeads(kernels::KvFormat format) { return format == kernels::KvFormat::kQ4_0; }
 
 }  // namespace
 
@@ -53,22 +79,25 @@ struct ForwardPass::Impl {
         rope(spec.rope),
         sliding_rope(SlidingRope(spec)) {}
 
-  Status Check(std::span<const int32_t> tokens, const KvCache& cache, size_t first_logits,
-               size_t logits_size) const;
+  Status Check(std::span<const SequenceTokens> batch, size_t logits_size) const;
+  Status CheckSequence(const SequenceTokens& sequence) const;
   Status Reserve(size_t rows);
-  void Block(std::span<const int32_t> tokens, KvCache* cache, size_t first_logits, float* logits);
-  void Embed(std::span<const int32_t> tokens);
-  void Attention(uint32_t layer, KvCache* cache, size_t first);
+  BatchPosition Fill(std::span<const SequenceTokens> batch, BatchPosition at);
+  void AddRows(const SequenceTokens& sequence, uint32_t position, size_t begin, size_t end);
+  void Block(float* logits);
+  void Embed();
+  void Attention(uint32_t layer, size_t first);
   void FeedForward(uint32_t layer, size_t first);
-  void Logits(size_t first, float* logits);
+  void Logits(float* logits);
 
   void Normalize(const std::vector<float>& weight, size_t first,
                  std::span<const Linear* const> users);
-  void PrepareHeads(uint32_t layer, size_t row, size_t first, KvCache* cache);
+  void PrepareHeads(uint32_t layer, const Segment& segment, size_t row, size_t first);
+  void StoreHeads(uint32_t layer, KvCache* cache, uint32_t position, size_t row);
   void RotateHeads(const RopeTable& table, size_t row, float* heads, size_t count);
-  void Attend(uint32_t layer, const KvCache& cache, size_t first);
-  void AttendHeads(uint32_t layer, const KvCache& cache, size_t first);
-  void SetVisibleKeys(uint32_t layer, size_t row);
+  void Attend(uint32_t layer, size_t first);
+  void AttendHeads(uint32_t layer, size_t first);
+  void CutQueries(uint32_t layer, size_t first);
   void AddResidual(const Linear& linear, const std::vector<float>& post_norm, size_t first);
   float AttentionScale() const;
 
@@ -78,9 +107,13 @@ struct ForwardPass::Impl {
   ThreadPool* pool;
   size_t max_batch;
 
-  size_t rows = 0;        // of the block in work
-  uint32_t position = 0;  // of its first row
-  size_t reserved = 0;    // rows that fit the scratch memory
+  // The block in work: rows that give no logits come first.
+  std::vector<int32_t> tokens;  // (rows)
+  std::vector<Segment> segments;
+  std::vector<uint32_t> segment_of;  // (rows)
+  size_t rows = 0;
+  size_t first_logits = 0;
+  size_t reserved = 0;  // rows that fit the scratch memory
   RopeTable rope, sliding_rope;
   Activations input;                         // of the linear layers at hand
   FloatRows x;                               // (rows, dim): the residual stream
@@ -88,34 +121,53 @@ struct ForwardPass::Impl {
   FloatRows gate, up;                        // (rows, ffn_dim)
   FloatRows branch;                          // (rows, dim): what a half layer adds to x
   std::vector<uint32_t> first_key, end_key;  // (rows): the keys that each sees
+  std::vector<QueryBlock> query_blocks;      // of the layer at hand
+  size_t scores = 0;                         // their queries times the keys that they see
 };
 
-Status ForwardPass::Impl::Check(std::span<const int32_t> tokens, const KvCache& cache,
-                                size_t first_logits, size_t logits_size) const {
-  if (cache.keys_.size() != spec.n_layers ||
+Status ForwardPass::Impl::CheckSequence(const SequenceTokens& sequence) const {
+  const KvCache& cache = *sequence.cache;
+  const size_t count = sequence.tokens.size();
+  if (cache.layers_.size() != spec.n_layers ||
       cache.position_bytes_ != cache.row_bytes_ * spec.n_kv_heads ||
       cache.row_bytes_ != kernels::KvRowBytes(cache.format_, spec.head_dim)) {
     return MakeError(Code::kInvalidArgument, "the KV cache was made for another model");
   }
-  if (tokens.empty()) return MakeError(Code::kInvalidArgument, "no tokens to compute");
-  if (tokens.size() > cache.capacity() - cache.size()) {
+  if (count == 0) return MakeError(Code::kInvalidArgument, "no tokens to compute");
+  if (count > cache.capacity() - cache.size()) {
     return MakeError(Code::kInvalidArgument,
-                     "%zu tokens do not fit the context: %u of %u positions are taken",
-                     tokens.size(), cache.size(), cache.capacity());
+                     "%zu tokens do not fit the context: %u of %u positions are taken", count,
+                     cache.size(), cache.capacity());
   }
-  for (const int32_t token : tokens) {
+  for (const int32_t token : sequence.tokens) {
     if (token < 0 || static_cast<uint32_t>(token) >= spec.vocab_size) {
       return MakeError(Code::kInvalidArgument, "token id %d is outside the vocabulary of %u", token,
                        spec.vocab_size);
     }
   }
-  if (first_logits > tokens.size() ||
-      logits_size != (tokens.size() - first_logits) * spec.vocab_size) {
-    return MakeError(Code::kInvalidArgument,
-                     "logits from token %zu of %zu on need (tokens, %u) floats, not %zu",
-                     first_logits, tokens.size(), spec.vocab_size, logits_size);
+  if (sequence.first_logits > count) {
+    return MakeError(Code::kInvalidArgument, "logits were asked for from token %zu of %zu on",
+                     sequence.first_logits, count);
   }
   return Ok{};
+}
+
+Status ForwardPass::Impl::Check(std::span<const SequenceTokens> batch, size_t logits_size) const {
+  if (batch.empty()) return MakeError(Code::kInvalidArgument, "no tokens to compute");
+  size_t with_logits = 0;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    EW_TRY(CheckSequence(batch[i]));
+    for (size_t j = 0; j < i; ++j) {
+      if (batch[j].cache != batch[i].cache) continue;
+      return MakeError(Code::kInvalidArgument, "sequences %zu and %zu have the same KV cache", j,
+                       i);
+    }
+    with_logits += batch[i].tokens.size() - batch[i].first_logits;
+  }
+  if (logits_size == with_logits * spec.vocab_size) return Ok{};
+  return MakeError(Code::kInvalidArgument,
+                   "the logits of %zu tokens are (tokens, %u) floats, not %zu", with_logits,
+                   spec.vocab_size, logits_size);
 }
 
 Status ForwardPass::Impl::Reserve(size_t wanted) {
@@ -131,29 +183,83 @@ Status ForwardPass::Impl::Reserve(size_t wanted) {
   EW_TRY(branch.Resize(wanted, spec.dim));
   first_key.resize(wanted);
   end_key.resize(wanted);
+  rope.Resize(wanted);
+  sliding_rope.Resize(wanted);
   reserved = wanted;
   return Ok{};
 }
 
-// Rows from `first_logits` on give logits. In the last layer the others matter only as keys and
-// values.
-void ForwardPass::Impl::Block(std::span<const int32_t> tokens, KvCache* cache, size_t first_logits,
-                              float* logits) {
-  rows = tokens.size();
-  position = cache->size_;
-  rope.Fill(position, rows, cache->capacity_);
-  if (spec.local_rope_base != 0) sliding_rope.Fill(position, rows, cache->capacity_);
-  Embed(tokens);
-  for (uint32_t layer = 0; layer < spec.n_layers; ++layer) {
-    const size_t first = layer + 1 == spec.n_layers ? first_logits : 0;
-    Attention(layer, cache, first);
-    FeedForward(layer, first);
+// Makes rows of tokens [begin, end) of a sequence, the first of them at `position`.
+void ForwardPass::Impl::AddRows(const SequenceTokens& sequence, uint32_t position, size_t begin,
+                                size_t end) {
+  if (begin == end) return;
+  const size_t row = tokens.size(), count = end - begin;
+  const bool continues = !segments.empty() && segments.back().cache == sequence.cache &&
+                         segments.back().position + segments.back().count == position;
+  if (continues) {
+    segments.back().count += count;
+  } else {
+    segments.push_back({sequence.cache, position, row, count});
   }
-  Logits(first_logits, logits);
-  cache->size_ += static_cast<uint32_t>(rows);
+  const auto from = sequence.tokens.subspan(begin, count);
+  tokens.insert(tokens.end(), from.begin(), from.end());
+  segment_of.resize(tokens.size(), static_cast<uint32_t>(segments.size() - 1));
 }
 
-void ForwardPass::Impl::Embed(std::span<const int32_t> tokens) {
+// Makes a block of the batch's tokens from `at` on; returns where the next one begins.
+BatchPosition ForwardPass::Impl::Fill(std::span<const SequenceTokens> batch, BatchPosition at) {
+  struct Piece {
+    const SequenceTokens* sequence;
+    size_t begin, middle, end;  // from `middle` on they give logits
+  };
+  std::vector<Piece> pieces;
+  for (size_t room = max_batch; room > 0 && at.sequence < batch.size();) {
+    const SequenceTokens& sequence = batch[at.sequence];
+    const size_t size = sequence.tokens.size();
+    const size_t end = at.token + std::min({size - at.token, room, size_t{kMaxStep}});
+    const size_t middle = std::clamp(sequence.first_logits, at.token, end);
+    pieces.push_back({&sequence, at.token, middle, end});
+    room -= end - at.token;
+    at.token = end;
+    if (end < size) break;
+    at = {at.sequence + 1, 0};
+  }
+  tokens.clear();
+  segments.clear();
+  segment_of.clear();
+  for (const Piece& p : pieces) {
+    AddRows(*p.sequence, p.sequence->cache->size_, p.begin, p.middle);
+  }
+  first_logits = tokens.size();
+  for (const Piece& p : pieces) {
+    const auto before = static_cast<uint32_t>(p.middle - p.begin);
+    AddRows(*p.sequence, p.sequence->cache->size_ + before, p.middle, p.end);
+  }
+  rows = tokens.size();
+  return at;
+}
+
+// In the last layer rows that give no logits matter only as keys and values.
+void ForwardPass::Impl::Block(float* logits) {
+  for (const Segment& segment : segments) {
+    rope.Fill(segment);
+    if (spec.local_rope_base != 0) sliding_rope.Fill(segment);
+  }
+  Embed();
+  for (uint32_t layer = 0; layer < spec.n_layers; ++layer) {
+    const size_t first = layer + 1 == spec.n_layers ? first_logits : 0;
+    Attention(layer, first);
+    FeedForward(layer, first);
+  }
+  Logits(logits);
+  for (const Segment& segment : segments) {
+    KvCache& cache = *segment.cache;
+    cache.size_ += static_cast<uint32_t>(segment.count);
+    cache.highest_ = std::max(cache.highest_, cache.size_);
+  }
+}
+
+void ForwardPass::Impl::Embed() {
   for (size_t i = 0; i < rows; ++i) {
     model.embedding.DecodeRow(static_cast<uint64_t>(tokens[i]), x.row(i));
     if (spec.embedding_scale != 1.0f) kernel.scale(spec.embedding_scale, x.row(i), spec.dim);
@@ -171,7 +277,7 @@ void ForwardPass::Impl::Normalize(const std::vector<float>& weight, size_t first
   });
 }
 
-void ForwardPass::Impl::Attention(uint32_t layer, KvCache* cache, size_t first) {
+void ForwardPass::Impl::Attention(uint32_t layer, size_t first) {
   const LayerWeights& w = model.layers[layer];
   const Linear* users[] = {&w.q, &w.k, &w.v};
   Normalize(w.attention_norm, 0, users);
@@ -180,14 +286,15 @@ void ForwardPass::Impl::Attention(uint32_t layer, KvCache* cache, size_t first) 
                             {&w.v, 0, rows, v.row(0), v.columns()}};
   RunLinears(jobs, input, pool);
   ForEach(rows, 4 * (spec.q_dim() + 2 * spec.kv_dim()), pool,
-          [&](size_t row) { PrepareHeads(layer, row, first, cache); });
+          [&](size_t row) { PrepareHeads(layer, segments[segment_of[row]], row, first); });
   if (first == rows) return;
-  Attend(layer, *cache, first);
+  Attend(layer, first);
   AddResidual(w.output, w.post_attention_norm, first);
 }
 
 // Biases, norms and rotation of one row's heads; its keys and values go to the cache.
-void ForwardPass::Impl::PrepareHeads(uint32_t layer, size_t row, size_t first, KvCache* cache) {
+void ForwardPass::Impl::PrepareHeads(uint32_t layer, const Segment& segment, size_t row,
+                                     size_t first) {
   const LayerWeights& w = model.layers[layer];
   const bool local = spec.local_rope_base != 0 && spec.LayerSlides(layer);
   const RopeTable& table = local ? sliding_rope : rope;
@@ -203,17 +310,22 @@ void ForwardPass::Impl::PrepareHeads(uint32_t layer, size_t row, size_t first, K
   if (row >= first) prepare(w.q, w.q_norm, q.row(row), spec.n_heads);
   prepare(w.k, w.k_norm, k.row(row), spec.n_kv_heads);
   if (!w.v.bias.empty()) kernel.add(w.v.bias.data(), v.row(row), w.v.rows);
-  const size_t at = position + row, slot = at % kernels::kKeyBlock;
+  const auto position = segment.position + static_cast<uint32_t>(row - segment.row);
+  if (TurnsHeads(segment.cache->format_)) {
+    if (row >= first) kernel.hadamard(q.row(row), spec.n_heads, spec.head_dim);
+    kernel.hadamard(k.row(row), spec.n_kv_heads, spec.head_dim);
+    kernel.hadamard(v.row(row), spec.n_kv_heads, spec.head_dim);
+  }
+  StoreHeads(layer, segment.cache, position, row);
+}
+
+void ForwardPass::Impl::StoreHeads(uint32_t layer, KvCache* cache, uint32_t position, size_t row) {
   for (size_t h = 0; h < spec.n_kv_heads; ++h) {
-    std::byte* key_block = cache->keys_[layer].mutable_data() +
-                           (at - slot) * cache->position_bytes_ +
-                           h * kernels::kKeyBlock * cache->row_bytes_;
-    std::byte* value =
-        cache->values_[layer].mutable_data() + at * cache->position_bytes_ + h * cache->row_bytes_;
-    kernels::StoreKey(kernel, cache->format_, k.row(row) + h * spec.head_dim, key_block, slot,
+    kernels::StoreKey(kernel, cache->format_, k.row(row) + h * spec.head_dim,
+                      cache->KeyBlock(layer, position, h), position % kernels::kKeyBlock,
                       spec.head_dim);
-    kernels::StoreValue(kernel, cache->format_, v.row(row) + h * spec.head_dim, value,
-                        spec.head_dim);
+    kernels::StoreValue(kernel, cache->format_, v.row(row) + h * spec.head_dim,
+                        cache->Value(layer, position, h), spec.head_dim);
   }
 }
 
@@ -232,57 +344,76 @@ float ForwardPass::Impl::AttentionScale() const {
   return 1.0f / std::sqrt(static_cast<float>(spec.head_dim));
 }
 
-void ForwardPass::Impl::SetVisibleKeys(uint32_t layer, size_t row) {
-  const uint32_t end = position + static_cast<uint32_t>(row) + 1;
-  const bool cut = spec.LayerSlides(layer) && end > spec.sliding_window;
-  first_key[row] = cut ? end - spec.sliding_window : 0;
-  end_key[row] = end;
+// Sets the keys that each row from `first` on sees, and cuts the rows into blocks of queries.
+void ForwardPass::Impl::CutQueries(uint32_t layer, size_t first) {
+  const size_t group = spec.n_heads / spec.n_kv_heads;
+  const size_t block = std::max(kAttendRows / group, kMinQueryBlock);
+  query_blocks.clear();
+  scores = 0;
+  for (const Segment& segment : segments) {
+    const size_t segment_end = segment.row + segment.count;
+    for (size_t row = std::max(first, segment.row); row < segment_end; ++row) {
+      const uint32_t end = segment.position + static_cast<uint32_t>(row - segment.row) + 1;
+      const bool cut = spec.LayerSlides(layer) && end > spec.sliding_window;
+      first_key[row] = cut ? end - spec.sliding_window : 0;
+      end_key[row] = end;
+      scores += end - first_key[row];
+    }
+    for (size_t row = std::max(first, segment.row); row < segment_end; row += block) {
+      query_blocks.push_back({segment.cache, row, std::min(block, segment_end - row)});
+    }
+  }
 }
 
 // Items of work: key heads x parts of the query heads that share them x blocks of queries. Keys and
 // values are decoded once per item, so items are large unless threads would go idle.
-void ForwardPass::Impl::AttendHeads(uint32_t layer, const KvCache& cache, size_t first) {
-  const size_t count = rows - first, group = spec.n_heads / spec.n_kv_heads;
-  for (size_t row = first; row < rows; ++row) SetVisibleKeys(layer, row);
-  const size_t block = std::max(kAttendRows / group, kMinQueryBlock);
-  const size_t blocks = (count + block - 1) / block;
+void ForwardPass::Impl::AttendHeads(uint32_t layer, size_t first) {
+  CutQueries(layer, first);
+  const size_t group = spec.n_heads / spec.n_kv_heads, blocks = query_blocks.size();
   const size_t wanted = 2 * static_cast<size_t>(pool->size());
   const size_t parts = std::min(group, std::max<size_t>(1, wanted / (spec.n_kv_heads * blocks)));
   const size_t heads = (group + parts - 1) / parts;
-  const size_t keys = end_key[rows - 1] - first_key[rows - 1];
-  const size_t work = 2 * std::min(block, count) * heads * keys * spec.head_dim;
+  const size_t work = 2 * scores / blocks * heads * spec.head_dim;
   ForEach(spec.n_kv_heads * parts * blocks, work, pool, [&](size_t item) {
     const size_t kv_head = item / (parts * blocks), part = item / blocks % parts;
-    const size_t row = first + item % blocks * block, begin = part * heads;
+    const QueryBlock& block = query_blocks[item % blocks];
+    const size_t begin = part * heads;
     if (begin >= group) return;
     const size_t head = kv_head * group + begin;
     kernels::AttendArgs args;
-    args.q = q.row(row) + head * spec.head_dim;
-    args.n = std::min(block, rows - row);
+    args.q = q.row(block.row) + head * spec.head_dim;
+    args.n = block.count;
     args.heads = std::min(heads, group - begin);
     args.q_stride = q.columns();
     args.head_dim = spec.head_dim;
-    args.k = cache.keys_[layer].view().data + kv_head * kernels::kKeyBlock * cache.row_bytes_;
-    args.v = cache.values_[layer].view().data + kv_head * cache.row_bytes_;
-    args.k_stride = kernels::kKeyBlock * cache.position_bytes_;
-    args.v_stride = cache.position_bytes_;
-    args.format = cache.format_;
-    args.first_key = first_key.data() + row;
-    args.end_key = end_key.data() + row;
+    args.k = block.cache->KeyBlock(layer, 0, kv_head);
+    args.v = block.cache->Value(layer, 0, kv_head);
+    args.k_stride = kernels::kKeyBlock * block.cache->position_bytes_;
+    args.v_stride = block.cache->position_bytes_;
+    args.slots = block.cache->layers_[layer].slots;
+    args.format = block.cache->format_;
+    args.first_key = first_key.data() + block.row;
+    args.end_key = end_key.data() + block.row;
     args.scale = AttentionScale();
     args.softcap = spec.attention_softcap;
-    args.out = input.floats(row) + head * spec.head_dim;
+    args.out = input.floats(block.row) + head * spec.head_dim;
     args.out_stride = input.Stride(kernels::ActFormat::kF32) / sizeof(float);
     kernel.attend(args);
   });
 }
 
 // input = softmax(q k^T) v for rows from `first` on.
-void ForwardPass::Impl::Attend(uint32_t layer, const KvCache& cache, size_t first) {
+void ForwardPass::Impl::Attend(uint32_t layer, size_t first) {
   input.Begin(spec.q_dim());
-  AttendHeads(layer, cache, first);
+  AttendHeads(layer, first);
   const Linear* users[] = {&model.layers[layer].output};
-  ForEach(rows - first, spec.q_dim(), pool, [&](size_t i) { input.Finish(first + i, users); });
+  ForEach(rows - first, spec.q_dim(), pool, [&](size_t i) {
+    const size_t row = first + i;
+    if (TurnsHeads(segments[segment_of[row]].cache->format_)) {
+      kernel.hadamard(input.floats(row), spec.n_heads, spec.head_dim);
+    }
+    input.Finish(row, users);
+  });
 }
 
 // x += post_norm(linear(input)) for rows from `first` on.
@@ -319,7 +450,8 @@ void ForwardPass::Impl::FeedForward(uint32_t layer, size_t first) {
   AddResidual(w.down, w.post_feed_forward_norm, first);
 }
 
-void ForwardPass::Impl::Logits(size_t first, float* logits) {
+void ForwardPass::Impl::Logits(float* logits) {
+  const size_t first = first_logits;
   if (first == rows) return;
   const Linear* users[] = {&model.logits};
   Normalize(model.output_norm, first, users);
@@ -337,15 +469,16 @@ ForwardPass::ForwardPass(ForwardPass&&) noexcept = default;
 ForwardPass& ForwardPass::operator=(ForwardPass&&) noexcept = default;
 ForwardPass::~ForwardPass() = default;
 
-Status ForwardPass::Run(std::span<const int32_t> tokens, KvCache* cache, size_t first_logits,
-                        std::span<float> logits) {
-  EW_TRY(impl_->Check(tokens, *cache, first_logits, logits.size()));
-  EW_TRY(impl_->Reserve(std::min(tokens.size(), impl_->max_batch)));
-  for (size_t begin = 0; begin < tokens.size(); begin += impl_->max_batch) {
-    const auto block = tokens.subspan(begin, std::min(impl_->max_batch, tokens.size() - begin));
-    const size_t done = begin > first_logits ? begin - first_logits : 0;  // rows of logits
-    const size_t first = std::min(block.size(), first_logits > begin ? first_logits - begin : 0);
-    impl_->Block(block, cache, first, logits.data() + done * impl_->spec.vocab_size);
+Status ForwardPass::Run(std::span<const SequenceTokens> batch, std::span<float> logits) {
+  EW_TRY(impl_->Check(batch, logits.size()));
+  size_t count = 0;
+  for (const SequenceTokens& sequence : batch) count += sequence.tokens.size();
+  EW_TRY(impl_->Reserve(std::min(count, impl_->max_batch)));
+  float* to = logits.data();
+  for (BatchPosition at; at.sequence < batch.size();) {
+    at = impl_->Fill(batch, at);
+    impl_->Block(to);
+    to += (impl_->rows - impl_->first_logits) * impl_->spec.vocab_size;
   }
   return Ok{};
 }

@@ -59,7 +59,7 @@ TEST_CASE("blocks of any size give the logits of one block") {
   const std::vector<float> whole = Logits(Stories(), tokens, {});
   for (const uint32_t batch : {1u, 2u, 7u, 32u, 33u, 69u}) {
     CAPTURE(batch);
-    CHECK(Largest(Logits(Stories(), tokens, {.max_batch = batch}), whole) < 2e-5);
+    CHECK(Logits(Stories(), tokens, {.max_batch = batch}) == whole);
   }
 }
 
@@ -98,9 +98,101 @@ TEST_CASE("logits are computed from any token on") {
       const std::vector<float> part = Logits(Stories(), tokens, {.max_batch = batch}, first);
       const std::vector<float> expected(whole.begin() + static_cast<std::ptrdiff_t>(first * vocab),
                                         whole.end());
-      CHECK(Largest(part, expected) < 2e-5);
+      CHECK(part == expected);
     }
   }
+}
+
+TEST_CASE("sequences computed together give the bits of each alone") {
+  const size_t vocab = Stories().spec().vocab_size;
+  const std::vector<int32_t> a = TinyTokens(50, static_cast<uint32_t>(vocab), 1);
+  const std::vector<int32_t> b = TinyTokens(23, static_cast<uint32_t>(vocab), 2);
+  const std::vector<int32_t> c = TinyTokens(40, static_cast<uint32_t>(vocab), 3);
+  const auto alone = [&](const std::vector<int32_t>& tokens, size_t first) {
+    return Logits(Stories(), tokens, {.format = KvFormat::kF16}, first);
+  };
+  std::vector<float> expected = alone(a, 49);
+  const std::vector<float> of_b = alone(b, 0), of_c = alone(c, 36);
+  expected.insert(expected.end(), of_b.begin(), of_b.end());
+  expected.insert(expected.end(), of_c.begin(), of_c.end());
+  for (const int threads : {1, 3}) {
+    for (const uint32_t batch : {1u, 7u, 51u, 512u}) {
+      CAPTURE(batch);
+      ThreadPool pool(threads);
+      ForwardPass pass(Stories(), &pool, batch);
+      std::vector<KvCache> caches;
+      for (int i = 0; i < 3; ++i) caches.push_back(MakeCache(Stories(), 64, KvFormat::kF16));
+      // The third one has a past of its own.
+      REQUIRE(pass.Run(std::span(c).first(30), &caches[2], 30, {}).has_value());
+      const SequenceTokens together[] = {
+          {a, &caches[0], 49}, {b, &caches[1], 0}, {std::span(c).subspan(30), &caches[2], 6}};
+      std::vector<float> logits(expected.size());
+      REQUIRE(pass.Run(together, logits).has_value());
+      CHECK(logits == expected);
+      CHECK(caches[0].size() == 50);
+      CHECK(caches[1].size() == 23);
+      CHECK(caches[2].size() == 40);
+    }
+  }
+}
+
+TEST_CASE("a bad sequence leaves the others of its batch alone") {
+  ThreadPool pool(1);
+  ForwardPass pass(Stories(), &pool);
+  KvCache one = MakeCache(Stories(), 8, KvFormat::kF32),
+          two = MakeCache(Stories(), 1, KvFormat::kF32);
+  const std::vector<int32_t> tokens = {1, 2};
+  const auto refused = [&](std::vector<SequenceTokens> batch) {
+    const Status status = pass.Run(batch, {});
+    REQUIRE_FALSE(status.has_value());
+    CHECK(status.error().code == Code::kInvalidArgument);
+    CHECK(one.size() == 0);
+    CHECK(two.size() == 0);
+    return status.error().message;
+  };
+  CHECK(refused({{tokens, &one, 2}, {tokens, &two, 2}}).find("do not fit") != std::string::npos);
+  CHECK(refused({{tokens, &one, 2}, {tokens, &one, 2}}).find("same KV cache") != std::string::npos);
+  CHECK(refused({{tokens, &one, 2}, {{}, &two, 0}}).find("no tokens") != std::string::npos);
+  CHECK(refused({}).find("no tokens") != std::string::npos);
+}
+
+TEST_CASE("a sliding window keeps its cache small and changes no bit") {
+  TemporaryFolder folder;
+  const TinySizes sizes;
+  Json config = TinyConfig("MistralForCausalLM", "mistral", sizes);
+  config.Set("sliding_window", 40).Set("max_position_embeddings", 4096);
+  TinyWeights(config, sizes, {}, 5).Write(folder.path());
+  const auto model = LoadTestModel(folder.path());
+  REQUIRE(model->spec().sliding_window == 40);
+  const std::vector<int32_t> tokens = TinyTokens(1500, model->spec().vocab_size);
+  const std::span<const int32_t> all(tokens);
+  const size_t vocab = model->spec().vocab_size;
+  KvCache large = MakeCache(*model, 4096, KvFormat::kF32);
+  KvCache small = MakeCache(*model, 576, KvFormat::kF32);  // too short for a ring
+  CHECK(large.bytes() == small.bytes());
+  ThreadPool pool(2);
+  ForwardPass pass(*model, &pool, 2000);  // more than a ring takes at a time
+  std::vector<float> logits(1500 * vocab), last(200 * vocab);
+  REQUIRE(pass.Run(tokens, &large, 0, logits).has_value());
+  // The window reaches 39 tokens back in each layer, so a shorter past gives the same logits.
+  const size_t past = 39 * model->spec().n_layers;
+  REQUIRE(pass.Run(all.subspan(1300 - past - 20, past + 20 + 200), &small, past + 20, last)
+              .has_value());
+  CHECK(Largest(last, {logits.end() - static_cast<std::ptrdiff_t>(last.size()), logits.end()}) <
+        1e-4);
+
+  // Going back within the ring's slack is exact; further back the cache starts anew.
+  REQUIRE(large.Truncate(1500 - 512) == 1500 - 512);
+  std::vector<float> again(512 * vocab);
+  REQUIRE(pass.Run(all.subspan(1500 - 512), &large, 0, again).has_value());
+  CHECK(again ==
+        std::vector<float>(logits.end() - static_cast<std::ptrdiff_t>(again.size()), logits.end()));
+  REQUIRE(large.Truncate(1200) == 1200);
+  CHECK(large.Truncate(987) == 0);
+  CHECK(large.size() == 0);
+  REQUIRE(pass.Run(all.first(100), &large, 99, std::span(again).first(vocab)).has_value());
+  CHECK(std::equal(again.begin(), again.begin() + static_cast<std::ptrdiff_t>(vocab),
+                   logits.begin() + static_cast<std::ptrdiff_t>(99 * vocab)));
 }
 
 TEST_CASE("tokens without logits leave the same cache") {
@@ -127,28 +219,32 @@ TEST_CASE("a truncated cache refilled gives the same logits") {
   REQUIRE(pass.Run(all.first(25), &cache, 25, {}).has_value());
   std::vector<float> expected(15 * Stories().spec().vocab_size), again(expected.size());
   REQUIRE(pass.Run(all.subspan(25), &cache, 0, expected).has_value());
-  cache.Truncate(25);
+  REQUIRE(cache.Truncate(25) == 25);
   REQUIRE(pass.Run(other, &cache, other.size(), {}).has_value());
-  cache.Truncate(25);
+  REQUIRE(cache.Truncate(25) == 25);
   CHECK(cache.size() == 25);
   REQUIRE(pass.Run(all.subspan(25), &cache, 0, again).has_value());
   CHECK(again == expected);
 }
 
-TEST_CASE("KV formats: half is nearly exact, 8 bits are close, sizes are as told") {
+TEST_CASE("KV formats: half is nearly exact, 8 and 4 bits are close, sizes are as told") {
   const std::vector<int32_t> tokens = TinyTokens(60, Stories().spec().vocab_size);
   const std::vector<float> exact = Logits(Stories(), tokens, {.format = KvFormat::kF32});
   const double half = Largest(Logits(Stories(), tokens, {.format = KvFormat::kF16}), exact);
   const double q8 = Largest(Logits(Stories(), tokens, {.format = KvFormat::kQ8_0}), exact);
-  MESSAGE("largest difference: F16 " << half << ", Q8_0 " << q8);
+  const double q4 = Largest(Logits(Stories(), tokens, {.format = KvFormat::kQ4_0}), exact);
+  MESSAGE("largest difference: F16 " << half << ", Q8_0 " << q8 << ", Q4_0 " << q4);
   CHECK(half > 0);
   CHECK(half < 0.05);
   CHECK(q8 > half);
   CHECK(q8 < 0.5);
+  CHECK(q4 > q8);
+  CHECK(q4 < 5);
   // 4 layers, 8 heads of 32 values, keys and values.
-  CHECK(MakeCache(Stories(), 10, KvFormat::kF32).bytes() == 4 * (32 + 10) * 8 * 128);
-  CHECK(MakeCache(Stories(), 10, KvFormat::kF16).bytes() == 4 * (32 + 10) * 8 * 64);
-  CHECK(MakeCache(Stories(), 10, KvFormat::kQ8_0).bytes() == 4 * (32 + 10) * 8 * 34);
+  CHECK(MakeCache(Stories(), 10, KvFormat::kF32).bytes() == 4 * 2 * 32 * 8 * 128);
+  CHECK(MakeCache(Stories(), 10, KvFormat::kF16).bytes() == 4 * 2 * 32 * 8 * 64);
+  CHECK(MakeCache(Stories(), 10, KvFormat::kQ8_0).bytes() == 4 * 2 * 32 * 8 * 34);
+  CHECK(MakeCache(Stories(), 10, KvFormat::kQ4_0).bytes() == 4 * 2 * 32 * 8 * 18);
 }
 
 // Writes the stories model with its matrices in the format that `choose` gives for a tensor name.

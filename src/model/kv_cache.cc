@@ -16,9 +16,13 @@ DType StoredType(kernels::KvFormat format) {
       return DType::kF16;
     case kernels::KvFormat::kQ8_0:
       return DType::kQ8_0;
+    case kernels::KvFormat::kQ4_0:
+      return DType::kQ4_0;
   }
   return DType::kF16;
 }
+
+uint64_t RoundUp(uint64_t value, uint64_t step) { return (value + step - 1) / step * step; }
 
 }  // namespace
 
@@ -29,40 +33,60 @@ Result<KvCache> KvCache::Create(const ModelSpec& spec, uint32_t capacity,
   }
   KvCache cache;
   cache.capacity_ = capacity;
+  cache.rollback_ = capacity;
   cache.format_ = format;
   cache.row_bytes_ = kernels::KvRowBytes(format, spec.head_dim);
   if (cache.row_bytes_ == 0) {
     return MakeError(Code::kInvalidArgument,
-                     "a Q8_0 KV cache needs a head size that is a multiple of 32, and this "
-                     "model's is %u; use F16",
-                     spec.head_dim);
+                     "a %s KV cache needs a head size that is a multiple of 32, and this model's "
+                     "is %u; use F16",
+                     Info(StoredType(format)).name, spec.head_dim);
   }
   cache.position_bytes_ = cache.row_bytes_ * spec.n_kv_heads;
-  const uint64_t key_rows =
-      (uint64_t{capacity} + kernels::kKeyBlock - 1) / kernels::kKeyBlock * kernels::kKeyBlock;
-  for (uint32_t layer = 0; layer < spec.n_layers; ++layer) {
-    for (std::vector<Tensor>* side : {&cache.keys_, &cache.values_}) {
-      const uint64_t positions = side == &cache.keys_ ? key_rows : capacity;
-      auto tensor = Tensor::Allocate(StoredType(format), Shape{positions, spec.kv_dim()});
+  for (uint32_t index = 0; index < spec.n_layers; ++index) {
+    Layer layer;
+    layer.slots = RoundUp(capacity, kernels::kKeyBlock);
+    // The tokens of one step are stored before the first of them looks at its window.
+    const uint64_t ring = RoundUp(uint64_t{spec.sliding_window} + kMaxStep, kernels::kKeyBlock);
+    if (spec.LayerSlides(index) && ring < layer.slots) {
+      layer.slots = ring;
+      cache.rollback_ = kMaxStep;
+    }
+    for (Tensor* side : {&layer.keys, &layer.values}) {
+      auto tensor = Tensor::Allocate(StoredType(format), Shape{layer.slots, spec.kv_dim()});
       if (!tensor) {
         return MakeError(Code::kOutOfMemory, "no memory for a KV cache of %u positions: %s",
                          capacity, tensor.error().message.c_str());
       }
-      side->push_back(*std::move(tensor));
+      *side = *std::move(tensor);
     }
+    cache.layers_.push_back(std::move(layer));
   }
   return cache;
 }
 
-void KvCache::Truncate(uint32_t size) {
+uint32_t KvCache::Truncate(uint32_t size) {
   EW_CHECK(size <= size_);
+  if (highest_ - size > rollback_) size = 0;
   size_ = size;
+  if (size == 0) highest_ = 0;
+  return size;
+}
+
+std::byte* KvCache::KeyBlock(uint32_t layer, uint32_t position, size_t head) {
+  const size_t block = position % layers_[layer].slots / kernels::kKeyBlock;
+  return layers_[layer].keys.mutable_data() +
+         kernels::kKeyBlock * (block * position_bytes_ + head * row_bytes_);
+}
+
+std::byte* KvCache::Value(uint32_t layer, uint32_t position, size_t head) {
+  const size_t slot = position % layers_[layer].slots;
+  return layers_[layer].values.mutable_data() + slot * position_bytes_ + head * row_bytes_;
 }
 
 uint64_t KvCache::bytes() const {
   uint64_t bytes = 0;
-  for (const Tensor& keys : keys_) bytes += keys.view().bytes;
-  for (const Tensor& values : values_) bytes += values.view().bytes;
+  for (const Layer& layer : layers_) bytes += layer.keys.view().bytes + layer.values.view().bytes;
   return bytes;
 }
 

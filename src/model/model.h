@@ -39,44 +39,74 @@ class Model {
   std::unique_ptr<Impl> impl_;
 };
 
-// Keys and values of one sequence: position = index. Per layer, in `format`: values (capacity,
-// n_kv_heads, head_dim); keys (blocks of 32 positions, n_kv_heads) of the blocks of StoreKey.
+// The most tokens of one sequence that pass through the model together.
+inline constexpr uint32_t kMaxStep = 512;
+
+// Keys and values of one sequence, layer by layer in `format`. A layer with full attention has a
+// slot for each position; one with a sliding window keeps the window and kMaxStep more, in a ring.
 class KvCache {
  public:
   // Errors: kInvalidArgument (capacity 0, head_dim does not fit the format), kOutOfMemory.
   static Result<KvCache> Create(const ModelSpec& spec, uint32_t capacity, kernels::KvFormat format);
   uint32_t capacity() const { return capacity_; }
   uint32_t size() const { return size_; }  // positions filled
-  // Forgets all positions from `size` on (size <= size()).
-  void Truncate(uint32_t size);
+  // Forgets all positions from `size` on (size <= size()). Returns how many are left: `size`, or 0
+  // where a ring has dropped keys that the next token would see.
+  [[nodiscard]] uint32_t Truncate(uint32_t size);
+  void Clear() { size_ = highest_ = 0; }
   uint64_t bytes() const;
 
  private:
   friend class ForwardPass;
+  // Values (slots, n_kv_heads, head_dim); keys (slots / 32, n_kv_heads) of the blocks of StoreKey.
+  // Position p is in slot p % slots.
+  struct Layer {
+    Tensor keys, values;
+    size_t slots = 0;  // a multiple of 32
+  };
+  std::byte* KeyBlock(uint32_t layer, uint32_t position, size_t head);
+  std::byte* Value(uint32_t layer, uint32_t position, size_t head);
+
   uint32_t capacity_ = 0;
   uint32_t size_ = 0;
+  uint32_t highest_ = 0;   // size_ before any Truncate
+  uint32_t rollback_ = 0;  // how far below highest_ it may go
   kernels::KvFormat format_ = kernels::KvFormat::kF16;
-  size_t row_bytes_ = 0;               // one head's vector
-  size_t position_bytes_ = 0;          // all kv heads of one position
-  std::vector<Tensor> keys_, values_;  // per layer
+  size_t row_bytes_ = 0;       // one head's vector
+  size_t position_bytes_ = 0;  // all kv heads of one position
+  std::vector<Layer> layers_;
 };
 
-// The forward pass with its scratch memory. One per sequence that runs at a time; not thread-safe.
+// Tokens to append to one sequence; those from `first_logits` on give logits, none when it is
+// tokens.size().
+struct SequenceTokens {
+  std::span<const int32_t> tokens;
+  KvCache* cache;
+  size_t first_logits;
+};
+
+// The forward pass with its scratch memory, for any number of sequences; not thread-safe.
 class ForwardPass {
  public:
-  // `max_batch` tokens at most are computed together; longer inputs are split. Model and pool must
-  // outlive it.
-  ForwardPass(const Model& model, ThreadPool* pool, uint32_t max_batch = 512);
+  // `max_batch` tokens at most, of all sequences, are computed together; longer inputs are split.
+  // Model and pool must outlive it.
+  ForwardPass(const Model& model, ThreadPool* pool, uint32_t max_batch = kMaxStep);
   ForwardPass(ForwardPass&&) noexcept;
   ForwardPass& operator=(ForwardPass&&) noexcept;
   ~ForwardPass();
 
-  // Appends `tokens` to the cache and computes logits for tokens[first_logits..]: (tokens.size() -
-  // first_logits, vocab_size) floats into `logits`; first_logits == tokens.size() computes none.
-  // Errors: kInvalidArgument (no tokens, an id out of range, a cache that is too small or another
-  // model's), kOutOfMemory; an error leaves the cache as it was.
+  // Appends the tokens of each sequence to its cache. `logits`: (tokens that give them, vocab_size)
+  // floats, sequence after sequence. They are the same bits whatever else is in the batch and
+  // however many threads there are. Errors: kInvalidArgument (no tokens, an id out of range, a
+  // cache that is too small, another model's or in the batch twice), kOutOfMemory; an error leaves
+  // all caches as they were.
+  Status Run(std::span<const SequenceTokens> batch, std::span<float> logits);
+  // The same for one sequence.
   Status Run(std::span<const int32_t> tokens, KvCache* cache, size_t first_logits,
-             std::span<float> logits);
+             std::span<float> logits) {
+    const SequenceTokens one = {tokens, cache, first_logits};
+    return Run(std::span(&one, 1), logits);
+  }
 
  private:
   struct Impl;

@@ -15,6 +15,11 @@
 namespace edgewise::kernels {
 namespace {
 
+// The value of column c in a byte that it shares with another of its 32 columns.
+inline float Nibble(char byte, size_t c) {
+  return static_cast<float>((static_cast<uint8_t>(byte) >> (c % 32 / 16 * 4) & 15) - 8);
+}
+
 // Reads column c of key `slot` of a block.
 inline float KeyColumn(KvFormat format, const char* block, size_t slot, size_t c) {
   switch (format) {
@@ -27,6 +32,11 @@ inline float KeyColumn(KvFormat format, const char* block, size_t slot, size_t c
       const char* q = group + 2 * kKeyBlock + c % 32 * kKeyBlock + slot;
       return F16Weights::Load(group + 2 * slot) *
              static_cast<float>(*reinterpret_cast<const int8_t*>(q));
+    }
+    case KvFormat::kQ4_0: {
+      const char* group = block + c / 32 * kKeyBlock * sizeof(BlockQ4_0);
+      const char* q = group + 2 * kKeyBlock + c % 16 * kKeyBlock + slot;
+      return F16Weights::Load(group + 2 * slot) * Nibble(*q, c);
     }
   }
   return 0;
@@ -43,12 +53,16 @@ inline float ValueColumn(KvFormat format, const char* row, size_t c) {
       const auto& block = reinterpret_cast<const BlockQ8_0*>(row)[c / 32];
       return HalfToFloat(block.d) * static_cast<float>(block.qs[c % 32]);
     }
+    case KvFormat::kQ4_0: {
+      const auto& block = reinterpret_cast<const BlockQ4_0*>(row)[c / 32];
+      return HalfToFloat(block.d) * Nibble(static_cast<char>(block.qs[c % 16]), c);
+    }
   }
   return 0;
 }
 
 inline float Score(const AttendArgs& a, const float* q, size_t key) {
-  const char* block = Row(a.k, a.k_stride, key / kKeyBlock);
+  const char* block = Row(a.k, a.k_stride, key % a.slots / kKeyBlock);
   Sums sums;
   for (size_t c = 0; c < a.head_dim; ++c)
     sums.lane[c % 16] += q[c] * KeyColumn(a.format, block, key % kKeyBlock, c);
@@ -77,7 +91,7 @@ void AttendOne(const AttendArgs& a, const float* q, size_t first, size_t end, fl
     }
     for (size_t c = 0; c < a.head_dim; ++c) out[c] *= correction;
     for (size_t s = 0; s < count; ++s) {
-      const char* v = Row(a.v, a.v_stride, t + s);
+      const char* v = Row(a.v, a.v_stride, (t + s) % a.slots);
       for (size_t c = 0; c < a.head_dim; ++c) out[c] += p[s] * ValueColumn(a.format, v, c);
     }
     t += count;

@@ -64,6 +64,34 @@ struct StoredQ8_0 {
   }
 };
 
+// The W values of 4 bits, less 8, that W bytes have in their low or, with shift 4, high halves.
+template <class S>
+inline typename S::V LoadNibbles(const void* p, size_t shift) {
+  constexpr size_t kBytes = S::kWidth < 8 ? 4 : 8;
+  int8_t values[S::kWidth];
+  for (size_t i = 0; i < S::kWidth; i += kBytes) {
+    uint64_t word = 0;
+    memcpy(&word, static_cast<const char*>(p) + i, kBytes);
+    word = word >> shift & 0x0f0f0f0f0f0f0f0f;
+    memcpy(values + i, &word, kBytes);
+  }
+  return S::Sub(S::LoadInt8(values), S::Set(8));
+}
+
+template <class S>
+struct StoredQ4_0 {
+  static typename S::V Load(const char* row, size_t c) {
+    const BlockQ4_0& block = reinterpret_cast<const BlockQ4_0*>(row)[c / 32];
+    return S::Mul(S::SetF16(block.d), LoadNibbles<S>(block.qs + c % 16, c % 32 / 16 * 4));
+  }
+  static typename S::V LoadPart(const char* row, size_t c, size_t) { return Load(row, c); }
+  static typename S::V LoadKeys(const char* block, size_t c, size_t s) {
+    const char* group = block + c / 32 * kKeyBlock * sizeof(BlockQ4_0);
+    const char* q = group + 2 * kKeyBlock + c % 16 * kKeyBlock + s;
+    return S::Mul(S::LoadF16(group + 2 * s), LoadNibbles<S>(q, c % 32 / 16 * 4));
+  }
+};
+
 // ---- rows: the heads of the queries ----
 
 struct AttendRow {
@@ -90,17 +118,18 @@ struct AttendPass {
   const AttendArgs& a;
   AttendRow rows[kMaxRows];
   size_t count = 0;
+  const char* values = nullptr;              // of the first key of the block at hand
   alignas(64) float p[kMaxRows][kKeyBlock];  // scores, then weights
   alignas(64) float decoded[kColumnChunk * kKeyBlock];
 
   AttendPass(const AttendArgs& args) : a(args) {}  // the arrays are filled as they are needed
 
   const char* KeyBlock(size_t start) const {
-    return static_cast<const char*>(a.k) + start / kKeyBlock * a.k_stride;
+    return static_cast<const char*>(a.k) + start % a.slots / kKeyBlock * a.k_stride;
   }
   // Columns c to c + W - 1 of value t; 0 beyond the head.
   V LoadValue(size_t t, size_t c) const {
-    const char* row = static_cast<const char*>(a.v) + t * a.v_stride;
+    const char* row = values + t % kKeyBlock * a.v_stride;
     if (c + W <= a.head_dim) return Stored::Load(row, c);
     return c < a.head_dim ? Stored::LoadPart(row, c, a.head_dim - c) : S::Zero();
   }
@@ -298,6 +327,7 @@ struct AttendPass {
         hi = LaterOf(hi, row.hi);
       }
       if (lo >= hi) continue;
+      values = static_cast<const char*>(a.v) + start % a.slots * a.v_stride;
       ScoreBlock(start);
       ValueBlock(start, lo, hi);
     }
@@ -335,6 +365,8 @@ void Attend(const AttendArgs& a) {
       return AttendStored<S, StoredF16<S>>(a);
     case KvFormat::kQ8_0:
       return AttendStored<S, StoredQ8_0<S>>(a);
+    case KvFormat::kQ4_0:
+      return AttendStored<S, StoredQ4_0<S>>(a);
   }
 }
 
