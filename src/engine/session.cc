@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/check.h"
 #include "base/process.h"
 #include "base/strings.h"
 #include "engine/text_emitter.h"
@@ -16,13 +17,6 @@ constexpr size_t kPrefillPart = kMaxStep;  // tokens between two looks at `cance
 
 bool Cancelled(const std::atomic<bool>* cancel) {
   return cancel && cancel->load(std::memory_order_relaxed);
-}
-
-// Ids above the tokenizer's are padding rows of the embedding, which mean nothing and are never
-// chosen.
-uint32_t ChoosableIds(const Engine& engine) {
-  return std::min(static_cast<uint32_t>(engine.tokenizer().size()),
-                  engine.model().spec().vocab_size);
 }
 
 }  // namespace
@@ -92,7 +86,7 @@ Result<bool> Session::Prefill(const std::atomic<bool>* cancel) {
     const auto part = pending.first(std::min(pending.size(), kPrefillPart));
     const bool last = part.size() == pending.size();
     EW_TRY(forward_.Run(part, &cache_, last ? part.size() - 1 : part.size(),
-                        last ? std::span<float>(logits_) : std::span<float>()));
+                        std::span(logits_).first(last ? engine_->model().spec().vocab_size : 0)));
   }
   return true;
 }
@@ -106,32 +100,73 @@ Result<Sampler> Session::MakeSampler(const GenerateOptions& options) const {
       }
     }
   }
-  EW_TRY(Sampler sampler, Sampler::Create(sampling, ChoosableIds(*engine_)));
+  EW_TRY(Sampler sampler,
+         Sampler::Create(sampling, static_cast<uint32_t>(engine_->tokenizer().size())));
   for (const int32_t id : tokens_) sampler.Accept(id);
   return sampler;
 }
 
+// Ids above the tokenizer's are padding rows of the embedding, which mean nothing and are never
+// chosen.
+std::span<const float> Session::Logits(size_t row) const {
+  return std::span(logits_).subspan(row * engine_->model().spec().vocab_size,
+                                    static_cast<size_t>(engine_->tokenizer().size()));
+}
+
+Result<std::vector<int32_t>> Session::Guess(const GenerateOptions& options, const Sampler& sampler,
+                                            size_t count, const Generation& generation) {
+  // A guess needs a position, and the token after it must still be wanted.
+  const size_t room = context() - tokens_.size();
+  const size_t wanted = options.max_tokens - generation.ids.size();
+  count = std::min({count, room, wanted - 1});
+  if (!options.drafter || count == 0) return std::vector<int32_t>();
+  EW_TRY(std::vector<int32_t> draft, options.drafter->Draft(tokens_, sampler, count));
+  EW_CHECK(draft.size() <= count);
+  return draft;
+}
+
+Status Session::Step(std::span<const int32_t> draft) {
+  std::vector<int32_t> step = {tokens_.back()};
+  step.insert(step.end(), draft.begin(), draft.end());
+  const size_t size = step.size() * engine_->model().spec().vocab_size;
+  if (logits_.size() < size) logits_.resize(size);
+  return forward_.Run(step, &cache_, 0, std::span(logits_).first(size));
+}
+
 Result<StopReason> Session::Decode(const GenerateOptions& options, Sampler* sampler,
                                    TextEmitter* emitter, Generation* generation) {
+  DraftLength length(options.max_draft);
+  std::vector<int32_t> draft;  // of it, `right` tokens were chosen; their logits are rows 1 on
+  size_t right = 0;
   double previous = 0;
   for (;;) {
     if (generation->ids.size() >= options.max_tokens) return StopReason::kMaxTokens;
     if (full()) return StopReason::kContextFull;
-    if (!generation->ids.empty()) {
-      if (Cancelled(options.cancel)) return StopReason::kCancelled;
-      EW_TRY(forward_.Run(std::span(tokens_).last(1), &cache_, 0, logits_));
-    }
-    EW_TRY(const int32_t id, sampler->Sample(std::span(logits_).first(ChoosableIds(*engine_))));
+    EW_TRY(const int32_t id, sampler->Sample(Logits(right)));
     if (engine_->tokenizer().IsEndOfGeneration(id)) return StopReason::kEndOfText;
+    const bool guessed = right < draft.size() && draft[right] == id;
+    if (!guessed) (void)cache_.Truncate(static_cast<uint32_t>(tokens_.size()));
     sampler->Accept(id);
     tokens_.push_back(id);
     generation->ids.push_back(id);
+    generation->accepted += guessed ? 1 : 0;
     const TextEmitter::Outcome outcome = emitter->Push(id);
     const double now = NowSeconds();
     if (generation->ids.size() > 1) generation->token_seconds.push_back(now - previous);
     previous = now;
     if (outcome == TextEmitter::Outcome::kStopString) return StopReason::kStopString;
     if (outcome == TextEmitter::Outcome::kCancelled) return StopReason::kCancelled;
+    if (guessed) {
+      ++right;
+      continue;
+    }
+    if (generation->ids.size() >= options.max_tokens || full()) continue;  // ends above
+    if (Cancelled(options.cancel)) return StopReason::kCancelled;
+    length.Report(draft.size(), right);
+    EW_TRY(draft, Guess(options, *sampler, length.Next(), *generation));
+    right = 0;
+    generation->drafted += draft.size();
+    EW_TRY(Step(draft));
   }
 }
 
@@ -142,6 +177,10 @@ Result<Generation> Session::Generate(const GenerateOptions& options,
                  "there is nothing to continue: append at least one token, such as BOS"};
   }
   EW_TRY(TextEmitter::CheckStops(options.stop));
+  if (options.max_draft < 1 || options.max_draft > kMaxDraft) {
+    return MakeError(Code::kInvalidArgument, "%u tokens to guess at a time; give 1 to %u",
+                     options.max_draft, kMaxDraft);
+  }
   EW_TRY(Sampler sampler, MakeSampler(options));
   TextEmitter emitter(engine_->tokenizer(), tokens_, &options.stop, &on_text);
   Generation generation;
@@ -156,7 +195,11 @@ Result<Generation> Session::Generate(const GenerateOptions& options,
     generation.reason = StopReason::kCancelled;
     return generation;
   }
-  EW_TRY(generation.reason, Decode(options, &sampler, &emitter, &generation));
+  const Result<StopReason> reason = Decode(options, &sampler, &emitter, &generation);
+  if (cache_.size() > tokens_.size()) {  // guesses that were never looked at
+    (void)cache_.Truncate(static_cast<uint32_t>(tokens_.size()));
+  }
+  EW_TRY(generation.reason, reason);
   const bool ended =
       generation.reason != StopReason::kStopString && generation.reason != StopReason::kCancelled;
   if (ended && emitter.Finish() == TextEmitter::Outcome::kStopString) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "engine/drafter.h"
 #include "engine/engine.h"
 #include "engine/sampler.h"
 #include "model/model.h"
@@ -29,8 +30,11 @@ struct GenerateOptions {
   std::vector<std::string> stop;  // generation ends before the first of these in the text
   bool ignore_eos = false;        // end-of-generation tokens are never chosen
   const std::atomic<bool>* cancel =
-      nullptr;  // looked at before each step and each part of the prompt
+      nullptr;                 // looked at before each step and each part of the prompt
+  Drafter* drafter = nullptr;  // guesses tokens ahead; the text stays the same
+  uint32_t max_draft = 16;     // tokens to guess at a time, at most kMaxDraft
 };
+inline constexpr uint32_t kMaxDraft = 64;
 
 enum class StopReason : uint8_t { kEndOfText, kStopString, kMaxTokens, kContextFull, kCancelled };
 
@@ -41,7 +45,9 @@ struct Generation {
   StopReason reason = StopReason::kMaxTokens;
   double prefill_seconds = 0;  // what was pending, up to its logits
   std::vector<double>
-      token_seconds;  // wall time from one token to the next, for each token but the first
+      token_seconds;      // wall time from one token to the next, for each token but the first
+  uint64_t drafted = 0;   // tokens guessed
+  uint64_t accepted = 0;  // of them, those that were chosen
 };
 
 // Not thread-safe; the engine must outlive it, and one session of it runs at a time.
@@ -62,8 +68,8 @@ class Session {
   // false cancels. The text of one engine, prompt and seed is the same for any number of threads.
   // After it the session holds the prompt and Generation::ids; an end-of-generation token is not
   // kept, so append it (or Replace) before the next turn. Errors: kInvalidArgument (nothing to
-  // continue, sampler options, an empty or ill-formed stop string), those of ForwardPass::Run and
-  // Sampler::Sample.
+  // continue, sampler options, max_draft, an empty or ill-formed stop string), those of
+  // ForwardPass::Run, Sampler::Sample and the drafter.
   Result<Generation> Generate(const GenerateOptions& options,
                               const std::function<bool(std::string_view text)>& on_text = {});
 
@@ -83,12 +89,17 @@ class Session {
   Result<Sampler> MakeSampler(const GenerateOptions& options) const;
   Result<StopReason> Decode(const GenerateOptions& options, Sampler* sampler, TextEmitter* emitter,
                             Generation* generation);
+  Result<std::vector<int32_t>> Guess(const GenerateOptions& options, const Sampler& sampler,
+                                     size_t count, const Generation& generation);
+  // Computes the logits after the last token and, row by row, after each of `draft`.
+  Status Step(std::span<const int32_t> draft);
+  std::span<const float> Logits(size_t row) const;
 
   Engine* engine_;
   KvCache cache_;
   ForwardPass forward_;
   std::vector<int32_t> tokens_;  // cached ones first, then pending
-  std::vector<float> logits_;    // (vocab_size)
+  std::vector<float> logits_;    // (rows, vocab_size)
 };
 
 }  // namespace edgewise
