@@ -42,13 +42,48 @@ void WaitWhileEqual(std::atomic<T>& value, T old, bool spin) {
 
 }  // namespace
 
+// A job is open for workers to join until the caller closes it, and is over when all who joined
+// have left. So a worker that the system is slow to wake holds up nobody.
 struct ThreadPool::Shared {
+  static constexpr uint32_t kOpen = 1u << 15, kJoined = kOpen - 1;
+
   std::atomic<uint32_t> generation{0};  // one more for each job
-  std::atomic<int> running{0};          // workers that have not finished the job
+  std::atomic<uint32_t> state{0};       // low half of the generation, kOpen, workers that joined
+  std::atomic<uint32_t> left{0};        // workers that joined and are done
   std::atomic<bool> stop{false};
   const FunctionRef<void(int)>* job = nullptr;
   bool spin = true;
   std::vector<std::thread> workers;
+
+  void Open(const FunctionRef<void(int)>& work) {
+    const uint32_t next = generation.load(std::memory_order_relaxed) + 1;
+    job = &work;
+    left.store(0, std::memory_order_relaxed);
+    state.store(next << 16 | kOpen, std::memory_order_release);
+    generation.store(next, std::memory_order_release);
+    generation.notify_all();
+  }
+  // False when that job is closed.
+  bool Join(uint32_t of) {
+    uint32_t seen = state.load(std::memory_order_relaxed);
+    do {
+      if ((seen & ~kJoined) != (of << 16 | kOpen)) return false;
+    } while (!state.compare_exchange_weak(seen, seen + 1, std::memory_order_acquire,
+                                          std::memory_order_relaxed));
+    return true;
+  }
+  void Leave() {
+    left.fetch_add(1, std::memory_order_release);
+    left.notify_one();
+  }
+  // Lets no more workers in; returns how many joined.
+  uint32_t Close() { return state.fetch_and(~kOpen, std::memory_order_relaxed) & kJoined; }
+  void WaitUntilLeft(uint32_t count) {
+    for (uint32_t now = left.load(std::memory_order_acquire); now != count;
+         now = left.load(std::memory_order_acquire)) {
+      WaitWhileEqual(left, now, spin);
+    }
+  }
 };
 
 ThreadPool::ThreadPool(int threads) : size_(threads), shared_(std::make_unique<Shared>()) {
@@ -72,25 +107,20 @@ void ThreadPool::Work(int thread) {
   uint32_t seen = 0;
   for (;;) {
     WaitWhileEqual(shared.generation, seen, shared.spin);
-    ++seen;
+    seen = shared.generation.load(std::memory_order_acquire);
     if (shared.stop.load(std::memory_order_acquire)) return;
+    if (!shared.Join(seen)) continue;
     (*shared.job)(thread);
-    if (shared.running.fetch_sub(1, std::memory_order_acq_rel) == 1) shared.running.notify_one();
+    shared.Leave();
   }
 }
 
 void ThreadPool::Run(FunctionRef<void(int)> job) {
   if (size_ == 1) return job(0);
-  Shared& shared = *shared_;
-  shared.job = &job;
-  shared.running.store(size_ - 1, std::memory_order_relaxed);
-  shared.generation.fetch_add(1, std::memory_order_release);
-  shared.generation.notify_all();
+  shared_->Open(job);
   job(0);
-  for (int left = shared.running.load(std::memory_order_acquire); left != 0;
-       left = shared.running.load(std::memory_order_acquire)) {
-    WaitWhileEqual(shared.running, left, shared.spin);
-  }
+  shared_->WaitUntilLeft(static_cast<uint32_t>(size_ - 1));
+  shared_->Close();
 }
 
 void ThreadPool::ParallelFor(size_t count, size_t grain,
@@ -103,13 +133,17 @@ void ThreadPool::ParallelFor(size_t count, size_t grain,
     return;
   }
   std::atomic<size_t> next{0};
-  Run([&](int thread) {
+  const auto take_chunks = [&](int thread) {
     for (;;) {
       const size_t begin = next.fetch_add(grain, std::memory_order_relaxed);
       if (begin >= count) return;
       body(begin, std::min(count, begin + grain), thread);
     }
-  });
+  };
+  const FunctionRef<void(int)> job = take_chunks;
+  shared_->Open(job);
+  job(0);
+  shared_->WaitUntilLeft(shared_->Close());
 }
 
 int ThreadPool::AvailableCpus() {

@@ -47,6 +47,18 @@ TEST_CASE("workers wake up after sleeping") {
   CHECK(runs.load() == 15);
 }
 
+TEST_CASE("jobs of both kinds follow each other without losing a thread or a chunk") {
+  ThreadPool pool(5);  // more than this machine may have
+  for (int round = 0; round < 3000; ++round) {
+    std::atomic<int> sum{0}, threads{0};
+    pool.ParallelFor(7, 1, [&](size_t begin, size_t, int) { sum += static_cast<int>(begin); });
+    CHECK(sum == 21);
+    if (round % 8 != 0) continue;
+    pool.Run([&](int thread) { threads += 1 << 4 * thread; });
+    CHECK(threads == 0x11111);
+  }
+}
+
 TEST_CASE("a slow thread does not stall the rest of the range") {
   ThreadPool pool(2);
   std::atomic<int> by_thread[2] = {};

@@ -1,5 +1,4 @@
-// edgewise bench: speed, latency and memory of one model at batch 1; edgewise doctor: what the
-// machine allows.
+// edgewise bench: speed, latency and memory of one model; edgewise doctor: what the machine allows.
 #include <CLI/CLI.hpp>
 #include <memory>
 
@@ -10,14 +9,17 @@
 #include "engine/engine.h"
 #include "eval/latency.h"
 #include "eval/machine.h"
+#include "eval/scaling.h"
 #include "kernels/kernels.h"
 
 namespace edgewise::cli {
 namespace {
 
 struct BenchFlags {
-  std::string model, tokenizer;
+  std::string model, tokenizer, kv = "f16";
   LatencyOptions options;
+  bool scaling = false;
+  ScalingOptions scaling_options;
 };
 
 struct Measured {
@@ -25,13 +27,19 @@ struct Measured {
   MachineLimits limits;
 };
 
-Result<Measured> Measure(const BenchFlags& flags, const Common& common) {
+Result<std::unique_ptr<Engine>> Load(const BenchFlags& flags, const Common& common) {
   EngineOptions options;
   options.threads = common.Threads();
   options.tokenizer_path = flags.tokenizer;
-  EW_TRY(const std::unique_ptr<Engine> engine, Engine::Load(flags.model, options));
+  return Engine::Load(flags.model, options);
+}
+
+Result<Measured> Measure(const BenchFlags& flags, const Common& common) {
+  LatencyOptions options = flags.options;
+  EW_TRY(options.kv_format, KvFormatFromName(flags.kv));
+  EW_TRY(const std::unique_ptr<Engine> engine, Load(flags, common));
   Measured measured;
-  EW_TRY(measured.latency, MeasureLatency(engine.get(), flags.options, common.progress));
+  EW_TRY(measured.latency, MeasureLatency(engine.get(), options, common.progress));
   EW_TRY(measured.limits, MeasureMachine(&engine->pool()));
   SetShares(measured.limits, &measured.latency);
   return measured;
@@ -57,7 +65,35 @@ std::string LimitsText(const MachineLimits& limits) {
                 limits.how.c_str());
 }
 
+std::string ScalingText(const ScalingResult& r) {
+  std::string text = "tokens in context   prefill, tokens/s   decode, tokens/s\n";
+  for (const auto& point : r.context) {
+    text += Format("%17u   %17.1f   %16.1f\n", point.tokens, point.prefill_tokens_per_s,
+                   point.decode_tokens_per_s);
+  }
+  text += "\n        sequences   decode of all, tokens/s\n";
+  for (const auto& point : r.batch) {
+    text += Format("%17u   %23.1f\n", point.sequences, point.decode_tokens_per_s);
+  }
+  text += "\n          threads   prefill, tokens/s   decode, tokens/s\n";
+  for (const auto& point : r.threads) {
+    text += Format("%17d   %17.1f   %16.1f\n", point.threads, point.prefill_tokens_per_s,
+                   point.decode_tokens_per_s);
+  }
+  return text;
+}
+
+Status RunScaling(const BenchFlags& flags, const Common& common) {
+  ScalingOptions options = flags.scaling_options;
+  EW_TRY(options.kv_format, KvFormatFromName(flags.kv));
+  EW_TRY(const std::unique_ptr<Engine> engine, Load(flags, common));
+  EW_TRY(const ScalingResult result, MeasureScaling(engine.get(), options, common.progress));
+  if (!common.json) return Print(ScalingText(result));
+  return PrintJson("bench", Json().Set("model", flags.model).Set("scaling", ToJson(result)));
+}
+
 Status RunBench(const BenchFlags& flags, const Common& common) {
+  if (flags.scaling) return RunScaling(flags, common);
   EW_TRY(const Measured measured, Measure(flags, common));
   if (common.json) {
     return PrintJson(
@@ -134,6 +170,7 @@ void AddLatencyFlags(CLI::App& app, BenchFlags* flags) {
                  "Tokens to generate (default: 128 if they fit)");
   app.add_option("--repetitions", flags->options.repetitions, "Runs to take the median of")
       ->capture_default_str();
+  AddKvFlag(app, &flags->kv);
 }
 
 }  // namespace
@@ -142,6 +179,19 @@ Runner AddBench(CLI::App& app, const Common& common) {
   auto flags = std::make_shared<BenchFlags>();
   AddModelFlags(app, &flags->model, &flags->tokenizer);
   AddLatencyFlags(app, flags.get());
+  app.add_option("--sequences", flags->options.sequences,
+                 "Prompts that are computed together and decode together")
+      ->capture_default_str();
+  CLI::Option* scaling = app.add_flag(
+      "--scaling", flags->scaling,
+      "Measure how speed grows with context, sequences and threads instead; takes minutes");
+  app.add_option("--scaling-tokens", flags->scaling_options.max_tokens, "Deepest context of it")
+      ->needs(scaling)
+      ->capture_default_str();
+  app.add_option("--scaling-sequences", flags->scaling_options.max_sequences,
+                 "Most sequences of it")
+      ->needs(scaling)
+      ->capture_default_str();
   return [flags, &common] { return RunBench(*flags, common); };
 }
 

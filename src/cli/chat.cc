@@ -64,6 +64,9 @@ Status RunChat(ChatFlags& flags, const Common& common) {
                      why.empty() ? "the model has no chat template" : why.c_str());
   }
   EW_TRY(Session session, flags.generation.MakeSession(engine.get()));
+  EW_TRY(const std::unique_ptr<Drafter> drafter,
+         flags.generation.MakeDrafter(common, engine.get(), session));
+  flags.generation.generate.drafter = drafter.get();
   Json messages = FirstMessages(flags);
   const bool terminal = ::isatty(STDIN_FILENO) != 0 && !common.quiet && !common.json;
   if (terminal) std::fputs("Ctrl-C stops an answer, /clear starts over, Ctrl-D ends.\n", stderr);

@@ -15,12 +15,13 @@ namespace edgewise::cli {
 namespace {
 
 struct EvalFlags {
-  std::string model, tokenizer, perplexity, base, text, convention = "C", documents;
+  std::string model, tokenizer, perplexity, base, text, convention = "C", documents, kv = "f16";
   TextOptions windows;
 };
 
 Result<TextOptions> Windows(const EvalFlags& flags) {
   TextOptions options = flags.windows;
+  EW_TRY(options.kv_format, KvFormatFromName(flags.kv));
   if (!flags.documents.empty()) {
     options.convention = TextConvention::kDocuments;
     options.separator = flags.documents;
@@ -116,6 +117,7 @@ Runner AddEval(CLI::App& app, const Common& common) {
   app.add_option("--skip-bytes", flags->windows.skip_bytes,
                  "Leave out documents of at most this many bytes")
       ->capture_default_str();
+  AddKvFlag(app, &flags->kv);
   return [flags, &common] { return RunEval(*flags, common); };
 }
 

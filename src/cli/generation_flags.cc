@@ -72,8 +72,26 @@ void GenerationFlags::Add(CLI::App& app) {
       ->allow_extra_args(false);
   app.add_option("--ctx", context,
                  "Positions of context (default: what the model was trained for, at most 4096)");
-  app.add_option("--kv", kv_format, "Format of the KV cache: f32, f16, q8_0, q4_0")
+  AddKvFlag(app, &kv_format);
+  CLI::Option* draft_option = app.add_option(
+      "--draft", draft, "Smaller model with the same vocabulary that guesses tokens ahead");
+  app.add_flag("--prompt-lookup", prompt_lookup, "Guess tokens ahead from earlier text instead")
+      ->excludes(draft_option);
+  app.add_option("--draft-max", generate.max_draft, "Tokens to guess at a time, at most")
       ->capture_default_str();
+}
+
+void AddKvFlag(CLI::App& app, std::string* kv_format) {
+  app.add_option("--kv", *kv_format, "Format of the KV cache: f32, f16, q8_0, q4_0")
+      ->capture_default_str();
+}
+
+Result<kernels::KvFormat> KvFormatFromName(const std::string& name) {
+  for (const KvFormatName& row : kKvFormats) {
+    if (name == row.name) return row.format;
+  }
+  return MakeError(Code::kInvalidArgument, "--kv %s: choose f32, f16, q8_0 or q4_0",
+                   Quote(name).c_str());
 }
 
 Status GenerationFlags::Finish() {
@@ -104,13 +122,21 @@ Result<std::unique_ptr<Engine>> GenerationFlags::LoadEngine(const Common& common
 Result<Session> GenerationFlags::MakeSession(Engine* engine) const {
   SessionOptions options;
   options.context = context;
-  for (const KvFormatName& row : kKvFormats) {
-    if (kv_format != row.name) continue;
-    options.kv_format = row.format;
-    return Session::Create(engine, options);
+  EW_TRY(options.kv_format, KvFormatFromName(kv_format));
+  return Session::Create(engine, options);
+}
+
+Result<std::unique_ptr<Drafter>> GenerationFlags::MakeDrafter(const Common& common, Engine* engine,
+                                                              const Session& session) const {
+  std::unique_ptr<Drafter> drafter;
+  if (prompt_lookup) drafter = std::make_unique<PromptLookup>();
+  if (!draft.empty()) {
+    EngineOptions options;
+    options.threads = common.Threads();
+    EW_TRY(std::unique_ptr<Engine> loaded, Engine::Load(draft, options));
+    EW_TRY(drafter, DraftModel::Create(std::move(loaded), engine, session.context()).In(draft));
   }
-  return MakeError(Code::kInvalidArgument, "--kv %s: choose f32, f16 or q8_0",
-                   Quote(kv_format).c_str());
+  return drafter;
 }
 
 Result<std::string> ReadText(const std::string& path) {

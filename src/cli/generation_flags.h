@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "cli/command.h"
+#include "engine/drafter.h"
 #include "engine/engine.h"
 #include "engine/session.h"
 
@@ -18,6 +19,8 @@ struct GenerationFlags {
   std::string tokenizer;
   uint32_t context = 0;
   std::string kv_format = "f16";
+  std::string draft;  // a model; empty: none
+  bool prompt_lookup = false;
   GenerateOptions generate;
   std::vector<std::string> logit_bias;  // "ID=VALUE"
 
@@ -26,7 +29,15 @@ struct GenerationFlags {
   Status Finish();
   Result<std::unique_ptr<Engine>> LoadEngine(const Common& common) const;
   Result<Session> MakeSession(Engine* engine) const;
+  // The drafter that the flags ask for, null when they ask for none; for a session of `engine`.
+  Result<std::unique_ptr<Drafter>> MakeDrafter(const Common& common, Engine* engine,
+                                               const Session& session) const;
 };
+
+// Adds --kv.
+void AddKvFlag(CLI::App& app, std::string* kv_format);
+// Errors: kInvalidArgument (the choices).
+Result<kernels::KvFormat> KvFormatFromName(const std::string& name);
 
 // Adds the positional MODEL and --tokenizer.
 void AddModelFlags(CLI::App& app, std::string* model, std::string* tokenizer);

@@ -40,6 +40,11 @@ void PrintSpeed(const Generation& generation, size_t prompt_tokens) {
     std::fprintf(stderr, " at %.1f tokens/s",
                  static_cast<double>(generation.token_seconds.size()) / decode);
   }
+  if (generation.drafted > 0) {
+    std::fprintf(stderr, "; %llu of %llu guesses right",
+                 static_cast<unsigned long long>(generation.accepted),
+                 static_cast<unsigned long long>(generation.drafted));
+  }
   std::fputs("]\n", stderr);
 }
 
@@ -53,6 +58,7 @@ Status PrintResult(const std::string& prompt, size_t prompt_tokens, const Genera
   object.Set("stop_reason", StopReasonName(generation.reason))
       .Set("prompt_tokens", uint64_t{prompt_tokens});
   object.Set("prefill_seconds", generation.prefill_seconds).Set("decode_seconds", decode);
+  object.Set("drafted", generation.drafted).Set("accepted", generation.accepted);
   return PrintJson("run", object);
 }
 
@@ -66,6 +72,9 @@ Status RunGeneration(RunFlags& flags, const Common& common) {
   EW_TRY(Session session, flags.generation.MakeSession(engine.get()));
   EW_TRY(const std::vector<int32_t> ids, PromptIds(flags, prompt, *engine));
   EW_TRY(session.Append(ids));
+  EW_TRY(const std::unique_ptr<Drafter> drafter,
+         flags.generation.MakeDrafter(common, engine.get(), session));
+  flags.generation.generate.drafter = drafter.get();
   const bool plain = !flags.chat && flags.system.empty();
   if (!common.json && plain) EW_TRY(Print(prompt));
   Status output = Ok{};

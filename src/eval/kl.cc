@@ -136,25 +136,6 @@ Status CheckSameCut(const ScoredText& base, const ScoredText& model) {
 
 }  // namespace
 
-Status CheckSameVocabulary(const Tokenizer& base, const Tokenizer& model) {
-  if (base.size() != model.size()) {
-    return MakeError(Code::kInvalidArgument,
-                     "the vocabularies differ: the base has %d tokens, the model %d; KL needs "
-                     "models of one tokenizer",
-                     base.size(), model.size());
-  }
-  for (int32_t id = 0; id < base.size(); ++id) {
-    const std::string& a = base.vocab().tokens[static_cast<size_t>(id)];
-    const std::string& b = model.vocab().tokens[static_cast<size_t>(id)];
-    if (a == b) continue;
-    return MakeError(Code::kInvalidArgument,
-                     "the vocabularies differ: token %d is %s in the base and %s in the model; KL "
-                     "needs models of one tokenizer",
-                     id, Quote(a).c_str(), Quote(b).c_str());
-  }
-  return Ok{};
-}
-
 Result<KlResult> MeasureKl(Engine* base, Engine* model, std::string_view text,
                            const TextOptions& options, Progress* progress) {
   NoProgress silent;
@@ -175,8 +156,9 @@ Result<KlResult> MeasureKl(Engine* base, Engine* model, std::string_view text,
     EW_TRY(CheckSameCut(scored, other));
   }
   const size_t rows = LogitStream::RowsFor(spec.vocab_size);
-  EW_TRY(LogitStream base_stream, LogitStream::Create(base, scored.context, rows));
-  EW_TRY(LogitStream stream, LogitStream::Create(model, scored.context, rows));
+  EW_TRY(LogitStream base_stream,
+         LogitStream::Create(base, scored.context, rows, kernels::KvFormat::kF16));
+  EW_TRY(LogitStream stream, LogitStream::Create(model, scored.context, rows, options.kv_format));
   Sums sums;
   for (const ScoredWindow& window : scored.windows) {
     progress->Update("KL divergence", sums.kl.count(), scored.tokens);

@@ -41,10 +41,6 @@ struct KlResult {
   double seconds = 0;
 };
 
-// Fails unless both tokenizers give every id the same meaning. Errors: kInvalidArgument, naming the
-// first difference.
-Status CheckSameVocabulary(const Tokenizer& base, const Tokenizer& model);
-
 // Measures how far `model` is from `base`. `base` and `model` may be the same engine. A default
 // context is the smaller of the two models'. Errors: kInvalidArgument (different vocabularies),
 // those of MeasurePerplexity.

@@ -1,4 +1,5 @@
-// Latency and throughput of one stream of requests on a loaded model: the `bench` verb.
+// Latency and throughput of one stream of requests, or of several in step, on a loaded model: the
+// `bench` verb.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,7 @@ namespace edgewise {
 struct LatencyOptions {
   uint32_t prompt_tokens = 0;  // 0: 512, or half of a smaller context
   uint32_t new_tokens = 0;     // 0: 128, or a quarter of a smaller context
+  uint32_t sequences = 1;      // prompts that are computed together, and decode together
   uint32_t repetitions =
       3;  // each prefills and decodes from an empty cache, after one short warm-up
   kernels::KvFormat kv_format = kernels::KvFormat::kF16;
@@ -24,10 +26,11 @@ struct LatencyOptions {
 struct LatencyResult {
   uint32_t prompt_tokens = 0;
   uint32_t new_tokens = 0;
+  uint32_t sequences = 0;
   uint32_t repetitions = 0;
-  double prefill_tokens_per_s = 0;  // median over the repetitions
-  double decode_tokens_per_s = 0;   // steps / sum of their times, over all repetitions
-  double decode_p50_ms = 0;         // per token: sorted[int(n * p)] of all steps
+  double prefill_tokens_per_s = 0;  // of all sequences; median over the repetitions
+  double decode_tokens_per_s = 0;   // of all sequences: tokens / sum of the steps' times
+  double decode_p50_ms = 0;         // of a step: sorted[int(n * p)]
   double decode_p90_ms = 0;
   double decode_p99_ms = 0;
   double ttft_ms = 0;  // median: prefill and choosing the first token
@@ -36,16 +39,16 @@ struct LatencyResult {
   uint64_t peak_anon_bytes = 0;  // largest seen between the steps: memory that cannot be dropped
   uint64_t kv_bytes = 0;
   uint64_t bytes_per_token = 0;  // weights that one decode step reads
-  uint64_t prefill_ops = 0;      // of the prompt's matrix products, 2 per multiply-add
+  uint64_t prefill_ops = 0;      // of the prompts' matrix products, 2 per multiply-add
   double bandwidth_share =
-      0;  // decode_tokens_per_s * bytes_per_token / measured read bandwidth; 0 until SetShares
+      0;  // steps per second * bytes_per_token / measured read bandwidth; 0 until SetShares
   double int8_peak_share =
       0;  // prefill operations per second / measured int8 limit; 0 until SetShares
 };
 
-// Measures at batch 1, greedy. Measure the machine afterwards, because its buffer would count as
+// Measures greedily. Measure the machine afterwards, because its buffer would count as
 // memory of the process. Errors: kInvalidArgument (the tokens do not fit the trained context, no
-// repetitions), those of ForwardPass::Run, kCancelled.
+// sequences or repetitions), those of ForwardPass::Run, kCancelled.
 Result<LatencyResult> MeasureLatency(Engine* engine, const LatencyOptions& options,
                                      Progress* progress = nullptr);
 

@@ -47,13 +47,34 @@ TEST_CASE("Latency is measured as asked and its figures fit together") {
   CHECK(result->bandwidth_share == 0);
 }
 
+TEST_CASE("Several sequences are measured together") {
+  LatencyOptions options;
+  options.prompt_tokens = 20;
+  options.new_tokens = 6;
+  options.sequences = 3;
+  const auto result = MeasureLatency(BundledEngine(), options);
+  REQUIRE(result);
+  CHECK(result->sequences == 3);
+  CHECK(result->prefill_ops == 3 * 2ull * (4 * (4 * 256 * 256 + 3 * 256 * 768) * 20 + 2048 * 256));
+  // Three tokens a step, and no step is longer than the longest.
+  CHECK(3e3 / result->decode_tokens_per_s <= result->decode_p99_ms * 1.0001);
+  LatencyOptions one = options;
+  one.sequences = 1;
+  const auto single = MeasureLatency(BundledEngine(), one);
+  REQUIRE(single);
+  CHECK(result->kv_bytes == 3 * single->kv_bytes);
+  options.sequences = 0;
+  CHECK(MeasureLatency(BundledEngine(), options).error().code == Code::kInvalidArgument);
+}
+
 TEST_CASE("Shares are held against the machine") {
   LatencyResult result;
-  result.decode_tokens_per_s = 50;
+  result.decode_tokens_per_s = 100;
+  result.sequences = 2;
   result.bytes_per_token = 400'000'000;
   result.prompt_tokens = 100;
   result.prefill_ops = 200'000'000'000;
-  result.prefill_tokens_per_s = 25;
+  result.prefill_tokens_per_s = 50;
   MachineLimits limits;
   limits.read_bytes_per_s = 40e9;
   limits.int8_ops_per_s = 500e9;

@@ -11,10 +11,9 @@ LogitStream::LogitStream(Engine* engine, KvCache cache, size_t rows)
       forward_(engine->model(), &engine->pool()),
       logits_(rows * vocab_size_) {}
 
-Result<LogitStream> LogitStream::Create(Engine* engine, uint32_t max_tokens, size_t rows) {
-  // The cache format of the runtime, because that is what is judged.
-  EW_TRY(KvCache cache,
-         KvCache::Create(engine->model().spec(), max_tokens, kernels::KvFormat::kF16));
+Result<LogitStream> LogitStream::Create(Engine* engine, uint32_t max_tokens, size_t rows,
+                                        kernels::KvFormat kv_format) {
+  EW_TRY(KvCache cache, KvCache::Create(engine->model().spec(), max_tokens, kv_format));
   return LogitStream(engine, std::move(cache), rows);
 }
 

@@ -17,7 +17,8 @@ namespace edgewise {
 class LogitStream {
  public:
   // `max_tokens`: of the longest window. Errors: those of KvCache::Create.
-  static Result<LogitStream> Create(Engine* engine, uint32_t max_tokens, size_t rows);
+  static Result<LogitStream> Create(Engine* engine, uint32_t max_tokens, size_t rows,
+                                    kernels::KvFormat kv_format);
   // How many rows of logits to compute together for this vocabulary.
   static size_t RowsFor(uint32_t vocab_size);
 

@@ -50,7 +50,8 @@ Result<PerplexityResult> MeasurePerplexity(Engine* engine, std::string_view text
   const ModelSpec& spec = engine->model().spec();
   EW_TRY(const ScoredText scored, CutText(engine->tokenizer(), spec.context_length, text, options));
   EW_TRY(LogitStream stream,
-         LogitStream::Create(engine, scored.context, LogitStream::RowsFor(spec.vocab_size)));
+         LogitStream::Create(engine, scored.context, LogitStream::RowsFor(spec.vocab_size),
+                             options.kv_format));
   Moments nll;
   for (const ScoredWindow& window : scored.windows) {
     progress->Update("perplexity", nll.count(), scored.tokens);

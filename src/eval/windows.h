@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "kernels/kernels.h"
 #include "text/tokenizer.h"
 
 namespace edgewise {
@@ -29,6 +30,7 @@ enum class TextConvention : uint8_t {
 };
 
 struct TextOptions {
+  kernels::KvFormat kv_format = kernels::KvFormat::kF16;  // of the model, not of its base
   TextConvention convention = TextConvention::kLlamaCpp;
   uint64_t max_bytes =
       0;  // only the first bytes of the text (cut back to a whole character); 0: all of it

@@ -305,6 +305,23 @@ std::string Tokenizer::PieceBytes(int32_t id, bool keep_special) const {
   }
 }
 
+Status CheckSameVocabulary(const Tokenizer& first, const Tokenizer& second) {
+  for (int32_t id = 0; id < std::min(first.size(), second.size()); ++id) {
+    const std::string& a = first.vocab().tokens[static_cast<size_t>(id)];
+    const std::string& b = second.vocab().tokens[static_cast<size_t>(id)];
+    if (a == b) continue;
+    return MakeError(Code::kInvalidArgument,
+                     "the two models need one vocabulary, but token %d is %s in the first and %s "
+                     "in the second",
+                     id, Quote(a).c_str(), Quote(b).c_str());
+  }
+  if (first.size() == second.size()) return Ok{};
+  return MakeError(Code::kInvalidArgument,
+                   "the two models need one vocabulary, but the first has %d tokens and the second "
+                   "%d",
+                   first.size(), second.size());
+}
+
 Result<std::string> Tokenizer::Decode(std::span<const int32_t> ids, bool keep_special) const {
   bool at_start = vocab_.kind == TokenizerKind::kWordPiece ||
                   (vocab_.kind != TokenizerKind::kBpe && vocab_.add_space_prefix);

@@ -119,6 +119,10 @@ class Tokenizer {
   std::unique_ptr<const Index> index_;
 };
 
+// Fails unless both tokenizers give every id the same text. Errors: kInvalidArgument, naming the
+// first difference.
+Status CheckSameVocabulary(const Tokenizer& first, const Tokenizer& second);
+
 // Turns ids into text as they come, holding back bytes that do not yet make a whole UTF-8
 // character. The ids continue a text, so no leading space is taken away. Not thread-safe; the
 // tokenizer must outlive it.

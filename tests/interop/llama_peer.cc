@@ -27,7 +27,7 @@ constexpr char kUsage[] =
     "  perplexity MODEL CONTEXT FILE   llama-perplexity's convention on the ids in FILE (decimal, "
     "white space between)\n"
     "  quantize IN OUT FORMAT          llama.cpp's quantizer\n"
-    "  bench MODEL PREFILL DECODE      tokens per second\n"
+    "  bench MODEL PREFILL DECODE [N]  tokens per second of N sequences together\n"
     "  vocab MODEL                     loads the vocabulary only\n"
     "  version                         of the libraries\n";
 
@@ -95,7 +95,9 @@ Options ParseOptions(int argc, char** argv) {
 // A loaded model with one context.
 class Peer {
  public:
-  Peer(const LlamaApi& api, const Options& options, const std::string& path, uint32_t context)
+  // `context`: positions of each of `sequences`.
+  Peer(const LlamaApi& api, const Options& options, const std::string& path, uint32_t context,
+       uint32_t sequences = 1)
       : api_(api) {
     ModelParams model_params = api.model_default_params();
     model_params.n_gpu_layers = 0;
@@ -103,8 +105,9 @@ class Peer {
     model_ = api.model_load_from_file(path.c_str(), model_params);
     if (!model_) throw Failure("llama.cpp cannot load " + path);
     ContextParams params = api.context_default_params();
-    params.n_ctx = context;
-    params.n_batch = context;
+    params.n_ctx = context * sequences;
+    params.n_batch = std::max(context, sequences);
+    params.n_seq_max = sequences;
     params.n_outputs_max_per_seq = 0;  // all of them
     params.n_threads = options.threads;
     params.n_threads_batch = options.threads;
@@ -141,6 +144,28 @@ class Peer {
                       nullptr,
                       nullptr,
                       nullptr,
+                      outputs.data()};
+    if (api_.decode(context_, batch) != 0) throw Failure("llama_decode failed");
+  }
+
+  // Appends ids[i] at `position` of sequence first + i, or all of them to sequence `first` from
+  // `position` on; the last one's logits, or each one's, can then be read.
+  void DecodeSequences(std::vector<int32_t> ids, size_t first, size_t position, bool one_each) {
+    std::vector<int32_t> positions(ids.size()), counts(ids.size(), 1), sequences(ids.size());
+    std::vector<int32_t*> pointers(ids.size());
+    std::vector<int8_t> outputs(ids.size(), one_each ? 1 : 0);
+    outputs.back() = 1;
+    for (size_t i = 0; i < ids.size(); ++i) {
+      positions[i] = static_cast<int32_t>(one_each ? position : position + i);
+      sequences[i] = static_cast<int32_t>(one_each ? first + i : first);
+      pointers[i] = &sequences[i];
+    }
+    const Batch batch{static_cast<int32_t>(ids.size()),
+                      ids.data(),
+                      nullptr,
+                      positions.data(),
+                      counts.data(),
+                      pointers.data(),
                       outputs.data()};
     if (api_.decode(context_, batch) != 0) throw Failure("llama_decode failed");
   }
@@ -264,9 +289,14 @@ void Bench(const LlamaApi& api, const Options& options) {
   constexpr int kRepetitions = 3;
   const auto prefill = static_cast<size_t>(ParseNumber(Word(options, 2)));
   const auto decode = static_cast<size_t>(ParseNumber(Word(options, 3)));
-  if (prefill < 1 || decode < 1) throw Failure("bench needs at least one token of each");
+  const size_t sequences =
+      options.rest.size() > 4 ? static_cast<size_t>(ParseNumber(Word(options, 4))) : 1;
+  if (prefill < 1 || decode < 1 || sequences < 1) {
+    throw Failure("bench needs at least one token of each and one sequence");
+  }
   const double load_start = Now();
-  Peer peer(api, options, Word(options, 1), static_cast<uint32_t>(prefill + decode));
+  Peer peer(api, options, Word(options, 1), static_cast<uint32_t>(prefill + decode),
+            static_cast<uint32_t>(sequences));
   const double load = Now() - load_start;
   std::vector<int32_t> prompt(prefill);
   uint32_t state = 1;
@@ -278,17 +308,20 @@ void Bench(const LlamaApi& api, const Options& options) {
   for (int i = -1; i < kRepetitions; ++i) {  // the first one warms up
     peer.Clear();
     double start = Now();
-    peer.Decode(prompt, prefill - 1);
-    peer.Logits(prefill - 1);  // waits for the result
+    for (size_t s = 0; s < sequences; ++s) {
+      peer.DecodeSequences(prompt, s, 0, false);
+      peer.Logits(prefill - 1);  // waits for the result
+    }
     const double prefill_seconds = Now() - start;
     start = Now();
     for (size_t step = 0; step < decode; ++step) {
-      peer.Decode({prompt[step % prefill]}, 0);
-      peer.Logits(0);
+      const std::vector<int32_t> ids(sequences, prompt[step % prefill]);
+      peer.DecodeSequences(ids, 0, prefill + step, true);
+      peer.Logits(sequences - 1);
     }
     if (i < 0) continue;
-    prefill_rates.push_back(static_cast<double>(prefill) / prefill_seconds);
-    decode_rates.push_back(static_cast<double>(decode) / (Now() - start));
+    prefill_rates.push_back(static_cast<double>(sequences * prefill) / prefill_seconds);
+    decode_rates.push_back(static_cast<double>(sequences * decode) / (Now() - start));
   }
   std::sort(prefill_rates.begin(), prefill_rates.end());
   std::sort(decode_rates.begin(), decode_rates.end());
