@@ -36,7 +36,8 @@ constexpr Command kCommands[] = {
      AddQuantize},
     {"run", "Continue a prompt",
      "edgewise run stories-q4.gguf --prompt \"Once upon a time\" --max-tokens 100\n"
-     "  edgewise run stories-q4.gguf --prompt \"One day\" --temperature 0 --quiet",
+     "  edgewise run stories-q4.gguf --prompt \"One day\" --temperature 0 --quiet\n"
+     "  edgewise run large.gguf --draft small.gguf --file question.txt --chat",
      AddRun},
     {"chat", "Talk with a model that has a chat template",
      "edgewise chat tinyllama-q4.gguf\n  edgewise chat tinyllama-q4.gguf --system \"Answer "

@@ -212,6 +212,12 @@ TEST_CASE("values out of range are refused and named") {
   CheckFailure({"run", kModel, "--temperature", "-1"}, 2, "temperature");
   CheckFailure({"run", kModel, "--ctx", "100000"}, 2, "100000");
   CheckFailure({"run", kModel, "--kv", "q3"}, 2, "--kv");
+  CheckFailure({"run", kModel, "--draft-max", "0"}, 2, "guess");
+  CheckFailure({"run", kModel, "--draft", folder / "absent"}, 3, "absent");
+  CHECK(RunProgram({"run", kModel, "--draft", kModel, "--prompt-lookup"}).exit_code == 2);
+  CheckFailure({"eval", kModel, "--perplexity", kModel, "--kv", "q3"}, 2, "--kv");
+  CheckFailure({"bench", kModel, "--sequences", "0"}, 2, "sequences");
+  CheckFailure({"bench", kModel, "--scaling", "--scaling-tokens", "9"}, 2, "128");
   CheckFailure({"run", kModel, "--logit-bias", "5"}, 2, "ID=VALUE");
   CheckFailure({"run", kModel, "--logit-bias", "99999=1"}, 2, "99999");
   CheckFailure({"quantize", kModel, folder / "o", "--to", "q9_z"}, 2, "q9_z");

@@ -95,6 +95,28 @@ TEST_CASE("run continues a prompt, the same at any thread count") {
   CHECK(Number(json, "prompt_tokens") > 1);
 }
 
+TEST_CASE("a draft changes the speed of run, not its text") {
+  TemporaryFolder folder;
+  const std::string draft = folder / "draft.gguf";
+  REQUIRE(RunProgram({"quantize", BaseModel(), draft, "--to", "q4_0"}).exit_code == 0);
+  const auto run = [](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"run",    BaseModel(), "--prompt",     "Once upon a time",
+                                          "--seed", "5",         "--max-tokens", "60",
+                                          "--kv",   "q4_0",      "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return ParseObject(RunProgram(arguments), "run");
+  };
+  const Json plain = run({});
+  const Json with_draft = run({"--draft", draft});
+  const Json with_lookup = run({"--prompt-lookup", "--draft-max", "4"});
+  CHECK(Number(plain, "drafted") == 0);
+  CHECK(Number(with_draft, "accepted") > 10);
+  CHECK(Number(with_draft, "accepted") <= Number(with_draft, "drafted"));
+  for (const Json* other : {&with_draft, &with_lookup}) {
+    CHECK(*other->Find("text")->AsString() == *plain.Find("text")->AsString());
+  }
+}
+
 TEST_CASE("tokenize and detokenize are inverse") {
   const Json ids =
       ParseObject(RunProgram({"tokenize", BaseModel(), "--prompt", kStory, "--json"}), "tokenize");
@@ -136,6 +158,10 @@ TEST_CASE("eval measures perplexity and divergence") {
   CHECK(Number(kl, "kl_p99") <= Number(kl, "kl_max"));
   CHECK(Number(kl, "top1_agreement") > 0.5);
   CHECK(Number(kl, "ppl_ratio") > 0.5);
+  const Json kv = ParseObject(RunProgram({"eval", BaseModel(), "--kl", BaseModel(), "--kv", "q4_0",
+                                          "--text", folder / "text", "--json"}),
+                              "eval");
+  CHECK(Number(kv, "kl_mean") > 0);
   const Json self = ParseObject(
       RunProgram({"eval", BaseModel(), "--kl", BaseModel(), "--text", folder / "text", "--json"}),
       "eval");
@@ -153,6 +179,11 @@ TEST_CASE("bench, doctor and inspect give their stable keys") {
         "bytes_per_token", "bandwidth_share", "int8_peak_share"}) {
     CHECK(Number(bench, key) > 0);
   }
+  const Json growth =
+      ParseObject(RunProgram({"bench", BaseModel(), "--scaling", "--scaling-tokens", "128",
+                              "--scaling-sequences", "2", "--threads", "1", "--json"}),
+                  "bench");
+  CHECK(growth.Find("scaling")->Find("batch")->AsArray()->size() == 2);
   const Json doctor = ParseObject(RunProgram({"doctor", "--json"}), "doctor");
   CHECK(Number(*doctor.Find("limits"), "read_bytes_per_s") > 1e8);
   const Json inspect = ParseObject(RunProgram({"inspect", BaseModel(), "--json"}), "inspect");
