@@ -31,26 +31,22 @@ void EncodeKvQ8_0(const float* x, BlockQ8_0* blocks, size_t n) {
   }
 }
 
-// The value of the largest magnitude gives the first codes, and the scale then fits these best.
+// The value of the largest magnitude is stored as -8 scales, exactly but for the half's rounding.
 void EncodeKvQ4_0(const float* x, BlockQ4_0* blocks, size_t n) {
   for (size_t b = 0; b < n / 32; ++b, x += 32) {
-    float largest = 0;
-    for (int i = 0; i < 32; ++i) largest = std::fabs(x[i]) > std::fabs(largest) ? x[i] : largest;
+    float largest = 0, zero_or_nan = 0;
+    for (int i = 0; i < 32; ++i) {
+      largest = std::fabs(x[i]) > std::fabs(largest) ? x[i] : largest;
+      zero_or_nan += x[i] * 0.0f;
+    }
     BlockQ4_0& block = blocks[b];
-    block.d = FloatToHalf(largest / -8.0f);
+    block.d = FloatToHalf(largest / -8.0f + zero_or_nan);
+    const float d = HalfToFloat(block.d);
+    const float inverse = d != 0 ? 1.0f / d : 0.0f;
     int codes[32];
-    for (int round = 0; round < 2; ++round) {
-      const float d = HalfToFloat(block.d);
-      const float inverse = d != 0 ? 1.0f / d : 0.0f;
-      float product = 0, square = 0;
-      for (int i = 0; i < 32; ++i) {
-        const float code = x[i] * inverse + 8.5f;
-        codes[i] = code >= 0 ? static_cast<int>(std::min(code, 15.0f)) : 0;  // NaN: 0
-        const auto q = static_cast<float>(codes[i] - 8);
-        product += q * x[i];
-        square += q * q;
-      }
-      if (round == 0 && square > 0) block.d = FloatToHalf(product / square);
+    for (int i = 0; i < 32; ++i) {
+      const float code = x[i] * inverse + 8.5f;
+      codes[i] = code >= 0 ? static_cast<int>(std::min(code, 15.0f)) : 0;  // NaN: 0
     }
     for (int i = 0; i < 16; ++i) {
       block.qs[i] = static_cast<uint8_t>(codes[i] | codes[i + 16] << 4);
