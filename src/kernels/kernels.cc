@@ -31,25 +31,25 @@ void EncodeKvQ8_0(const float* x, BlockQ8_0* blocks, size_t n) {
   }
 }
 
-// The value of the largest magnitude is stored as -8 scales, exactly but for the half's rounding.
+// Codes by the scale that makes the value of the largest magnitude -8; then the scale that fits them
+// best.
 void EncodeKvQ4_0(const float* x, BlockQ4_0* blocks, size_t n) {
   for (size_t b = 0; b < n / 32; ++b, x += 32) {
-    float largest = 0, zero_or_nan = 0;
-    for (int i = 0; i < 32; ++i) {
-      largest = std::fabs(x[i]) > std::fabs(largest) ? x[i] : largest;
-      zero_or_nan += x[i] * 0.0f;
-    }
-    BlockQ4_0& block = blocks[b];
-    block.d = FloatToHalf(largest / -8.0f + zero_or_nan);
-    const float d = HalfToFloat(block.d);
-    const float inverse = d != 0 ? 1.0f / d : 0.0f;
+    float largest = 0;
+    for (int i = 0; i < 32; ++i) largest = std::fabs(x[i]) > std::fabs(largest) ? x[i] : largest;
+    const float inverse = largest != 0 ? -8.0f / largest : 0.0f;
     int codes[32];
+    float product = 0, square = 0;
     for (int i = 0; i < 32; ++i) {
       const float code = x[i] * inverse + 8.5f;
       codes[i] = code >= 0 ? static_cast<int>(std::min(code, 15.0f)) : 0;  // NaN: 0
+      const auto q = static_cast<float>(codes[i] - 8);
+      product += q * x[i];
+      square += q * q;
     }
+    blocks[b].d = FloatToHalf(square > 0 ? product / square : product);
     for (int i = 0; i < 16; ++i) {
-      block.qs[i] = static_cast<uint8_t>(codes[i] | codes[i + 16] << 4);
+      blocks[b].qs[i] = static_cast<uint8_t>(codes[i] | codes[i + 16] << 4);
     }
   }
 }
