@@ -1,6 +1,7 @@
 // Writes a llama-shaped F16 GGUF of any size with random weights and a working SentencePiece
 // vocabulary, for measuring speed and memory. The same options give the same bytes for any number
-// of threads.
+// of threads, and a tensor's values depend only on its name, its shape and the seed: a model of
+// fewer layers is the beginning of a larger one.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -25,11 +26,14 @@ struct Options {
   std::string output;
   uint32_t layers = 22, dim = 2048, heads = 32, kv_heads = 4, ffn = 5632, vocab = 32000,
            context = 2048;
+  uint32_t tied = 0;             // 1: the embedding is the output matrix as well
+  uint32_t deciding_layers = 0;  // layers after these add next to nothing; 0: all decide
   uint64_t seed = 1;
 };
 
 constexpr int kOutlierColumns = 4;
 constexpr double kOutlierFactor = 8;
+constexpr double kMutedFactor = 1e-3;
 constexpr size_t kChunkValues = 1u << 20;
 
 Result<Options> ParseOptions(int argc, char** argv) {
@@ -40,15 +44,20 @@ Result<Options> ParseOptions(int argc, char** argv) {
     std::string_view name;
     uint32_t* value;
   };
-  const Row rows[] = {{"--layers", &options.layers},  {"--dim", &options.dim},
-                      {"--heads", &options.heads},    {"--kv-heads", &options.kv_heads},
-                      {"--ffn", &options.ffn},        {"--vocab", &options.vocab},
-                      {"--context", &options.context}};
+  const Row rows[] = {{"--layers", &options.layers},
+                      {"--dim", &options.dim},
+                      {"--heads", &options.heads},
+                      {"--kv-heads", &options.kv_heads},
+                      {"--ffn", &options.ffn},
+                      {"--vocab", &options.vocab},
+                      {"--context", &options.context},
+                      {"--tied", &options.tied},
+                      {"--deciding-layers", &options.deciding_layers}};
   for (int i = 2; i < argc; i += 2) {
     const std::string_view name = argv[i];
     if (i + 1 >= argc) return MakeError(Code::kInvalidArgument, "%s has no value", argv[i]);
     EW_TRY(const int64_t value, ParseInt(argv[i + 1]));
-    if (value < 1 || value > UINT32_MAX)
+    if (value < 0 || value > UINT32_MAX)
       return MakeError(Code::kInvalidArgument, "%s %s: out of range", argv[i], argv[i + 1]);
     bool known = name == "--seed";
     if (known) options.seed = static_cast<uint64_t>(value);
@@ -58,6 +67,10 @@ Result<Options> ParseOptions(int argc, char** argv) {
       known = true;
     }
     if (!known) return MakeError(Code::kInvalidArgument, "unknown option %s", argv[i]);
+  }
+  for (const uint32_t size : {options.layers, options.dim, options.heads, options.kv_heads,
+                              options.ffn, options.context}) {
+    if (size == 0) return MakeError(Code::kInvalidArgument, "sizes must be 1 or more");
   }
   if (options.dim % options.heads != 0 || options.heads % options.kv_heads != 0 ||
       options.vocab < 400) {
@@ -145,8 +158,21 @@ std::vector<GgufTensorDecl> MakeTensors(const Options& o) {
     add("ffn_down", DType::kF16, {dim, o.ffn});
   }
   tensors.push_back({"output_norm.weight", DType::kF32, {dim}});
-  tensors.push_back({"output.weight", DType::kF16, {o.vocab, dim}});
+  if (o.tied == 0) tensors.push_back({"output.weight", DType::kF16, {o.vocab, dim}});
   return tensors;
+}
+
+// What a layer adds to the residual stream, in a layer that is not to decide.
+bool IsMuted(const Options& options, const std::string& name) {
+  if (options.deciding_layers == 0 || !name.starts_with("blk.")) return false;
+  const bool adds = name.ends_with("attn_output.weight") || name.ends_with("ffn_down.weight");
+  return adds && std::strtoul(name.c_str() + 4, nullptr, 10) >= options.deciding_layers;
+}
+
+uint64_t SeedOf(const Options& options, const std::string& name) {
+  uint64_t hash = 0xcbf29ce484222325 ^ options.seed;  // FNV-1a
+  for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
+  return hash;
 }
 
 Status WriteOnes(const GgufTensorDecl& tensor, GgufWriter* writer) {
@@ -155,10 +181,12 @@ Status WriteOnes(const GgufTensorDecl& tensor, GgufWriter* writer) {
 }
 
 // Gaussian weights of variance 1 / columns with a few columns that stand out, as in trained models.
-Status WriteMatrix(const GgufTensorDecl& tensor, uint64_t seed, ThreadPool* pool,
+Status WriteMatrix(const GgufTensorDecl& tensor, const Options& options, ThreadPool* pool,
                    GgufWriter* writer) {
+  const uint64_t seed = SeedOf(options, tensor.name);
+  const double size = IsMuted(options, tensor.name) ? kMutedFactor : 1.0;
   const uint64_t columns = tensor.shape.columns(), rows = tensor.shape.rows();
-  std::vector<double> scale(columns, 1.0 / std::sqrt(static_cast<double>(columns)));
+  std::vector<double> scale(columns, size / std::sqrt(static_cast<double>(columns)));
   Rng outliers(seed);
   for (int i = 0; i < kOutlierColumns; ++i) scale[outliers.Below(columns)] *= kOutlierFactor;
   const uint64_t step = std::max<uint64_t>(1, kChunkValues / columns);
@@ -186,16 +214,14 @@ Status Run(int argc, char** argv) {
   EW_TRY(GgufWriter writer,
          GgufWriter::Create(options.output, true, MakeMetadata(options), tensors));
   ThreadPool pool(ThreadPool::AvailableCpus());
-  uint64_t seed = options.seed << 32;
   uint64_t parameters = 0;
   for (const GgufTensorDecl& tensor : tensors) {
     parameters += tensor.shape.elements();
     if (tensor.dtype == DType::kF32) {
       EW_TRY(WriteOnes(tensor, &writer));
     } else {
-      EW_TRY(WriteMatrix(tensor, seed, &pool, &writer));
+      EW_TRY(WriteMatrix(tensor, options, &pool, &writer));
     }
-    seed += tensor.shape.rows() + 1;
   }
   EW_TRY(writer.Finish());
   std::printf("%s: %.3f billion parameters, %s\n", options.output.c_str(),
@@ -213,7 +239,8 @@ int main(int argc, char** argv) {
                "make_synthetic_gguf: %s\n"
                "usage: make_synthetic_gguf OUT.gguf [--layers 22] [--dim 2048] [--heads 32] "
                "[--kv-heads 4] [--ffn 5632]\n"
-               "                           [--vocab 32000] [--context 2048] [--seed 1]\n",
+               "                           [--vocab 32000] [--context 2048] [--seed 1] [--tied 0] "
+               "[--deciding-layers 0]\n",
                status.error().message.c_str());
   return 2;
 }
