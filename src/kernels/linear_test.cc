@@ -271,6 +271,8 @@ TEST_CASE("float formats equal the exact dot, for every count of columns") {
         Problem p(type, 18, columns, 9, columns);
         CheckProduct(k, p);
       }
+      Problem tall(type, 263, 40, 9, 3);
+      CheckProduct(k, tall);
       for (const size_t columns : {512, 515, 1024, 1031}) {  // chunks of columns, blocks of rows
         for (const size_t n : {8, 96, 97, 105}) {
           Problem p(type, 5 + n % 9, columns, n, columns + n);

@@ -19,11 +19,12 @@
 namespace edgewise::kernels {
 namespace {
 
-constexpr size_t kTileRows = 4;   // weight rows
-constexpr size_t kPanelRows = 8;  // weight rows
-constexpr size_t kChunk = 512;    // columns
-constexpr size_t kXBlock = 96;    // activation rows that meet one panel
-constexpr size_t kFewTokens = 8;  // up to here unpacking costs more than it saves
+constexpr size_t kTileRows = 4;    // weight rows
+constexpr size_t kPanelRows = 8;   // weight rows
+constexpr size_t kChunk = 512;     // columns
+constexpr size_t kXBlock = 96;     // activation rows that meet one panel
+constexpr size_t kRowBlock = 256;  // weight rows whose outputs stay in the second-level cache
+constexpr size_t kFewTokens = 8;   // up to here unpacking costs more than it saves
 
 template <class S>
 struct WeightF32 {
@@ -245,10 +246,14 @@ template <class S, template <class> class Weight>
 void LinearFloats(const LinearArgs& a) {
   for (size_t j = 0; j < a.n; j += kXBlock) {
     const size_t count = a.n - j < kXBlock ? a.n - j : kXBlock;
-    if (count > kFewTokens) {
-      MultiplyMany<S, Weight<S>>(a, j, count);
-      continue;
+    for (size_t i = 0; count > kFewTokens && i < a.rows; i += kRowBlock) {
+      LinearArgs part = a;
+      part.w = static_cast<const char*>(a.w) + i * a.w_stride;
+      part.rows = a.rows - i < kRowBlock ? a.rows - i : kRowBlock;
+      part.y = a.y + i;
+      MultiplyMany<S, Weight<S>>(part, j, count);
     }
+    if (count > kFewTokens) continue;
     for (size_t i = 0; i < a.rows; i += kTileRows) {
       for (size_t t = 0, n; t < count; t += n) {
         n = TileTokens<S>(count - t);
