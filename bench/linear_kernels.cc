@@ -1,6 +1,6 @@
-// Times the matrix kernels on one core, a JSON line per instruction set and weight format: int8
-// operations per second at 1 to 128 activation rows with weights in the cache, and bytes of weights
-// per second from memory. usage: linear_kernels [FORMAT ...]
+// Times the matrix kernels on one core, a JSON line per instruction set and weight format: 10^9
+// operations per second (a product and a sum are two) at 1 to 128 activation rows with weights in
+// the cache, and bytes of weights per second from memory. usage: linear_kernels [FORMAT ...]
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -33,7 +33,7 @@ double BestSeconds(Work work) {
   return best;
 }
 
-// `rows` packed rows: copies of one group of random weights.
+// `rows` rows as the kernel reads them: copies of one group of random weights.
 Result<Tensor> MakeWeights(const DTypeInfo& format, size_t rows) {
   Rng rng(1);
   const size_t row_bytes = format.RowBytes(kColumns);
@@ -43,7 +43,11 @@ Result<Tensor> MakeWeights(const DTypeInfo& format, size_t rows) {
     for (float& v : values) v = static_cast<float>(rng.Gaussian());
     format.encode(values.data(), nullptr, plain.data() + r * row_bytes, kColumns);
   }
-  PackGroup(format.id, plain.data(), row_bytes, kPackedRows, kColumns, group.data());
+  if (IsPacked(format.id)) {
+    PackGroup(format.id, plain.data(), row_bytes, kPackedRows, kColumns, group.data());
+  } else {
+    group = plain;
+  }
   EW_TRY(Tensor weights, Tensor::Allocate(DType::kI8, Shape{rows * row_bytes}));
   for (size_t r = 0; r < rows; r += kPackedRows) {
     std::memcpy(weights.mutable_data() + r * row_bytes, group.data(), group.size());
@@ -63,7 +67,12 @@ Status Measure(const kernels::Kernels& k, const DTypeInfo& format) {
   std::vector<float> values(kColumns);
   for (size_t t = 0; t < kTokens; ++t) {
     for (float& v : values) v = static_cast<float>(rng.Gaussian());
-    k.quantize_q8(values.data(), x.mutable_data() + t * x_stride, kColumns);
+    std::byte* row = x.mutable_data() + t * x_stride;
+    if (kernel.act == kernels::ActFormat::kQ8) {
+      k.quantize_q8(values.data(), row, kColumns);
+    } else {
+      std::memcpy(row, values.data(), x_stride);
+    }
   }
   std::vector<float> y(std::max(stream_rows, kCachedRows * kTokens));
   Json line;
@@ -92,7 +101,7 @@ int Run(int argc, char** argv) {
   for (size_t i = 1; i < kernels::Available().size; ++i) {  // all but scalar
     for (int id = 0; id < kDTypeCount; ++id) {
       const DTypeInfo& format = Info(static_cast<DType>(id));
-      if (!format.quantized()) continue;
+      if (!kernels::Available().items[i].linear[id].run) continue;
       const bool wanted =
           argc < 2 || std::any_of(
                           argv + 1, argv + argc,

@@ -271,6 +271,39 @@ TEST_CASE("float formats equal the exact dot, for every count of columns") {
         Problem p(type, 18, columns, 9, columns);
         CheckProduct(k, p);
       }
+      Problem tall(type, 263, 40, 9, 3);
+      CheckProduct(k, tall);
+      for (const size_t columns : {512, 515, 1024, 1031}) {  // chunks of columns, blocks of rows
+        for (const size_t n : {8, 96, 97, 105}) {
+          Problem p(type, 5 + n % 9, columns, n, columns + n);
+          CheckProduct(k, p);
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("long rows of floats keep the precision of short ones") {
+  ForEachTable([](const Kernels& k) {
+    for (const size_t n : {1, 9}) {
+      Problem p(DType::kF32, 32, 8192, n, 5);
+      p.Quantize(k);
+      std::vector<float> y(n * p.rows);
+      p.Run(k, 0, p.rows, 0, n, y.data(), p.rows);
+      double squares = 0, expected = 0;
+      for (size_t i = 0; i < n * p.rows; ++i) {
+        const std::vector<double> x = p.DecodedX(i / p.rows);
+        const std::vector<float> w = p.DecodedW(i % p.rows);
+        double exact = 0;
+        for (size_t c = 0; c < p.columns; ++c) {
+          const double product = static_cast<double>(w[c]) * x[c];
+          exact += product;
+          expected += product * product;
+        }
+        squares += (static_cast<double>(y[i]) - exact) * (static_cast<double>(y[i]) - exact);
+      }
+      CAPTURE(std::string(k.name));
+      CHECK(std::sqrt(squares / expected) < 6e-7);  // of the size of a random sum
     }
   });
 }
@@ -279,21 +312,22 @@ TEST_CASE("an element is the same bits however the work is split") {
   ForEachTable([](const Kernels& k) {
     for (int type = 0; type <= static_cast<int>(DType::kIQ4_XS); ++type) {
       const DTypeInfo& info = Info(static_cast<DType>(type));
-      constexpr size_t kRows = 37, kN = 21;
-      Problem p(info.id, kRows, info.quantized() ? info.block * 5 : 333, kN, 11);
+      constexpr size_t kRows = 37;
+      const size_t n = info.quantized() ? 21 : 103;
+      Problem p(info.id, kRows, info.quantized() ? info.block * 5 : 1100, n, 11);
       p.Quantize(k);
-      std::vector<float> whole(kRows * kN), parts(kRows * kN), rows(kRows * kN);
-      p.Run(k, 0, kRows, 0, kN, whole.data(), kRows);
+      std::vector<float> whole(kRows * n), parts(kRows * n), rows(kRows * n);
+      p.Run(k, 0, kRows, 0, n, whole.data(), kRows);
       const size_t step = info.quantized() ? 16 : 1, wide = info.quantized() ? 32 : 5;
-      for (size_t j = 0; j < kN; ++j) {
+      for (size_t j = 0; j < n; ++j) {
         for (size_t i = 0; i < kRows; i += step) {
           p.Run(k, i, std::min(step, kRows - i), j, 1, &parts[j * kRows + i], kRows);
         }
       }
       for (size_t i = 0; i < kRows; i += wide) {
         const size_t count = std::min(wide, kRows - i);
-        for (size_t j = 0; j < kN; j += 6) {
-          p.Run(k, i, count, j, j + 6 < kN ? 6 : kN - j, &rows[j * kRows + i], kRows);
+        for (size_t j = 0; j < n; j += 6) {
+          p.Run(k, i, count, j, j + 6 < n ? 6 : n - j, &rows[j * kRows + i], kRows);
         }
       }
       CAPTURE(std::string(k.name));

@@ -14,7 +14,7 @@ struct Avx2Floats {
     __m256d low, high;
   };
   static constexpr size_t kWidth = 8;
-  static constexpr size_t kTile = 3;  // 12 sums and a weight fit the 16 registers
+  static constexpr size_t kTokens = 3;  // 12 sums, 3 activations and a weight fill 16 registers
 
   static V Zero() { return _mm256_setzero_ps(); }
   static V Set(float value) { return _mm256_set1_ps(value); }
@@ -55,6 +55,16 @@ struct Avx2Floats {
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+  // y[0] += the sum of a, y[1] += that of b, ...
+  static void AddSums(V a, V b, V c, V d, float* y) {
+    const __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    const __m256 cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+    const __m256d low = _mm256_unpacklo_pd(_mm256_castps_pd(ab), _mm256_castps_pd(cd));
+    const __m256d high = _mm256_unpackhi_pd(_mm256_castps_pd(ab), _mm256_castps_pd(cd));
+    const __m256 abcd = _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
+    const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1));
+    _mm_storeu_ps(y, _mm_add_ps(_mm_loadu_ps(y), sums));
   }
   static float Largest(V v) {
     const __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

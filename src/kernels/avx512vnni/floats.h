@@ -14,7 +14,7 @@ struct Avx512Floats {
     __m512d low, high;
   };
   static constexpr size_t kWidth = 16;
-  static constexpr size_t kTile = 4;
+  static constexpr size_t kTokens = 6;  // 24 sums and 6 activations of 32 registers
 
   static V Zero() { return _mm512_setzero_ps(); }
   static V Set(float value) { return _mm512_set1_ps(value); }
@@ -46,6 +46,18 @@ struct Avx512Floats {
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+  // y[0] += the sum of a, y[1] += that of b, ...
+  static void AddSums(V a, V b, V c, V d, float* y) {
+    const auto halve = [](V v) { return _mm256_add_ps(_mm512_castps512_ps256(v), Upper(v)); };
+    const __m256 a8 = halve(a), b8 = halve(b), c8 = halve(c), d8 = halve(d);
+    const __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a8, b8), _mm256_unpackhi_ps(a8, b8));
+    const __m256 cd = _mm256_add_ps(_mm256_unpacklo_ps(c8, d8), _mm256_unpackhi_ps(c8, d8));
+    const __m256d low = _mm256_unpacklo_pd(_mm256_castps_pd(ab), _mm256_castps_pd(cd));
+    const __m256d high = _mm256_unpackhi_pd(_mm256_castps_pd(ab), _mm256_castps_pd(cd));
+    const __m256 abcd = _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
+    const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1));
+    _mm_storeu_ps(y, _mm_add_ps(_mm_loadu_ps(y), sums));
   }
   static float Largest(V v) {
     const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(v), Upper(v));

@@ -14,7 +14,7 @@ struct NeonFloats {
     float64x2_t low, high;
   };
   static constexpr size_t kWidth = 4;
-  static constexpr size_t kTile = 4;
+  static constexpr size_t kTokens = 6;  // 24 sums and 6 activations of 32 registers
 
   static V Zero() { return vdupq_n_f32(0); }
   static V Set(float value) { return vdupq_n_f32(value); }
@@ -53,6 +53,10 @@ struct NeonFloats {
   }
 
   static float Sum(V v) { return vaddvq_f32(v); }
+  // y[0] += the sum of a, y[1] += that of b, ...
+  static void AddSums(V a, V b, V c, V d, float* y) {
+    vst1q_f32(y, vaddq_f32(vld1q_f32(y), vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d))));
+  }
   static float Largest(V v) { return vmaxnmvq_f32(v); }
 
   static V SwapPairs(V v) { return vrev64q_f32(v); }

@@ -70,6 +70,9 @@ template <class S, class Format, int g>
     for (size_t at = 0; at < kBytes; at += 64) {
       __builtin_prefetch(tile + kPrefetchBytes + g * kBytes + at, 0, 3);
     }
+    // Here and not at the start of the tile, where gcc would collect all of them: so many misses at
+    // once would block the loads behind them.
+    asm volatile("" ::: "memory");
 #pragma GCC unroll 4
     for (size_t p = 0; p < kPieces<S>; ++p) {
       typename S::Bytes v[8];
