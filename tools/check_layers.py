@@ -24,7 +24,8 @@ EVERYTHING_BELOW = list(MAY_INCLUDE)
 MAY_INCLUDE["pipeline"] = [name for name in EVERYTHING_BELOW if name not in ("rag", "server")]
 MAY_INCLUDE["cli"] = EVERYTHING_BELOW + ["pipeline"]
 
-# Files built with instruction-set flags (the folders in kernels/) may only see headers without templates or inline functions of external linkage.
+# Files built with instruction-set flags, those in folders of kernels/, may only see headers without templates or inline
+# functions of external linkage.
 KERNEL_HEADERS = {"kernels/kernels.h", "quant/blocks.h", "quant/dtype_id.h", "quant/packed_layout.h", "base/half.h"}
 SYSTEM_KERNEL_HEADERS = {"immintrin.h", "arm_neon.h", "stddef.h", "stdint.h", "string.h", "math.h", "float.h"}
 

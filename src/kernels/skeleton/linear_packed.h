@@ -117,7 +117,7 @@ struct Tile : S {
   // Puts unpacked steps in the order of Step: kPair steps of one piece become kPair operands.
   static void Arrange(typename S::Bytes*) {}
   // Columns c on of block b of kPair activation rows.
-  static typename S::Bytes Activations(const ActQ8* const* x, size_t b, size_t c) {
+  static auto Activations(const ActQ8* const* x, size_t b, size_t c) {
     return S::Repeat(x[0][b].q + c);
   }
   // Of a piece's kPair Parts, kPieces<S> apart: the sums of activation row t of kPair.
