@@ -25,9 +25,12 @@ step "AddressSanitizer and UndefinedBehaviorSanitizer, fast tests"
 configure_and_build asan
 ctest --preset asan -j"$jobs"
 
-step "aarch64 cross build; kernels under qemu as cortex-a72 (NEON) and cortex-a76 (dotprod)"
+step "aarch64 cross build; kernels under qemu as CPUs whose best level is NEON, dotprod, i8mm"
 configure_and_build aarch64 edgewise_base_test edgewise_quant_test edgewise_kernels_test edgewise
-for cpu in cortex-a72 cortex-a76; do
+for cpu_and_level in "cortex-a72 neon" "cortex-a76 dotprod" "max i8mm"; do
+  read -r cpu level <<<"$cpu_and_level"
+  runs=$(QEMU_CPU=$cpu EDGEWISE_ISA=none qemu-aarch64-static -L /usr/aarch64-linux-gnu build/aarch64/bin/edgewise doctor 2>&1) || true
+  [[ $runs == *" $level" ]] || { echo "$cpu: the best level should be $level, but: $runs"; exit 1; }
   for layer in base quant kernels; do
     QEMU_CPU=$cpu qemu-aarch64-static -L /usr/aarch64-linux-gnu "build/aarch64/src/$layer/edgewise_${layer}_test" |
       tail -n 3 | sed "s/^/$cpu $layer: /"

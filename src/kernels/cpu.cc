@@ -15,8 +15,9 @@ bool CpuHasAvx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
+bool CpuHasAvxVnni() { return CpuHasAvx2() && __builtin_cpu_supports("avxvnni"); }
+
 bool CpuHasAvx512Vnni() {
-  __builtin_cpu_init();
   return CpuHasAvx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512vnni");
@@ -25,6 +26,7 @@ bool CpuHasAvx512Vnni() {
 #else
 
 bool CpuHasAvx2() { return false; }
+bool CpuHasAvxVnni() { return false; }
 bool CpuHasAvx512Vnni() { return false; }
 
 #endif
@@ -36,9 +38,15 @@ bool CpuHasDotprod() {
   return (getauxval(AT_HWCAP) & kHwcapAsimdDotprod) != 0;
 }
 
+bool CpuHasI8mm() {
+  constexpr unsigned long kHwcap2I8mm = 1ul << 13;
+  return CpuHasDotprod() && (getauxval(AT_HWCAP2) & kHwcap2I8mm) != 0;
+}
+
 #else
 
 bool CpuHasDotprod() { return false; }
+bool CpuHasI8mm() { return false; }
 
 #endif
 

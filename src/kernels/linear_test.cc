@@ -235,6 +235,8 @@ TEST_CASE("block formats equal the exact dot of the decoded numbers, for every c
       }
       Problem many_rows(type, 37, Info(type).block, 2, 7);
       CheckProduct(k, many_rows);
+      Problem many_activations(type, 3, Info(type).block, 67, 8);
+      CheckProduct(k, many_activations);
     }
   });
 }

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "base/check.h"
 #include "kernels/cpu.h"
@@ -10,23 +11,22 @@
 namespace edgewise::kernels {
 namespace {
 
-// One row per level, slowest first. Adding an instruction set is adding a row.
-struct Level {
-  const Kernels* own;
-  bool (*runs_here)();
-};
 bool Always() { return true; }
+
+// One row per level, slowest first. Adding an instruction set is adding a row.
 constexpr Level kLevels[] = {
     {&kScalar, Always},
 #if defined(__x86_64__)
     {&kAvx2, CpuHasAvx2},
+    {&kAvxVnni, CpuHasAvxVnni},
     {&kAvx512Vnni, CpuHasAvx512Vnni},
 #elif defined(__aarch64__)
     {&kNeon, Always},
     {&kDotprod, CpuHasDotprod},
+    {&kI8mm, CpuHasI8mm},
 #endif
 };
-static_assert(sizeof(kLevels) / sizeof(kLevels[0]) <= kMaxLevels);
+static_assert(std::size(kLevels) <= kMaxLevels);
 
 template <class Function>
 void Fill(Function*& entry, Function* below) {
@@ -69,11 +69,11 @@ const Selection& Selected() {
 
 }  // namespace
 
-Selection Select(const char* forced) {
+Selection Select(std::span<const Level> levels, const char* forced) {
   Selection selection;
   bool found = !forced;
-  for (const Level& level : kLevels) {
-    if (!level.runs_here()) break;
+  for (const Level& level : levels) {
+    if (!level.runs_here()) continue;
     Kernels& table = selection.tables[selection.count];
     table = *level.own;
     if (selection.count > 0) FillFrom(selection.tables[selection.count - 1], table);
@@ -85,6 +85,8 @@ Selection Select(const char* forced) {
   if (!found) selection.error = WrongName(forced, selection);
   return selection;
 }
+
+Selection Select(const char* forced) { return Select(kLevels, forced); }
 
 const Kernels& Active() {
   EW_CHECK(Selected().error.empty());

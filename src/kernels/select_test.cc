@@ -27,6 +27,35 @@ TEST_CASE("the fastest table is taken unless one is named") {
   }
 }
 
+TEST_CASE("a level that does not run here is left out; entries fall to the next below that does") {
+  Kernels low, middle, high;
+  low.name = "low";
+  low.add = [](const float*, float* y, size_t) { *y = 1; };
+  low.scale = [](float, float* y, size_t) { *y = 1; };
+  middle.name = "middle";
+  middle.add = [](const float*, float* y, size_t) { *y = 2; };
+  middle.scale = [](float, float* y, size_t) { *y = 2; };
+  high.name = "high";
+  high.scale = [](float, float* y, size_t) { *y = 3; };
+  const auto runs = [] { return true; };
+  const auto missing = [] { return false; };
+
+  const Level with[] = {{&low, runs}, {&middle, runs}, {&high, runs}};
+  const Selection all = Select(with, nullptr);
+  CHECK(all.count == 3);
+  CHECK((all.tables[2].add == middle.add));
+
+  const Level without[] = {{&low, runs}, {&middle, missing}, {&high, runs}};
+  const Selection two = Select(without, nullptr);
+  REQUIRE(two.count == 2);
+  CHECK(std::strcmp(two.tables[two.active].name, "high") == 0);
+  CHECK((two.tables[1].add == low.add));
+  CHECK((two.tables[1].scale == high.scale));
+  CHECK(Select(without, "high").error.empty());
+  CHECK(Select(without, "middle").error ==
+        "EDGEWISE_ISA=middle: not an instruction set of this CPU; it runs low, high");
+}
+
 TEST_CASE("a wrong name is an error that lists the right ones") {
   for (const char* name : {"avx9000", "", "AVX2", "scalar "}) {
     const Selection selection = Select(name);

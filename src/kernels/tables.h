@@ -8,8 +8,10 @@ namespace edgewise::kernels {
 
 extern const Kernels kScalar;
 extern const Kernels kAvx2;
+extern const Kernels kAvxVnni;
 extern const Kernels kAvx512Vnni;
 extern const Kernels kNeon;
 extern const Kernels kDotprod;
+extern const Kernels kI8mm;
 
 }  // namespace edgewise::kernels

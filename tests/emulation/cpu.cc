@@ -4,7 +4,9 @@
 namespace edgewise::kernels {
 
 bool CpuHasAvx2() { return true; }
+bool CpuHasAvxVnni() { return true; }
 bool CpuHasAvx512Vnni() { return true; }
 bool CpuHasDotprod() { return false; }
+bool CpuHasI8mm() { return false; }
 
 }  // namespace edgewise::kernels

@@ -1,5 +1,5 @@
-// Stands before the compiler's own immintrin.h when the AVX-512 kernels are built to run on a CPU without
-// AVX-512: SIMDe computes the 512-bit operations, and what its version in Debian 12 lacks is below.
+// Stands before the compiler's own immintrin.h when the AVX-VNNI and AVX-512 kernels are built to run on a CPU
+// without them: SIMDe computes their operations, and what its version in Debian 12 lacks is below.
 #pragma once
 
 #include_next <immintrin.h>
@@ -59,6 +59,8 @@ inline __m512 EmulatedPermute(__m512 v, int order) {
 
 }  // namespace
 
+#undef _mm256_dpbusd_avx_epi32
+#define _mm256_dpbusd_avx_epi32(sum, a, b) simde_mm256_dpbusd_epi32(sum, a, b)
 #define _mm512_cvtepu8_epi32(v) EmulatedCvtEpu8(v)
 #define _mm512_cvtepi8_epi32(v) EmulatedCvtEpi8(v)
 #define _mm512_cvtepu16_epi32(v) EmulatedCvtEpu16(v)

@@ -49,15 +49,21 @@ struct VnniRows {
     return _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(bytes, select), _mm512_set1_epi8(16));
   }
 
-  static Bytes Repeat(const int8_t* four) {
-    int32_t bits;
-    memcpy(&bits, four, 4);
-    return _mm512_set1_epi32(bits);
-  }
+  // Step repeats the four bytes itself, as an operand in memory.
+  static const int8_t* Repeat(const int8_t* four) { return four; }
   static Part ZeroPart() { return _mm512_setzero_si512(); }
   template <bool>
-  static Part Step(Part part, Bytes w, Bytes x) {
-    return _mm512_dpbusd_epi32(part, w, x);
+  static Part Step(Part part, Bytes w, const int8_t* four) {
+#if defined(__AVX512VNNI__) && !defined(__clang__)  // gcc has no pattern for {1to16} here
+    asm("vpdpbusd %2%{1to16%}, %1, %0"
+        : "+v"(part)
+        : "v"(w), "m"(*reinterpret_cast<const int8_t(*)[4]>(four)));
+    return part;
+#else
+    int32_t bits;
+    memcpy(&bits, four, 4);
+    return _mm512_dpbusd_epi32(part, w, _mm512_set1_epi32(bits));
+#endif
   }
   static Ints Widen(Part part) { return part; }
   static Ints AddInts(Ints a, Ints b) { return _mm512_add_epi32(a, b); }

@@ -112,12 +112,28 @@ void MultiplyOne(const uint8_t* tiles, size_t columns, const ActQ8* x, float* ou
 
 // ---- many activation rows ----
 
+// The products of a register tile: a Step takes 4 * kPair columns of kPair activation rows. Here
+// one by one; an instruction set that multiplies small matrices specializes this.
+template <class S>
+struct Tile : S {
+  static constexpr size_t kPair = 1;
+  // Puts unpacked steps in the order of Step: kPair steps of one piece become kPair operands.
+  static void Arrange(typename S::Bytes*) {}
+  // Columns c on of block b of kPair activation rows.
+  static auto Activations(const ActQ8* const* x, size_t b, size_t c) {
+    return S::Repeat(x[0][b].q + c);
+  }
+  // Of a piece's kPair Parts, kPieces<S> apart: the sums of activation row t of kPair.
+  static typename S::Ints Widen(const typename S::Part* part, size_t) { return S::Widen(*part); }
+};
+
 template <class S, class Format, int g>
 [[gnu::always_inline]] inline void UnpackColumns(const uint8_t* tile, uint8_t (*q)[kStepBytes]) {
   if constexpr (g < static_cast<int>(Format::kColumns / 32)) {
     for (size_t c = 0; c < kStepBytes; c += S::kBytes) {
       typename S::Bytes v[8];
       Format::template Values<g>(tile, c, v);
+      Tile<S>::Arrange(v);
 #pragma GCC unroll 8
       for (size_t s = 0; s < 8; ++s) S::Store(q[8 * g + s] + c, v[s]);
     }
@@ -132,7 +148,8 @@ inline void AddTile(const Chunk& chunk, size_t blocks, const ActQ8* const* x,
                     float (*sums)[kPackedRows]) {
   using Floats = typename S::Floats;
   using Ints = typename S::Ints;
-  constexpr size_t kSteps = T.group / 4;
+  constexpr size_t kSteps = T.group / 4, kPair = Tile<S>::kPair, kOperands = kPair * kPieces<S>;
+  static_assert(N % kPair == 0 && kPart<S, T> % kPair == 0);
   Floats sum[N][kPieces<S>];
 #pragma GCC unroll 16
   for (size_t t = 0; t < N; ++t) {
@@ -147,25 +164,25 @@ inline void AddTile(const Chunk& chunk, size_t blocks, const ActQ8* const* x,
       Ints dot[N][kPieces<S>];
 #pragma GCC unroll 8
       for (size_t first = 0; first < kSteps; first += kPart<S, T>) {
-        typename S::Part part[N][kPieces<S>];
+        typename S::Part part[N / kPair][kOperands];
 #pragma GCC unroll 16
-        for (size_t t = 0; t < N; ++t) {
-#pragma GCC unroll 4
-          for (size_t p = 0; p < kPieces<S>; ++p) part[t][p] = S::ZeroPart();
+        for (size_t t = 0; t < N / kPair; ++t) {
+#pragma GCC unroll 8
+          for (size_t p = 0; p < kOperands; ++p) part[t][p] = S::ZeroPart();
         }
 #pragma GCC unroll 8
-        for (size_t s = first; s < first + kPart<S, T>; ++s) {
-          typename S::Bytes values[kPieces<S>];
-#pragma GCC unroll 4
-          for (size_t p = 0; p < kPieces<S>; ++p) {
+        for (size_t s = first; s < first + kPart<S, T>; s += kPair) {
+          typename S::Bytes values[kOperands];
+#pragma GCC unroll 8
+          for (size_t p = 0; p < kOperands; ++p) {
             values[p] = S::Load(w + s * kStepBytes + p * S::kBytes);
           }
 #pragma GCC unroll 16
-          for (size_t t = 0; t < N; ++t) {
-            const typename S::Bytes act = S::Repeat(x[t][b].q + T.group * half + 4 * s);
-#pragma GCC unroll 4
-            for (size_t p = 0; p < kPieces<S>; ++p) {
-              part[t][p] = S::template Step<T.is_signed>(part[t][p], values[p], act);
+          for (size_t t = 0; t < N / kPair; ++t) {
+            const auto act = Tile<S>::Activations(x + t * kPair, b, T.group * half + 4 * s);
+#pragma GCC unroll 8
+            for (size_t p = 0; p < kOperands; ++p) {
+              part[t][p] = Tile<S>::template Step<T.is_signed>(part[t][p], values[p], act);
             }
           }
         }
@@ -173,7 +190,7 @@ inline void AddTile(const Chunk& chunk, size_t blocks, const ActQ8* const* x,
         for (size_t t = 0; t < N; ++t) {
 #pragma GCC unroll 4
           for (size_t p = 0; p < kPieces<S>; ++p) {
-            const Ints wide = S::Widen(part[t][p]);
+            const Ints wide = Tile<S>::Widen(part[t / kPair] + p, t % kPair);
             dot[t][p] = first == 0 ? wide : S::AddInts(dot[t][p], wide);
           }
         }
@@ -194,27 +211,29 @@ inline void AddTile(const Chunk& chunk, size_t blocks, const ActQ8* const* x,
   }
 }
 
-// Adds as many tiles of N activation rows as fit `count`, from row *j on.
+// Adds as many tiles of N activation rows as fit `count`, from row *j on; where rows go by pairs,
+// an odd last one is its own partner.
 template <class S, Traits T, size_t N>
 inline void AddTiles(const Chunk& chunk, size_t blocks, const char* x, size_t x_stride,
                      size_t count, size_t* j, float (*sums)[kPackedRows]) {
-  for (; *j + N <= count; *j += N) {
+  for (; *j + N < count + Tile<S>::kPair; *j += N) {
     const ActQ8* rows[N];
     for (size_t t = 0; t < N; ++t) {
-      rows[t] = reinterpret_cast<const ActQ8*>(x + (*j + t) * x_stride);
+      const size_t beyond = Tile<S>::kPair > 1 && *j + t == count;
+      rows[t] = reinterpret_cast<const ActQ8*>(x + (*j + t - beyond) * x_stride);
     }
     AddTile<S, T, N>(chunk, blocks, rows, sums + *j);
   }
 }
 
-// 16 weight rows with `count` activation rows from `x` on.
+// 16 weight rows with `count` activation rows from `x` on. Writes `sums` to a multiple of kPair.
 template <class S, class Format>
 void MultiplyMany(const uint8_t* tiles, size_t columns, const char* x, size_t x_stride,
                   size_t count, float (*sums)[kPackedRows]) {
   constexpr Traits T = Format::kTraits;
-  constexpr size_t kPerChunk = 256 / Format::kColumns;
+  constexpr size_t kPerChunk = 256 / Format::kColumns, kPair = Tile<S>::kPair;
   Chunk chunk;
-  memset(sums, 0, count * sizeof(sums[0]));
+  memset(sums, 0, (count + kPair - 1) / kPair * kPair * sizeof(sums[0]));
   for (size_t left = columns / Format::kColumns; left > 0;) {
     const size_t here = left < kPerChunk ? left : kPerChunk;
     for (size_t k = 0; k < here; ++k) {
@@ -227,7 +246,7 @@ void MultiplyMany(const uint8_t* tiles, size_t columns, const char* x, size_t x_
     AddTiles<S, T, S::kTokens>(chunk, blocks, x, x_stride, count, &j, sums);
     if constexpr (S::kTokens > 4) AddTiles<S, T, 4>(chunk, blocks, x, x_stride, count, &j, sums);
     if constexpr (S::kTokens > 2) AddTiles<S, T, 2>(chunk, blocks, x, x_stride, count, &j, sums);
-    AddTiles<S, T, 1>(chunk, blocks, x, x_stride, count, &j, sums);
+    if constexpr (kPair == 1) AddTiles<S, T, 1>(chunk, blocks, x, x_stride, count, &j, sums);
     x += blocks * sizeof(ActQ8);
     left -= here;
   }

@@ -1,5 +1,5 @@
 // How 16 packed rows (quant/packed_layout.h) become bytes and float scales, written once over the
-// operations S of an instruction set (Avx2Rows, VnniRows, NeonRows, DotprodRows).
+// operations S of an instruction set (Avx2Rows, NeonRows, ...).
 #pragma once
 
 #include <stddef.h>
