@@ -66,12 +66,12 @@ Status Model::Impl::Loader::Pack(const TensorView& view, size_t first, Linear* l
 
 Result<Linear> Model::Impl::Loader::Rows(const std::string& name, size_t first, size_t rows) {
   const TensorView& view = View(name);
-  const Checkpoint& checkpoint = model_.checkpoint;
+  const std::string& path = model_.checkpoint.path();
   Linear linear;
   linear.kernel = kernels::Active().linear[static_cast<size_t>(view.dtype)];
   if (!linear.kernel.run) {
     return MakeError(Code::kUnsupported, "%s: tensor %s is %s, for which there is no kernel",
-                     checkpoint.path().c_str(), name.c_str(), Info(view.dtype).name);
+                     path.c_str(), name.c_str(), Info(view.dtype).name);
   }
   linear.row_bytes = view.row_bytes();
   linear.rows = rows;
@@ -81,13 +81,13 @@ Result<Linear> Model::Impl::Loader::Rows(const std::string& name, size_t first, 
       return MakeError(Code::kBadData,
                        "%s: tensor %s is packed, but a layer begins at its row %zu, which is no "
                        "multiple of %zu; `edgewise unpack` gives a file that runs",
-                       checkpoint.path().c_str(), name.c_str(), first, kPackedRows);
+                       path.c_str(), name.c_str(), first, kPackedRows);
     }
     linear.data = view.data + first * linear.row_bytes;
   } else if (IsPacked(view.dtype)) {
     EW_TRY(Pack(view, first, &linear).In(name));
     // So that never more than a tensor is there twice.
-    checkpoint.DropPages(*checkpoint.Find(name));
+    model_.checkpoint.DropPages(*model_.checkpoint.Find(name));
   } else {
     linear.data = view.row(first);
   }

@@ -47,9 +47,8 @@ struct Model::Impl {
   std::vector<LayerWeights> layers;
   std::vector<float> output_norm;  // (dim)
   Linear logits;                   // (vocab_size, dim)
-  uint64_t weight_bytes = 0;
-
-  uint64_t copied_bytes = 0;
+  uint64_t weight_bytes = 0;       // of all tensors
+  uint64_t copied_bytes = 0;       // of the linear layers packed here
 
   const ModelSpec& spec() const { return checkpoint.spec(); }
   class Loader;  // fills all of this
