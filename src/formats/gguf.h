@@ -7,7 +7,7 @@
 // 8             8     tensor count, u64
 // 16            8     metadata count, u64
 // 24            ...   metadata: key (u64 length, bytes), type u32, value
-// ...           ...   tensor infos: name, rank u32, dims u64 innermost first, ggml type u32, offset
+// ...           ...   tensor infos: name, rank u32, dims u64 innermost first, type u32, offset
 // u64 from the data section aligned       ...   data: each tensor at a multiple of
 // general.alignment (32 unless set)
 #pragma once
