@@ -41,9 +41,11 @@ Runner AddDetokenize(CLI::App& app, const Common& common);
 Runner AddDoctor(CLI::App& app, const Common& common);
 Runner AddEval(CLI::App& app, const Common& common);
 Runner AddInspect(CLI::App& app, const Common& common);
+Runner AddPack(CLI::App& app, const Common& common);
 Runner AddQuantize(CLI::App& app, const Common& common);
 Runner AddReport(CLI::App& app, const Common& common);
 Runner AddRun(CLI::App& app, const Common& common);
 Runner AddTokenize(CLI::App& app, const Common& common);
+Runner AddUnpack(CLI::App& app, const Common& common);
 
 }  // namespace edgewise::cli

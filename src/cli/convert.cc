@@ -7,7 +7,7 @@
 
 #include "base/strings.h"
 #include "cli/command.h"
-#include "cli/output.h"
+#include "cli/summary.h"
 #include "compress/quantize/presets.h"
 #include "quant/dtype.h"
 
@@ -22,31 +22,6 @@ Result<DType> ParseDType(const char* flag, const std::string& name) {
   }
   return MakeError(Code::kInvalidArgument, "%s %s: no such format; known are %s", flag,
                    Quote(name).c_str(), known.c_str());
-}
-
-std::string PlanTable(const ConvertSummary& summary) {
-  std::vector<std::vector<std::string>> rows = {
-      {"tensor", "shape", "from", "to", "bytes", "rel. error", "note"}};
-  for (const ConvertedTensor& tensor : summary.tensors) {
-    rows.push_back({tensor.name, tensor.shape.ToString(), Info(tensor.from).name,
-                    Info(tensor.to).name, std::to_string(tensor.bytes),
-                    Format("%.5f", tensor.relative_rmse), tensor.reason});
-  }
-  return TextTable(rows);
-}
-
-Status PrintSummary(const char* verb, const ConvertSummary& summary, bool dry_run, bool verbose,
-                    const Common& common) {
-  if (common.json) {
-    return PrintJson(verb, Json(SummaryToJson(summary)).Set("dry_run", dry_run));
-  }
-  if (dry_run || verbose) EW_TRY(Print(PlanTable(summary)));
-  if (common.quiet) return Ok{};
-  return Print(Format(
-      "%s%s: %s, %.3f bits per weight (%zu tensors, %s before; %s, peak memory %s)\n",
-      dry_run ? "would write " : "", summary.output.c_str(), FormatBytes(summary.bytes).c_str(),
-      summary.bits_per_weight, summary.tensors.size(), FormatBytes(summary.source_bytes).c_str(),
-      FormatSeconds(summary.seconds).c_str(), FormatBytes(summary.peak_rss_bytes).c_str()));
 }
 
 struct ConvertFlags {
@@ -99,9 +74,7 @@ void AddWriterFlags(CLI::App& app, std::string* in, std::string* out, std::strin
   app.add_option("output,--output", *out, "GGUF file to write")->required();
   app.add_option("--tokenizer", *tokenizer,
                  "Tokenizer file, where the model does not bring one (llama2.c)");
-  app.add_flag("--force", *force, "Replace an existing output file");
-  app.add_flag("--dry-run", *dry_run, "Print the plan and the exact size; write nothing");
-  app.add_flag("--verbose", *verbose, "Print a line for each tensor");
+  AddOutputFlags(app, force, dry_run, verbose);
 }
 
 }  // namespace
@@ -132,6 +105,8 @@ Runner AddQuantize(CLI::App& app, const Common& common) {
   app.add_option("--token-embedding-type", flags->embedding_type, "Format of token_embd.weight");
   app.add_flag("--leave-output-tensor", options.leave_output, "Do not quantize output.weight");
   app.add_flag("--pure", options.pure, "One format for every matrix, no mixture");
+  app.add_flag("--pack", options.pack,
+               "Pack the matrices as `edgewise pack` does: loads at once, in Edgewise only");
   app.add_flag("--allow-requantize", options.allow_requantize,
                "Accept an input that is quantized already (costs quality)");
   return [flags, &common] { return RunQuantize(*flags, common); };

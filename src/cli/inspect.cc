@@ -22,6 +22,7 @@ struct Contents {
     std::string name;
     DType dtype;
     Shape shape;
+    TensorLayout layout;
     uint64_t bytes;
   };
   std::vector<Row> tensors;
@@ -32,9 +33,10 @@ struct Contents {
   }
 };
 
-Status AddTensor(const std::string& name, DType dtype, const Shape& shape, Contents* contents) {
-  EW_TRY(const uint64_t bytes, TensorBytes(dtype, shape).In(name));
-  contents->tensors.push_back({name, dtype, shape, bytes});
+Status AddTensor(const std::string& name, DType dtype, const Shape& shape, TensorLayout layout,
+                 Contents* contents) {
+  EW_TRY(const uint64_t bytes, TensorBytes(dtype, shape, layout).In(name));
+  contents->tensors.push_back({name, dtype, shape, layout, bytes});
   contents->parameters += shape.elements();
   contents->bytes += bytes;
   return Ok{};
@@ -45,7 +47,7 @@ std::vector<std::pair<std::string, std::pair<uint64_t, uint64_t>>> ByFormat(
     const Contents& contents) {
   std::map<std::string, std::pair<uint64_t, uint64_t>> sums;
   for (const auto& row : contents.tensors) {
-    auto& [bytes, count] = sums[Info(row.dtype).name];
+    auto& [bytes, count] = sums[FormatName(row.dtype, row.layout)];
     bytes += row.bytes;
     ++count;
   }
@@ -64,7 +66,7 @@ Status PrintHuman(const std::string& path, const Contents& contents, bool all) {
                  contents.tensors.size(), static_cast<unsigned long long>(contents.parameters),
                  FormatBytes(contents.bytes).c_str(), contents.bits_per_weight());
   for (const auto& [name, sums] : ByFormat(contents)) {
-    text += Format("  %-7s %4llu tensors, %s\n", name.c_str(),
+    text += Format("  %-13s %4llu tensors, %s\n", name.c_str(),
                    static_cast<unsigned long long>(sums.second), FormatBytes(sums.first).c_str());
   }
   text += "\nMetadata\n";
@@ -75,7 +77,7 @@ Status PrintHuman(const std::string& path, const Contents& contents, bool all) {
   if (all) {
     std::vector<std::vector<std::string>> rows = {{"tensor", "shape", "format", "bytes"}};
     for (const auto& row : contents.tensors) {
-      rows.push_back({Quote(row.name, 200), row.shape.ToString(), Info(row.dtype).name,
+      rows.push_back({Quote(row.name, 200), row.shape.ToString(), FormatName(row.dtype, row.layout),
                       std::to_string(row.bytes)});
     }
     text += "\n" + TextTable(rows);
@@ -98,6 +100,7 @@ Status PrintMachine(const std::string& path, const Contents& contents) {
     tensors.Append(Json()
                        .Set("name", row.name)
                        .Set("format", Info(row.dtype).name)
+                       .Set("packed", row.layout == TensorLayout::kPacked)
                        .Set("shape", shape)
                        .Set("bytes", row.bytes));
   }
@@ -121,7 +124,8 @@ Status InspectGguf(const std::string& path, const GgufFile& file, bool all, cons
   EW_TRY(contents.architecture, file.metadata().GetString("general.architecture", std::string()));
   contents.metadata = &file.metadata();
   for (const NamedTensor& tensor : file.tensors().all()) {
-    EW_TRY(AddTensor(tensor.name, tensor.view.dtype, tensor.view.shape, &contents));
+    EW_TRY(AddTensor(tensor.name, tensor.view.dtype, tensor.view.shape, tensor.view.layout,
+                     &contents));
   }
   return Show(path, contents, all, common);
 }
@@ -144,7 +148,7 @@ Status RunInspect(const std::string& path, bool all, const Common& common) {
   contents.architecture = checkpoint.spec().architecture;
   contents.metadata = &checkpoint.metadata();
   for (const CheckpointTensor& tensor : checkpoint.tensors()) {
-    EW_TRY(AddTensor(tensor.name, tensor.dtype, tensor.shape, &contents));
+    EW_TRY(AddTensor(tensor.name, tensor.dtype, tensor.shape, tensor.layout, &contents));
   }
   return Show(path, contents, all, common);
 }

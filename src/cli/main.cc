@@ -34,6 +34,14 @@ constexpr Command kCommands[] = {
      "edgewise quantize stories-f16.gguf stories-q4.gguf --to q4_k_m\n"
      "  edgewise quantize model.gguf out.gguf --to q4_0 --tensor-type 'ffn_down=q6_k' --dry-run",
      AddQuantize},
+    {"pack", "Write a quantized GGUF as the kernels read it: it loads at once, in Edgewise only",
+     "edgewise pack stories-q4.gguf stories-q4-packed.gguf\n"
+     "  edgewise pack model.gguf model-packed.gguf --force --json",
+     AddPack},
+    {"unpack", "Write a packed GGUF in rows again, with the same tensors as before",
+     "edgewise unpack stories-q4-packed.gguf stories-q4.gguf\n"
+     "  edgewise unpack model-packed.gguf model.gguf --force --json",
+     AddUnpack},
     {"run", "Continue a prompt",
      "edgewise run stories-q4.gguf --prompt \"Once upon a time\" --max-tokens 100\n"
      "  edgewise run stories-q4.gguf --prompt \"One day\" --temperature 0 --quiet\n"

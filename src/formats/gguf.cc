@@ -37,6 +37,7 @@ struct TensorInfo {
   std::string name;
   DType dtype;
   Shape shape;
+  TensorLayout layout;
   uint64_t bytes;
   uint64_t offset;
 };
@@ -295,13 +296,15 @@ Status HeaderParser::ReadTensorFields(TensorInfo* info) {
   }
   EW_TRY(info->shape, Shape::Make(std::span(dims).first(rank)));
   EW_TRY(const auto type, reader_.Read<uint32_t>());
-  const auto dtype = DTypeFromGgufId(type);
+  const bool packed = (type & 0xFFFF'0000) == kGgufPackedTag;
+  const auto dtype = DTypeFromGgufId(packed ? type ^ kGgufPackedTag : type);
   if (!dtype) {
     return MakeError(Code::kUnsupported, "at byte %llu: its ggml type number %u is not one we read",
                      static_cast<U64>(reader_.offset() - 4), type);
   }
   info->dtype = *dtype;
-  EW_TRY(info->bytes, TensorBytes(*dtype, info->shape));
+  info->layout = packed ? TensorLayout::kPacked : TensorLayout::kRows;
+  EW_TRY(info->bytes, TensorBytes(*dtype, info->shape, info->layout));
   EW_TRY(info->offset, reader_.Read<uint64_t>());
   return Ok{};
 }
@@ -361,7 +364,7 @@ Result<GgufHeader> HeaderParser::Parse(uint64_t file_bytes) {
     const uint64_t offset = header.data_offset + info.offset;
     const std::string where = "tensor " + Quote(info.name);
     const TensorView view = {info.dtype, info.shape, whole ? bytes_.data() + offset : nullptr,
-                             info.bytes};
+                             info.bytes, info.layout};
     header.offsets.push_back(offset);
     if (!header.tensors.Add(std::move(info.name), view)) {
       return MakeError(Code::kBadData, "%s appears twice", where.c_str());

@@ -7,7 +7,7 @@
 // 8             8     tensor count, u64
 // 16            8     metadata count, u64
 // 24            ...   metadata: key (u64 length, bytes), type u32, value
-// ...           ...   tensor infos: name, rank u32, dims u64 innermost first, ggml type u32, offset
+// ...           ...   tensor infos: name, rank u32, dims u64 innermost first, type u32, offset
 // u64 from the data section aligned       ...   data: each tensor at a multiple of
 // general.alignment (32 unless set)
 #pragma once
@@ -28,6 +28,12 @@
 namespace edgewise {
 
 inline constexpr uint32_t kGgufDefaultAlignment = 32;
+
+// Type ids of tensors. One in rows has its ggml_type number, as everywhere. A packed one, which
+// only Edgewise reads, has this tag ("EW" in the upper half) OR'ed with that number, so that every
+// other reader refuses the file. It has two dimensions and a block format; its bytes are those of
+// quant/packed_layout.h, its rows padded to a multiple of 16 (PackedBytes).
+inline constexpr uint32_t kGgufPackedTag = 0x4557'0000;
 
 // A validated file. Tensor views point into the map and live as long as this object. Immutable, so
 // thread-safe; move-only.
@@ -61,6 +67,7 @@ struct GgufTensorDecl {
   std::string name;
   DType dtype;
   Shape shape;
+  TensorLayout layout = TensorLayout::kRows;
 };
 
 // Writes metadata and tensor infos at once, then tensor data in declaration order, streamed;

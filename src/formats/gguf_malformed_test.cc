@@ -12,7 +12,9 @@ using namespace edgewise;
 namespace {
 
 constexpr uint32_t kTypeF32 = 0;
+constexpr uint32_t kTypeF16 = 1;
 constexpr uint32_t kTypeQ8_0 = 8;
+constexpr uint32_t kTypeI8 = 24;
 
 ByteBuilder Start(uint64_t tensors, uint64_t pairs, uint32_t version = 3) {
   ByteBuilder builder;
@@ -173,4 +175,31 @@ TEST_CASE("bad tensor extents") {
   CheckRefused(WithTensors({{.dims = {9}}, {.name = "u", .offset = 32}}), Code::kBadData,
                "overlap");
   CheckRefused(WithTensors({{}, {.name = "u"}}), Code::kBadData, "overlap");
+}
+
+TEST_CASE("bad packed tensors") {
+  const auto packed = [](uint32_t type) { return kGgufPackedTag | type; };
+  const auto with = [&](uint32_t type, std::vector<uint64_t> dims, size_t bytes) {
+    return WithTensors({{.dims = std::move(dims), .type = packed(type)}}, bytes);
+  };
+  // Rows are padded to 16, so one row takes as many bytes as 16.
+  CHECK(GgufFile::Parse(with(kTypeQ8_0, {32, 1}, 16 * 34)));
+  CHECK(GgufFile::Parse(with(kTypeQ8_0, {32, 16}, 16 * 34)));
+  CheckRefused(with(kTypeQ8_0, {32, 1}, 16 * 34 - 1), Code::kBadData, "pass the end");
+  CheckRefused(with(kTypeQ8_0, {32, 17}, 17 * 34), Code::kBadData, "pass the end");
+  CheckRefused(with(kTypeF32, {32, 16}, 4096), Code::kBadData, "cannot be packed");
+  CheckRefused(with(kTypeF16, {32, 16}, 4096), Code::kBadData, "cannot be packed");
+  CheckRefused(with(kTypeI8, {32, 16}, 4096), Code::kBadData, "cannot be packed");
+  CheckRefused(with(kTypeQ8_0, {32}, 16 * 34), Code::kBadData, "cannot be packed");
+  CheckRefused(with(kTypeQ8_0, {32, 16, 1}, 16 * 34), Code::kBadData, "cannot be packed");
+  CheckRefused(with(kTypeQ8_0, {33, 16}, 4096), Code::kBadData, "blocks");
+  CheckRefused(with(kTypeQ8_0, {1ull << 62, 1}, 4096), Code::kBadData, "overflows");
+  CheckRefused(with(4, {32, 16}, 4096), Code::kUnsupported, "type number");
+  CheckRefused(with(0xFFFF, {32, 16}, 4096), Code::kUnsupported, "type number");
+  CheckRefused(WithTensors({{.dims = {32, 16}, .type = kTypeQ8_0 | 0x4556'0000}}, 4096),
+               Code::kUnsupported, "type number");
+  CheckRefused(
+      WithTensors({{.dims = {32, 1}, .type = packed(kTypeQ8_0)}, {.name = "u", .offset = 64}},
+                  1024),
+      Code::kBadData, "overlap");
 }

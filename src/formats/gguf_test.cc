@@ -85,7 +85,8 @@ std::vector<std::byte> WriteFile(const std::string& path, const Metadata& metada
   auto writer = GgufWriter::Create(path, false, metadata, tensors);
   REQUIRE(writer);
   for (size_t i = 0; i < tensors.size(); ++i) {
-    REQUIRE(writer->Write(PatternBytes(i, *TensorBytes(tensors[i].dtype, tensors[i].shape))));
+    REQUIRE(writer->Write(
+        PatternBytes(i, *TensorBytes(tensors[i].dtype, tensors[i].shape, tensors[i].layout))));
   }
   const auto finished = writer->Finish();
   REQUIRE_MESSAGE(finished.has_value(), (finished ? "" : finished.error().message));
@@ -101,6 +102,8 @@ std::vector<GgufTensorDecl> EveryDType() {
   for (const DTypeInfo& info : AllDTypes()) {
     tensors.push_back({std::string("tensor.") + info.name, info.id, {3, uint64_t{info.block} * 2}});
   }
+  tensors.push_back({"packed", DType::kQ4_0, {17, 64}, TensorLayout::kPacked});
+  tensors.push_back({"packed.large", DType::kQ6_K, {3, 256}, TensorLayout::kPacked});
   tensors.push_back({"vector", DType::kF32, {5}});
   tensors.push_back({"four", DType::kF16, {2, 3, 1, 7}});
   tensors.push_back({"scalar", DType::kF32, {}});
@@ -142,6 +145,7 @@ TEST_CASE("every metadata type and every number format survives a round trip") {
     CAPTURE(tensor.name);
     CHECK(tensor.name == tensors[i].name);
     CHECK(tensor.view.dtype == tensors[i].dtype);
+    CHECK(tensor.view.layout == tensors[i].layout);
     CHECK(tensor.view.shape == (tensors[i].shape.rank() == 0 ? Shape{1} : tensors[i].shape));
     CHECK(static_cast<size_t>(tensor.view.data - file->map()->bytes().data()) % 32 == 0);
     const auto expected = PatternBytes(i, tensor.view.bytes);

@@ -113,7 +113,7 @@ Status CheckDeclarations(std::span<const GgufTensorDecl> tensors) {
 Status PlaceTensors(std::span<const GgufTensorDecl> tensors, uint64_t alignment, Layout* layout) {
   uint64_t end = 0;
   for (const GgufTensorDecl& tensor : tensors) {
-    auto bytes = TensorBytes(tensor.dtype, tensor.shape);
+    auto bytes = TensorBytes(tensor.dtype, tensor.shape, tensor.layout);
     if (!bytes) {
       return MakeError(Code::kInvalidArgument, "tensor %s: %s", Quote(tensor.name).c_str(),
                        bytes.error().message.c_str());
@@ -150,7 +150,8 @@ std::string BuildHeader(const Metadata& metadata, std::span<const GgufTensorDecl
     builder.Number(static_cast<uint32_t>(std::max(shape.rank(), 1)));
     if (shape.rank() == 0) builder.Number(uint64_t{1});  // GGUF has no rank 0
     for (int d = shape.rank() - 1; d >= 0; --d) builder.Number(shape[d]);
-    builder.Number(static_cast<uint32_t>(Info(tensors[i].dtype).gguf_id));
+    const uint32_t tag = tensors[i].layout == TensorLayout::kPacked ? kGgufPackedTag : 0;
+    builder.Number(tag | static_cast<uint32_t>(Info(tensors[i].dtype).gguf_id));
     builder.Number(offsets[i]);
   }
   builder.Pad(alignment);
@@ -190,6 +191,7 @@ Status CheckWritten(const std::string& path, std::span<const GgufTensorDecl> ten
   for (size_t i = 0; same && i < tensors.size(); ++i) {
     const TensorView& view = found[i].view;
     same = found[i].name == tensors[i].name && view.dtype == tensors[i].dtype &&
+           view.layout == tensors[i].layout &&
            view.shape == (tensors[i].shape.rank() == 0 ? Shape{1} : tensors[i].shape) &&
            view.data == file.map()->bytes().data() + offsets[i];
   }

@@ -7,6 +7,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "base/check.h"
 #include "base/file.h"
 #include "base/strings.h"
 #include "formats/gguf.h"
@@ -36,7 +37,9 @@ std::string BaseName(const std::string& path) {
 }
 
 // Row i of a head's two halves (Hugging Face) is pair i: rows 2i and 2i + 1 of interleaved RoPE.
+// A bias is permuted value by value.
 Result<Tensor> PermuteRows(const TensorView& view, uint32_t heads) {
+  EW_CHECK(view.layout == TensorLayout::kRows);
   EW_TRY(Tensor result, Tensor::Allocate(view.dtype, view.shape));
   const uint64_t rows = view.shape[0];
   const size_t row_bytes = view.bytes / rows;
@@ -54,7 +57,7 @@ Result<Tensor> PermuteRows(const TensorView& view, uint32_t heads) {
 Result<Tensor> AddOne(const TensorView& view) {
   EW_TRY(Tensor result, Tensor::Allocate(DType::kF32, view.shape));
   auto* values = reinterpret_cast<float*>(result.mutable_data());
-  Info(view.dtype).decode(view.data, values, view.shape.elements());
+  view.Decode(0, view.shape.elements(), values);
   for (uint64_t i = 0; i < view.shape.elements(); ++i) values[i] += 1.0f;
   return result;
 }
@@ -93,7 +96,7 @@ struct Checkpoint::Impl {
 
 void Checkpoint::Impl::Add(std::string name, DType dtype, const Shape& shape,
                            const Source& source) {
-  tensors.push_back({std::move(name), dtype, shape});
+  tensors.push_back({std::move(name), dtype, shape, source.view.layout});
   sources.push_back(source);
 }
 

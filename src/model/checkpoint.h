@@ -24,6 +24,7 @@ struct CheckpointTensor {
   DType dtype;       // of what Load returns: as stored, but F32 for norms that Load adds 1 to
   Shape shape;       // in GGUF row order (q and k rows permuted for architectures whose RoPE is
                      // interleaved)
+  TensorLayout layout = TensorLayout::kRows;  // as stored
 };
 
 // Move-only; Load is thread-safe.

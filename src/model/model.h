@@ -18,9 +18,10 @@ namespace edgewise {
 // Immutable after Load, so sessions on several threads may share it.
 class Model {
  public:
-  // Takes the checkpoint over. Floats stay in the map; block formats are packed for the kernels on
-  // the pool's threads, and then their pages of the map are dropped. Errors: those of
-  // Checkpoint::Load, kUnsupported (a weight format without a kernel), kOutOfMemory.
+  // Takes the checkpoint over. Floats and packed matrices stay in the map; block formats in rows
+  // are packed for the kernels on the pool's threads, and then their pages of the map are dropped.
+  // Errors: those of Checkpoint::Load, kUnsupported (a weight format without a kernel), kBadData (a
+  // packed matrix that must be cut inside 16 rows), kOutOfMemory.
   static Result<std::unique_ptr<Model>> Load(Checkpoint checkpoint, ThreadPool* pool);
   ~Model();
 
@@ -28,6 +29,8 @@ class Model {
   const Checkpoint& checkpoint() const;
   // Bytes of all weights.
   uint64_t weight_bytes() const;
+  // Bytes of the weights that Load packed into memory of their own.
+  uint64_t copied_bytes() const;
   // Bytes of weights that one decode step reads: all matrices but one row only of an untied
   // embedding.
   uint64_t bytes_per_token() const;

@@ -19,7 +19,7 @@ namespace edgewise {
 // y = W x + b for W of (rows, columns): all of a tensor, or a run of its rows.
 struct Linear {
   const std::byte* data = nullptr;  // as the kernel takes it: in the checkpoint, or in `packed`
-  Tensor packed;                    // block formats: the rows as quant/packed.h packs them
+  Tensor packed;                    // block formats that the checkpoint has in rows: packed here
   size_t row_bytes = 0;
   size_t rows = 0;
   size_t columns = 0;
@@ -47,23 +47,11 @@ struct Model::Impl {
   std::vector<LayerWeights> layers;
   std::vector<float> output_norm;  // (dim)
   Linear logits;                   // (vocab_size, dim)
-  uint64_t weight_bytes = 0;
+  uint64_t weight_bytes = 0;       // of all tensors
+  uint64_t copied_bytes = 0;       // of the linear layers packed here
 
   const ModelSpec& spec() const { return checkpoint.spec(); }
-  // Loads every tensor and binds it to its place; packs on the pool's threads.
-  Status Bind(ThreadPool* pool);
-
- private:
-  Status LoadTensors();
-  Status BindLayer(uint32_t index, LayerWeights* layer, ThreadPool* pool);
-  void ReleasePacked();
-  const TensorView& View(std::string_view name) const;
-  std::vector<float> Floats(std::string_view name) const;
-  // Rows [first, first + rows) of tensor `name`.
-  Result<Linear> Rows(const std::string& name, size_t first, size_t rows, ThreadPool* pool) const;
-  // The same with the bias of the layer's tensor of this stem, where there is one.
-  Result<Linear> LayerRows(const std::string& stem, size_t first, size_t rows, bool bias,
-                           ThreadPool* pool) const;
+  class Loader;  // fills all of this
 };
 
 }  // namespace edgewise

@@ -25,7 +25,8 @@ constexpr uint32_t kQuantizationVersion = 2;
 
 // What convert and quantize have in common: one writer serves both.
 struct Job {
-  PlanOptions plan;
+  PlanOptions plan;  // without a preset every tensor keeps its format
+  bool pack = false;
   Json recipe;  // what decides the output, and nothing else: no paths, no thread count
   std::string tokenizer_path;
   int threads = 0;
@@ -109,7 +110,7 @@ Result<Metadata> OutputMetadata(const Checkpoint& checkpoint, const Job& job) {
   Metadata metadata = checkpoint.metadata();
   const bool gguf = checkpoint.kind() == CheckpointKind::kGguf;
   for (const char* key : {"split.no", "split.count", "split.tensors.count"}) metadata.Erase(key);
-  metadata.Set("general.file_type", job.plan.preset->file_type);
+  if (job.plan.preset) metadata.Set("general.file_type", job.plan.preset->file_type);
   metadata.Set("general.quantization_version", kQuantizationVersion);
   if (!gguf || !job.tokenizer_path.empty()) {
     EW_TRY(const Vocab vocab, LoadVocab(checkpoint, job.tokenizer_path));
@@ -121,17 +122,49 @@ Result<Metadata> OutputMetadata(const Checkpoint& checkpoint, const Job& job) {
 std::vector<GgufTensorDecl> Declare(const std::vector<TensorPlan>& plan) {
   std::vector<GgufTensorDecl> declarations;
   for (const TensorPlan& tensor : plan)
-    declarations.push_back({tensor.name, tensor.to, tensor.shape});
+    declarations.push_back({tensor.name, tensor.to, tensor.shape, tensor.layout});
   return declarations;
 }
 
-Result<ConvertSummary> Summarize(const std::vector<TensorPlan>& plan) {
+Result<std::vector<TensorPlan>> PlanTensors(const Checkpoint& checkpoint, const Job& job,
+                                            PackingCount* packing) {
+  const std::span<const CheckpointTensor> tensors = checkpoint.tensors();
+  std::vector<TensorPlan> plan;
+  if (job.plan.preset) {
+    EW_TRY(plan, PlanQuantization(tensors, checkpoint.spec(),
+                                  checkpoint.kind() == CheckpointKind::kGguf, job.plan));
+  } else {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const CheckpointTensor& tensor = tensors[i];
+      plan.push_back({i, tensor.name, tensor.shape, tensor.dtype, tensor.dtype, "", {}});
+    }
+  }
+  if (!job.pack) return plan;
+  *packing = PlanPacking(checkpoint.spec(), &plan);
+  if (packing->packed == 0) {
+    return MakeError(Code::kInvalidArgument,
+                     "there is nothing to pack: no matrix of a linear layer %s",
+                     packing->left > 0 ? "can be cut at a multiple of 16 rows"
+                                       : "is in a block format; quantize the model, for example "
+                                         "with `edgewise quantize --to q4_k_m --pack`");
+  }
+  return plan;
+}
+
+Result<ConvertSummary> Summarize(std::span<const CheckpointTensor> tensors,
+                                 const std::vector<TensorPlan>& plan) {
   ConvertSummary summary;
   uint64_t bytes = 0;
   for (const TensorPlan& tensor : plan) {
-    ConvertedTensor row{tensor.name, tensor.shape, tensor.from, tensor.to, 0, 0, 0, tensor.reason};
-    EW_TRY(const uint64_t before, TensorBytes(tensor.from, tensor.shape).In(tensor.name));
-    EW_TRY(row.bytes, TensorBytes(tensor.to, tensor.shape).In(tensor.name));
+    ConvertedTensor row{.name = tensor.name,
+                        .shape = tensor.shape,
+                        .from = tensor.from,
+                        .to = tensor.to,
+                        .layout = tensor.layout,
+                        .reason = tensor.reason};
+    EW_TRY(const uint64_t before,
+           TensorBytes(tensor.from, tensor.shape, tensors[tensor.source].layout).In(tensor.name));
+    EW_TRY(row.bytes, TensorBytes(tensor.to, tensor.shape, tensor.layout).In(tensor.name));
     summary.source_bytes += before;
     summary.parameters += tensor.shape.elements();
     bytes += row.bytes;
@@ -161,8 +194,13 @@ Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>&
       if (progress->Cancelled()) return MakeError(Code::kCancelled, "stopped; nothing was written");
       return Ok{};
     };
+    RowPacker packer(plan[i].to, plan[i].shape);
+    const auto pack = [&](std::span<const std::byte> bytes) { return packer.Write(bytes, sink); };
+    const bool packed = plan[i].layout == TensorLayout::kPacked;
     EW_TRY(const EncodeError error,
-           EncodeTensor(plan[i].name, tensor.view(), plan[i].to, {}, pool, sink));
+           EncodeTensor(plan[i].name, tensor.view(), plan[i].to, {}, pool,
+                        packed ? RowPacker::Sink(pack) : RowPacker::Sink(sink)));
+    EW_TRY(packer.Finish(sink));
     summary->tensors[i].rmse = error.rmse();
     summary->tensors[i].relative_rmse = error.relative_rmse();
   }
@@ -176,11 +214,11 @@ Result<ConvertSummary> WriteModel(const Checkpoint& checkpoint, const std::strin
   if (progress == nullptr) progress = &silent;
   const std::string& in_path = checkpoint.path();
   if (!job.dry_run) EW_TRY(CheckOutput(in_path, out_path, job.overwrite));
-  EW_TRY(const auto plan, PlanQuantization(checkpoint.tensors(), checkpoint.spec(),
-                                           checkpoint.kind() == CheckpointKind::kGguf, job.plan)
-                              .In(in_path));
+  PackingCount packing;
+  EW_TRY(const auto plan, PlanTensors(checkpoint, job, &packing).In(in_path));
   EW_TRY(Metadata metadata, OutputMetadata(checkpoint, job));
-  EW_TRY(ConvertSummary summary, Summarize(plan).In(in_path));
+  EW_TRY(ConvertSummary summary, Summarize(checkpoint.tensors(), plan).In(in_path));
+  summary.packing = packing;
   summary.output = out_path;
   EW_TRY(const auto files, SourceFiles(checkpoint, job.tokenizer_path));
   PushHistory(&metadata);
@@ -211,6 +249,21 @@ DType HalfOf(const Checkpoint& checkpoint) {
     if (tensor.dtype == DType::kBF16 || tensor.dtype == DType::kF16) return tensor.dtype;
   }
   return DType::kF16;
+}
+
+bool HasPacked(const Checkpoint& checkpoint) {
+  const auto tensors = checkpoint.tensors();
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const auto& t) { return t.layout == TensorLayout::kPacked; });
+}
+
+Job PackJob(const char* command, const PackOptions& options) {
+  Job job;
+  job.recipe.Set("command", command);
+  job.threads = options.threads;
+  job.overwrite = options.overwrite;
+  job.dry_run = options.dry_run;
+  return job;
 }
 
 }  // namespace
@@ -256,12 +309,41 @@ Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& 
   if (options.leave_output) job.recipe.Set("leave_output", true);
   if (options.pure) job.recipe.Set("pure", true);
   if (options.allow_requantize) job.recipe.Set("allow_requantize", true);
+  if (options.pack) job.recipe.Set("pack", true);
+  job.pack = options.pack;
   job.tokenizer_path = options.tokenizer_path;
   job.threads = options.threads;
   job.overwrite = options.overwrite;
   job.dry_run = options.dry_run;
   EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(in_path));
   return WriteModel(checkpoint, out_path, job, progress);
+}
+
+Result<ConvertSummary> Pack(const std::string& in_path, const std::string& out_path,
+                            const PackOptions& options, Progress* progress) {
+  EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(in_path));
+  if (checkpoint.kind() != CheckpointKind::kGguf) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: not a GGUF; `edgewise quantize --pack` packs what it quantizes",
+                     in_path.c_str());
+  }
+  if (HasPacked(checkpoint)) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: packed already; `edgewise unpack` gives the file in rows",
+                     in_path.c_str());
+  }
+  Job job = PackJob("pack", options);
+  job.pack = true;
+  return WriteModel(checkpoint, out_path, job, progress);
+}
+
+Result<ConvertSummary> Unpack(const std::string& in_path, const std::string& out_path,
+                              const PackOptions& options, Progress* progress) {
+  EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(in_path));
+  if (!HasPacked(checkpoint)) {
+    return MakeError(Code::kInvalidArgument, "%s: nothing in it is packed", in_path.c_str());
+  }
+  return WriteModel(checkpoint, out_path, PackJob("unpack", options), progress);
 }
 
 Json SummaryToJson(const ConvertSummary& summary) {
@@ -271,7 +353,8 @@ Json SummaryToJson(const ConvertSummary& summary) {
     for (int i = 0; i < row.shape.rank(); ++i) shape.Append(row.shape[i]);
     Json item;
     item.Set("name", row.name).Set("shape", std::move(shape));
-    item.Set("from", Info(row.from).name).Set("to", Info(row.to).name).Set("bytes", row.bytes);
+    item.Set("from", Info(row.from).name).Set("to", Info(row.to).name);
+    item.Set("packed", row.layout == TensorLayout::kPacked).Set("bytes", row.bytes);
     item.Set("rmse", row.rmse).Set("relative_rmse", row.relative_rmse).Set("reason", row.reason);
     tensors.Append(std::move(item));
   }
@@ -280,6 +363,7 @@ Json SummaryToJson(const ConvertSummary& summary) {
   json.Set("bits_per_weight", summary.bits_per_weight).Set("parameters", summary.parameters);
   json.Set("seconds", summary.seconds).Set("peak_rss_bytes", summary.peak_rss_bytes);
   json.Set("source_bytes", summary.source_bytes).Set("source_sha256", summary.source_sha256);
+  json.Set("packed_tensors", summary.packing.packed).Set("left_in_rows", summary.packing.left);
   json.Set("tensors", std::move(tensors));
   return json;
 }

@@ -1,5 +1,5 @@
-// Convert and quantize: any checkpoint to a GGUF file that stock llama.cpp loads, streamed through
-// one writer.
+// Convert, quantize, pack: any checkpoint to a GGUF file, streamed through one writer. Stock
+// llama.cpp loads the file unless it is packed.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "compress/quantize/quantize.h"
+#include "pipeline/packing.h"
 
 namespace edgewise {
 
@@ -32,7 +33,14 @@ struct QuantizeOptions {
   bool leave_output = false;            // --leave-output-tensor
   bool pure = false;
   bool allow_requantize = false;
+  bool pack = false;  // as Pack does
   std::string tokenizer_path;
+  int threads = 0;  // 0: all CPUs
+  bool overwrite = false;
+  bool dry_run = false;
+};
+
+struct PackOptions {
   int threads = 0;  // 0: all CPUs
   bool overwrite = false;
   bool dry_run = false;
@@ -43,6 +51,7 @@ struct ConvertedTensor {
   Shape shape;
   DType from;
   DType to;
+  TensorLayout layout = TensorLayout::kRows;  // of the output
   uint64_t bytes = 0;
   double rmse = 0;           // of the new values against the source's; 0 in a dry run
   double relative_rmse = 0;  // over the root mean square of the values
@@ -58,6 +67,7 @@ struct ConvertSummary {
   double seconds = 0;
   uint64_t peak_rss_bytes = 0;  // of this process so far
   std::string source_sha256;    // empty in a dry run
+  PackingCount packing;
   std::vector<ConvertedTensor> tensors;
 };
 using QuantizeSummary = ConvertSummary;
@@ -74,6 +84,17 @@ Result<ConvertSummary> Convert(const std::string& in_path, const std::string& ou
 // Errors: those of Convert, FindPreset and PlanQuantization.
 Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& out_path,
                                  const QuantizeOptions& options, Progress* progress);
+
+// Writes the GGUF `in_path` with the matrices in block formats of its linear layers packed as the
+// kernels read them, so that loading it copies nothing. Errors: those of Convert; kInvalidArgument
+// (not a GGUF, packed already, no matrix to pack).
+Result<ConvertSummary> Pack(const std::string& in_path, const std::string& out_path,
+                            const PackOptions& options, Progress* progress);
+
+// Writes a packed GGUF with every tensor in rows again: the bytes of the tensors are those from
+// before. Errors: those of Convert; kInvalidArgument (nothing is packed).
+Result<ConvertSummary> Unpack(const std::string& in_path, const std::string& out_path,
+                              const PackOptions& options, Progress* progress);
 
 // The summary as the JSON keys of `edgewise quantize --json`: output, bytes, bits_per_weight,
 // seconds, peak_rss_bytes, ...

@@ -11,7 +11,12 @@ namespace edgewise {
 // True for the formats in blocks: those whose kernels read packed rows.
 bool IsPacked(DType type);
 
-// Bytes of a packed matrix: those of its rows rounded up to a multiple of 16.
+// `rows` rounded up to a multiple of 16.
+constexpr size_t PaddedRows(size_t rows) {
+  return (rows + kPackedRows - 1) / kPackedRows * kPackedRows;
+}
+
+// Bytes of a packed matrix: those of its padded rows.
 size_t PackedBytes(DType type, size_t rows, size_t columns);
 
 // Packs `rows` <= 16 rows, `stride` bytes apart, into one group of 16 at `group`; the missing ones

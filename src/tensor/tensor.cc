@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/strings.h"
+#include "quant/packed.h"
 
 namespace edgewise {
 namespace {
@@ -71,22 +72,71 @@ std::string Shape::ToString() const {
   return DimsToString({dims_.data(), static_cast<size_t>(rank_)});
 }
 
-Result<uint64_t> TensorBytes(DType type, const Shape& shape) {
+std::string FormatName(DType type, TensorLayout layout) {
+  return std::string(Info(type).name) + (layout == TensorLayout::kPacked ? " packed" : "");
+}
+
+Result<uint64_t> TensorBytes(DType type, const Shape& shape, TensorLayout layout) {
   const DTypeInfo& info = Info(type);
   if (shape.columns() % info.block != 0) {
     return MakeError(Code::kBadData,
                      "rows of %llu values do not divide into the %u-value blocks of %s",
                      static_cast<unsigned long long>(shape.columns()), info.block, info.name);
   }
+  uint64_t blocks = shape.elements() / info.block;
+  if (layout == TensorLayout::kPacked) {
+    if (!IsPacked(type) || shape.rank() != 2) {
+      return MakeError(
+          Code::kBadData,
+          "%s values of shape %s cannot be packed: only matrices in a block format can", info.name,
+          shape.ToString().c_str());
+    }
+    // At most 2^63 values are in blocks of 32 or more, so the padding is far from overflow.
+    blocks = PaddedRows(shape.rows()) * (shape.columns() / info.block);
+  }
   uint64_t bytes = 0;
-  if (MulOverflows(shape.elements() / info.block, info.block_bytes, &bytes)) {
+  if (MulOverflows(blocks, info.block_bytes, &bytes)) {
     return MakeError(Code::kBadData, "the size of %s values of shape %s overflows", info.name,
                      shape.ToString().c_str());
   }
   return bytes;
 }
 
-Result<Tensor> Tensor::Allocate(DType type, const Shape& shape) {
+void TensorView::Decode(uint64_t first, uint64_t count, float* values) const {
+  const DTypeInfo& info = Info(dtype);
+  if (layout == TensorLayout::kRows) {
+    info.decode(data + info.RowBytes(first), values, count);
+    return;
+  }
+  std::byte blocks[2048];
+  const uint64_t step = sizeof(blocks) / info.block_bytes * info.block;
+  for (uint64_t done = 0; done < count; done += step) {
+    const uint64_t part = std::min(step, count - done);
+    CopyBlocks(first + done, part, blocks);
+    info.decode(blocks, values + done, part);
+  }
+}
+
+void TensorView::CopyBlocks(uint64_t first, uint64_t count, std::byte* blocks) const {
+  const DTypeInfo& info = Info(dtype);
+  if (layout == TensorLayout::kRows) {
+    std::memcpy(blocks, data + info.RowBytes(first), info.RowBytes(count));
+    return;
+  }
+  const uint64_t columns = shape.columns();
+  for (uint64_t done = 0; done < count;) {
+    const uint64_t row = (first + done) / columns, column = (first + done) % columns;
+    const uint64_t part = std::min(count - done, columns - column);
+    // A run of tiles is packed like a matrix of their columns only.
+    const uint64_t in_group = row % kPackedRows;
+    const std::byte* tiles =
+        data + (row - in_group) * row_bytes() + kPackedRows * info.RowBytes(column);
+    UnpackRow(dtype, tiles, in_group, part, blocks + info.RowBytes(done));
+    done += part;
+  }
+}
+
+Result<Tensor> Tensor::AllocateUninitialized(DType type, const Shape& shape) {
   EW_TRY(const uint64_t bytes, TensorBytes(type, shape));
   void* memory = nullptr;
   const size_t alignment = bytes < kHugeTensorBytes ? kTensorAlignment : kHugePageBytes;
@@ -97,10 +147,15 @@ Result<Tensor> Tensor::Allocate(DType type, const Shape& shape) {
   }
   // Huge pages spare a core that streams weights a third of its time; only speed depends on them.
   if (alignment == kHugePageBytes) static_cast<void>(::madvise(memory, bytes, MADV_HUGEPAGE));
-  std::memset(memory, 0, bytes);
   Tensor tensor;
   tensor.storage_.reset(static_cast<std::byte*>(memory));
   tensor.view_ = {type, shape, tensor.storage_.get(), bytes};
+  return tensor;
+}
+
+Result<Tensor> Tensor::Allocate(DType type, const Shape& shape) {
+  EW_TRY(Tensor tensor, AllocateUninitialized(type, shape));
+  std::memset(tensor.storage_.get(), 0, tensor.view_.bytes);
   return tensor;
 }
 

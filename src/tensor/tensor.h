@@ -14,6 +14,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/check.h"
 #include "base/result.h"
 #include "quant/dtype.h"
 
@@ -44,24 +45,45 @@ class Shape {
   std::array<uint64_t, kMaxRank> dims_ = {};
 };
 
-// Bytes a tensor of this type and shape takes. Errors: kBadData (the block does not divide the row,
-// overflow).
-Result<uint64_t> TensorBytes(DType type, const Shape& shape);
+// How the bytes of a tensor are arranged; its values do not depend on it.
+enum class TensorLayout : uint8_t {
+  kRows,    // row by row, each a run of blocks
+  kPacked,  // a matrix in a block format, 16 rows interleaved for the kernels
+            // (quant/packed_layout.h)
+};
+
+// The format and the layout for people: "q4_0", "q4_0 packed".
+std::string FormatName(DType type, TensorLayout layout);
+
+// Bytes a tensor of this type and shape takes; packed rows are padded to a multiple of 16. Errors:
+// kBadData (the block does not divide the row, no matrix in a block format to be packed, overflow).
+Result<uint64_t> TensorBytes(DType type, const Shape& shape,
+                             TensorLayout layout = TensorLayout::kRows);
 
 // A tensor somewhere else's memory: cheap to copy, owns nothing, valid as long as its owner. `data`
-// may have any alignment, because a file may place a tensor anywhere: read it by decode or memcpy.
+// may have any alignment, because a file may place a tensor anywhere, and is arranged by `layout`:
+// read values by DecodeRow, blocks by CopyBlocks, which know both layouts.
 struct TensorView {
   DType dtype = DType::kF32;
   Shape shape;
   const std::byte* data = nullptr;
   size_t bytes = 0;
+  TensorLayout layout = TensorLayout::kRows;
 
+  // Bytes of a row's blocks, in either layout.
   size_t row_bytes() const { return Info(dtype).RowBytes(shape.columns()); }
-  const std::byte* row(uint64_t i) const { return data + i * row_bytes(); }
+  // The blocks of row i; only of a tensor that is stored in rows.
+  const std::byte* row(uint64_t i) const {
+    EW_CHECK(layout == TensorLayout::kRows);
+    return data + i * row_bytes();
+  }
   // Decodes row i into columns() floats.
   void DecodeRow(uint64_t i, float* values) const {
-    Info(dtype).decode(row(i), values, shape.columns());
+    Decode(i * shape.columns(), shape.columns(), values);
   }
+  // Values are counted row by row; `first` and `count` are multiples of the block.
+  void Decode(uint64_t first, uint64_t count, float* values) const;
+  void CopyBlocks(uint64_t first, uint64_t count, std::byte* blocks) const;
   std::span<const std::byte> as_bytes() const { return {data, bytes}; }
 };
 
@@ -69,8 +91,10 @@ struct TensorView {
 class Tensor {
  public:
   Tensor() = default;
-  // Returns a tensor that owns zeroed memory. Errors: kBadData, kOutOfMemory.
+  // Returns a tensor in rows that owns zeroed memory. Errors: kBadData, kOutOfMemory.
   static Result<Tensor> Allocate(DType type, const Shape& shape);
+  // The same for memory that the caller writes whole: its bytes are unspecified.
+  static Result<Tensor> AllocateUninitialized(DType type, const Shape& shape);
   // Returns a tensor that borrows `view`.
   static Tensor Borrow(const TensorView& view);
 

@@ -2,8 +2,12 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
+
+#include "base/rng.h"
+#include "quant/packed.h"
 
 using namespace edgewise;
 
@@ -85,6 +89,60 @@ TEST_CASE("an allocated tensor is aligned, zeroed and owned") {
   REQUIRE(empty);
   CHECK(empty->view().bytes == 0);
   CHECK_FALSE(Tensor::Allocate(DType::kQ4_0, {31}));
+}
+
+TEST_CASE("only matrices in block formats can be packed, and their rows are padded to 16") {
+  CHECK(FormatName(DType::kQ4_0, TensorLayout::kRows) == "q4_0");
+  CHECK(FormatName(DType::kQ4_0, TensorLayout::kPacked) == "q4_0 packed");
+  const auto packed = TensorLayout::kPacked;
+  CHECK(*TensorBytes(DType::kQ8_0, {16, 64}, packed) == 16 * 2 * 34);
+  CHECK(*TensorBytes(DType::kQ8_0, {17, 64}, packed) == 32 * 2 * 34);
+  CHECK(*TensorBytes(DType::kQ4_K, {1, 256}, packed) == 16 * 144);
+  const auto refused = [&](DType type, const Shape& shape, const char* part) {
+    const auto bytes = TensorBytes(type, shape, packed);
+    REQUIRE_FALSE(bytes);
+    CHECK(bytes.error().code == Code::kBadData);
+    CHECK(bytes.error().message.find(part) != std::string::npos);
+  };
+  refused(DType::kF16, {16, 64}, "cannot be packed");
+  refused(DType::kI8, {16, 64}, "cannot be packed");
+  refused(DType::kQ8_0, {64}, "cannot be packed");
+  refused(DType::kQ8_0, {1, 16, 64}, "cannot be packed");
+  refused(DType::kQ8_0, {16, 33}, "blocks");
+  refused(DType::kQ8_0, {1, 1ull << 62}, "overflows");
+}
+
+TEST_CASE("a packed view gives the blocks and the values of its rows") {
+  Rng rng(3);
+  for (const DTypeInfo& info : AllDTypes()) {
+    if (!IsPacked(info.id)) continue;
+    CAPTURE(info.name);
+    const Shape shape = {21, 20 * uint64_t{info.block}};
+    const size_t columns = shape.columns();
+    std::vector<float> values(shape.elements());
+    for (float& value : values) value = static_cast<float>(rng.Gaussian());
+    std::vector<std::byte> blocks(*TensorBytes(info.id, shape));
+    info.encode(values.data(), nullptr, blocks.data(), values.size());
+    const TensorView rows = {info.id, shape, blocks.data(), blocks.size()};
+    std::vector<std::byte> groups(*TensorBytes(info.id, shape, TensorLayout::kPacked));
+    for (size_t r = 0; r < 21; r += 16) {
+      PackGroup(info.id, rows.row(r), rows.row_bytes(), std::min<size_t>(16, 21 - r), columns,
+                groups.data() + r * rows.row_bytes());
+    }
+    const TensorView packed = {info.id, shape, groups.data(), groups.size(), TensorLayout::kPacked};
+    CHECK(packed.row_bytes() == rows.row_bytes());
+    std::vector<float> expected(columns), found(columns);
+    for (size_t r = 0; r < 21; ++r) {
+      rows.DecodeRow(r, expected.data());
+      packed.DecodeRow(r, found.data());
+      CHECK(found == expected);
+    }
+    // From inside one row to inside another.
+    const size_t first = 14 * columns + 3 * info.block, count = 3 * columns + 9 * info.block;
+    std::vector<std::byte> part(info.RowBytes(count));
+    packed.CopyBlocks(first, count, part.data());
+    CHECK(std::memcmp(part.data(), blocks.data() + info.RowBytes(first), part.size()) == 0);
+  }
 }
 
 TEST_CASE("an index finds tensors by name and keeps their order") {

@@ -22,6 +22,8 @@ std::vector<std::vector<std::string>> ReadingCommands(const std::string& model,
   return {{"inspect", model},
           {"convert", model, out},
           {"quantize", model, out, "--to", "q4_0"},
+          {"pack", model, out},
+          {"unpack", model, out},
           {"run", model, "--prompt", "x", "--max-tokens", "1"},
           {"chat", model},
           {"eval", model, "--perplexity", SourcePath("README.md")},
@@ -149,6 +151,28 @@ TEST_CASE("outputs that exist, or cannot be written, are refused before the work
   CheckFailure({"report", kModel, "--output", folder / "no/such/o.html"}, 6, "o.html");
   REQUIRE(RunProgram({"convert", kModel, folder / "there.gguf", "--force"}).exit_code == 0);
   CHECK(ReadWhole(folder / "there.gguf").rfind("GGUF", 0) == 0);
+}
+
+TEST_CASE("what cannot be packed or unpacked") {
+  TemporaryFolder folder;
+  const std::string half = folder / "half.gguf", packed = folder / "packed.gguf";
+  REQUIRE(RunProgram({"convert", kModel, half}).exit_code == 0);
+  REQUIRE(RunProgram({"quantize", kModel, packed, "--to", "q4_0", "--pack"}).exit_code == 0);
+  CheckFailure({"pack", kModel, folder / "o"}, 2, "not a GGUF");
+  CheckFailure({"pack", half, folder / "o"}, 2, "nothing to pack");
+  CheckFailure({"pack", packed, folder / "o"}, 2, "packed already");
+  CheckFailure({"pack", packed, packed, "--force"}, 2, "packed already");
+  CheckFailure({"unpack", packed, packed, "--force"}, 2, "replace the input");
+  CheckFailure({"unpack", half, folder / "o"}, 2, "packed");
+  CheckFailure({"unpack", packed, half}, 2, "--force");
+  CheckFailure({"unpack", packed, folder / "no/such/o"}, 6, "o");
+  CheckFailure({"quantize", kModel, folder / "o", "--to", "f16", "--pack"}, 2, "nothing to pack");
+  CHECK(!std::filesystem::exists(folder / "o"));
+  const std::string whole = ReadWhole(packed);
+  WriteWhole(folder / "cut.gguf", whole.substr(0, whole.size() - 1));
+  for (const auto& command : ReadingCommands(folder / "cut.gguf", folder / "o")) {
+    CheckFailure(command, 4, "cut.gguf");
+  }
 }
 
 TEST_CASE("no permission to write") {

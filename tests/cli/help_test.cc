@@ -9,8 +9,8 @@
 namespace edgewise {
 namespace {
 
-const std::vector<std::string> kVerbs = {"inspect", "convert",  "quantize",  "run",
-                                         "chat",    "eval",     "bench",     "report",
+const std::vector<std::string> kVerbs = {"inspect", "convert",  "quantize",  "pack",  "unpack",
+                                         "run",     "chat",     "eval",      "bench", "report",
                                          "doctor",  "tokenize", "detokenize"};
 
 void CheckHelp(const std::vector<std::string>& arguments, const std::string& name) {
@@ -47,6 +47,8 @@ TEST_CASE("wrong usage is one clear line, a hint, and exit code 2") {
       {"inspect", "a", "b"},
       {"run", "m.gguf", "--no-such-flag"},
       {"quantize", "in", "out"},
+      {"pack", "in"},
+      {"unpack", "in"},
       {"bench", "m.gguf", "--threads", "0"},
       {"bench", "m.gguf", "--threads", "two"},
       {"eval", "m.gguf"},

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "base/json.h"
+#include "formats/gguf.h"
 #include "tests/cli/program.h"
 
 namespace edgewise {
@@ -63,6 +64,49 @@ TEST_CASE("convert and quantize report what they wrote") {
     CHECK(Number(done, "peak_rss_bytes") > 0);
     CHECK(*done.Find("output")->AsString() == out);
   }
+}
+
+TEST_CASE("a packed file runs the same and unpacks to the same tensors") {
+  TemporaryFolder folder;
+  const std::string plain = folder / "plain.gguf", packed = folder / "packed.gguf",
+                    back = folder / "back.gguf";
+  REQUIRE(RunProgram({"quantize", BaseModel(), plain, "--to", "q4_k_m"}).exit_code == 0);
+  const Json plan = ParseObject(RunProgram({"pack", plain, packed, "--dry-run", "--json"}), "pack");
+  CHECK(!std::filesystem::exists(packed));
+  const Json done = ParseObject(RunProgram({"pack", plain, packed, "--json"}), "pack");
+  CHECK(Number(done, "bytes") == Number(plan, "bytes"));
+  CHECK(Number(done, "bytes") == static_cast<double>(std::filesystem::file_size(packed)));
+  CHECK(Number(done, "packed_tensors") == 4 * 7 + 1);
+  CHECK(Number(done, "left_in_rows") == 0);
+
+  const auto text = [](const std::string& model) {
+    const ProgramResult result = RunProgram({"run", model, "--prompt", "Once upon a time",
+                                             "--max-tokens", "40", "--seed", "7", "--quiet"});
+    CHECK(result.exit_code == 0);
+    return result.out;
+  };
+  CHECK(text(packed) == text(plain));
+  const ProgramResult shown = RunProgram({"inspect", packed, "--tensors"});
+  CHECK(shown.out.find("q4_k packed") != std::string::npos);
+  const Json inspect = ParseObject(RunProgram({"inspect", packed, "--json"}), "inspect");
+  CHECK(Number(inspect, "tensor_bytes") ==
+        Number(ParseObject(RunProgram({"inspect", plain, "--json"}), "inspect"), "tensor_bytes"));
+
+  const ProgramResult said = RunProgram({"unpack", packed, back});
+  CHECK(said.exit_code == 0);
+  CHECK(said.out.rfind(back + ": ", 0) == 0);
+  const auto tensors = [](const std::string& path) {
+    auto file = GgufFile::Open(path);
+    REQUIRE(file);
+    std::string bytes;
+    for (const NamedTensor& tensor : file->tensors().all()) {
+      bytes.append(reinterpret_cast<const char*>(tensor.view.data), tensor.view.bytes);
+    }
+    return bytes;
+  };
+  CHECK(tensors(back) == tensors(plain));
+  CHECK(tensors(packed) != tensors(plain));
+  CHECK(text(back) == text(plain));
 }
 
 TEST_CASE("run continues a prompt, the same at any thread count") {

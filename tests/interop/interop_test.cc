@@ -254,6 +254,19 @@ TEST_CASE("llama.cpp loads what we write and computes the same") {
   }
 }
 
+TEST_CASE("llama.cpp refuses a packed file, and loads what unpack makes of it") {
+  if (!PeerIsHere()) return;
+  TemporaryFolder folder;
+  const std::string packed = folder / "packed.gguf", back = folder / "back.gguf";
+  QuantizeOptions options;
+  options.preset = "q4_k_m";
+  options.pack = true;
+  REQUIRE(Quantize(OwnModel(), packed, options, nullptr));
+  REQUIRE(Unpack(packed, back, {}, nullptr));
+  CHECK(RunPeer({"logits", packed, "1"}).status == 1);  // an error, not a crash
+  CHECK(RunPeer({"logits", back, "1"}).status == 0);
+}
+
 TEST_CASE("we load what llama.cpp quantizes, and ours is as good") {
   if (!PeerIsHere()) return;
   TemporaryFolder folder;

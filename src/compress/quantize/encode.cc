@@ -86,8 +86,7 @@ class TensorEncoder {
   // Encodes one segment to `out`. `values` and `decoded` hold segment->count floats.
   void Encode(Segment* segment, float* values, float* decoded, std::byte* out) const {
     const size_t n = segment->count;
-    const std::byte* in = source_.data + from_.RowBytes(segment->first);
-    from_.decode(in, values, n);
+    source_.Decode(segment->first, n, values);
     const bool copy = from_.id == to_.id;
     const uint32_t limit = copy ? kInfinityBits : OverflowBits(to_.id);
     const uint32_t largest = LargestBits(values, n);
@@ -98,7 +97,7 @@ class TensorEncoder {
       return;
     }
     if (copy) {
-      std::memcpy(out, in, to_.RowBytes(n));
+      source_.CopyBlocks(segment->first, n, out);
       return;
     }
     EncodeValues(segment->first, values, n, out);

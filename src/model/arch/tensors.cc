@@ -17,14 +17,14 @@ class LayerList {
         list_(list) {}
 
   void Norm(const char* name, const char* hf_name, uint32_t size) {
-    Add(std::string(name) + ".weight", std::string(hf_name) + ".weight", Shape{size}, 0);
+    Add(std::string(name) + ".weight", std::string(hf_name) + ".weight", Shape{size});
   }
   void Linear(const char* name, const char* hf_name, uint64_t rows, uint64_t columns, bool bias,
-              uint32_t rotated_heads = 0) {
+              uint32_t rotated_heads = 0, std::vector<uint64_t> cuts = {}) {
     const bool permuted = spec_.rope.kind == RopeKind::kInterleaved;
     const uint32_t heads = permuted ? rotated_heads : 0;
     Add(std::string(name) + ".weight", std::string(hf_name) + ".weight", Shape{rows, columns},
-        heads);
+        heads, true, std::move(cuts));
     if (bias) {
       Add(std::string(name) + ".bias", std::string(hf_name) + ".bias", Shape{rows}, heads);
     }
@@ -32,8 +32,8 @@ class LayerList {
 
  private:
   void Add(const std::string& name, const std::string& hf_name, const Shape& shape,
-           uint32_t heads) {
-    list_->push_back({gguf_ + name, hf_ + hf_name, shape, heads});
+           uint32_t heads = 0, bool linear = false, std::vector<uint64_t> cuts = {}) {
+    list_->push_back({gguf_ + name, hf_ + hf_name, shape, heads, linear, std::move(cuts)});
   }
 
   const ModelSpec& spec_;
@@ -44,7 +44,8 @@ class LayerList {
 void AddAttention(const ModelSpec& spec, LayerList* layer) {
   const uint64_t q = spec.q_dim(), kv = spec.kv_dim();
   if (spec.fused_qkv) {
-    layer->Linear("attn_qkv", "self_attn.qkv_proj", q + 2 * kv, spec.dim, spec.qkv_bias);
+    layer->Linear("attn_qkv", "self_attn.qkv_proj", q + 2 * kv, spec.dim, spec.qkv_bias, 0,
+                  {q, q + kv});
   } else {
     layer->Linear("attn_q", "self_attn.q_proj", q, spec.dim, spec.qkv_bias, spec.n_heads);
     layer->Linear("attn_k", "self_attn.k_proj", kv, spec.dim, spec.qkv_bias, spec.n_kv_heads);
@@ -59,7 +60,8 @@ void AddAttention(const ModelSpec& spec, LayerList* layer) {
 
 void AddFeedForward(const ModelSpec& spec, LayerList* layer) {
   if (spec.fused_gate_up) {
-    layer->Linear("ffn_up", "mlp.gate_up_proj", uint64_t{2} * spec.ffn_dim, spec.dim, false);
+    layer->Linear("ffn_up", "mlp.gate_up_proj", uint64_t{2} * spec.ffn_dim, spec.dim, false, 0,
+                  {spec.ffn_dim});
   } else {
     layer->Linear("ffn_gate", "mlp.gate_proj", spec.ffn_dim, spec.dim, false);
     layer->Linear("ffn_up", "mlp.up_proj", spec.ffn_dim, spec.dim, false);
@@ -92,10 +94,13 @@ std::vector<NeededTensor> NeededTensors(const ModelSpec& spec) {
     list.push_back({"rope_factors_short.weight", "", pairs});
   }
   const Shape vocabulary{spec.vocab_size, spec.dim};
-  list.push_back({"token_embd.weight", "model.embed_tokens.weight", vocabulary});
+  list.push_back(
+      {"token_embd.weight", "model.embed_tokens.weight", vocabulary, 0, spec.tied_embeddings});
   for (uint32_t layer = 0; layer < spec.n_layers; ++layer) AddLayer(spec, layer, &list);
   list.push_back({"output_norm.weight", "model.norm.weight", Shape{spec.dim}});
-  if (!spec.tied_embeddings) list.push_back({"output.weight", "lm_head.weight", vocabulary});
+  if (!spec.tied_embeddings) {
+    list.push_back({"output.weight", "lm_head.weight", vocabulary, 0, true});
+  }
   return list;
 }
 

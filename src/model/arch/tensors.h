@@ -17,6 +17,10 @@ struct NeededTensor {
   Shape shape;
   // Heads whose rows Hugging Face keeps as two halves and interleaved RoPE as pairs; 0: same order.
   uint32_t permuted_heads = 0;
+  // True for the weights of linear layers; those of several layers in one tensor begin at row 0 and
+  // at `cuts`.
+  bool linear = false;
+  std::vector<uint64_t> cuts = {};
 };
 
 // In the order in which llama.cpp's converter writes them. `spec` has passed CheckSpec.

@@ -1,0 +1,56 @@
+#include "cli/summary.h"
+
+#include <CLI/CLI.hpp>
+
+#include "base/strings.h"
+#include "cli/output.h"
+#include "quant/dtype.h"
+
+namespace edgewise::cli {
+namespace {
+
+std::string PackingText(const PackingCount& count) {
+  if (count.packed == 0) return "";
+  std::string text = Format("%zu matrices packed", count.packed);
+  if (count.left > 0) {
+    text += Format("; %zu stay in rows and are packed at load (--verbose says why)", count.left);
+  }
+  return text + "\n";
+}
+
+std::string PlanTable(const ConvertSummary& summary) {
+  std::vector<std::vector<std::string>> rows = {
+      {"tensor", "shape", "from", "to", "bytes", "rel. error", "note"}};
+  for (const ConvertedTensor& tensor : summary.tensors) {
+    rows.push_back({tensor.name, tensor.shape.ToString(), Info(tensor.from).name,
+                    FormatName(tensor.to, tensor.layout), std::to_string(tensor.bytes),
+                    Format("%.5f", tensor.relative_rmse), tensor.reason});
+  }
+  return TextTable(rows);
+}
+
+}  // namespace
+
+void AddOutputFlags(CLI::App& app, bool* force, bool* dry_run, bool* verbose) {
+  app.add_flag("--force", *force, "Replace an existing output file");
+  app.add_flag("--dry-run", *dry_run, "Print the plan and the exact size; write nothing");
+  app.add_flag("--verbose", *verbose, "Print a line for each tensor");
+}
+
+Status PrintSummary(const char* verb, const ConvertSummary& summary, bool dry_run, bool verbose,
+                    const Common& common) {
+  if (common.json) {
+    return PrintJson(verb, Json(SummaryToJson(summary)).Set("dry_run", dry_run));
+  }
+  if (dry_run || verbose) EW_TRY(Print(PlanTable(summary)));
+  if (common.quiet) return Ok{};
+  return Print(
+      Format("%s%s: %s, %.3f bits per weight (%zu tensors, %s before; %s, peak memory %s)\n",
+             dry_run ? "would write " : "", summary.output.c_str(),
+             FormatBytes(summary.bytes).c_str(), summary.bits_per_weight, summary.tensors.size(),
+             FormatBytes(summary.source_bytes).c_str(), FormatSeconds(summary.seconds).c_str(),
+             FormatBytes(summary.peak_rss_bytes).c_str()) +
+      PackingText(summary.packing));
+}
+
+}  // namespace edgewise::cli
