@@ -168,27 +168,27 @@ TEST_CASE("a sliding window keeps its cache small and changes no bit") {
   const std::span<const int32_t> all(tokens);
   const size_t vocab = model->spec().vocab_size;
   KvCache large = MakeCache(*model, 4096, KvFormat::kF32);
-  KvCache small = MakeCache(*model, 576, KvFormat::kF32);  // too short for a ring
+  KvCache small = MakeCache(*model, 320, KvFormat::kF32);  // too short for a ring
   CHECK(large.bytes() == small.bytes());
   ThreadPool pool(2);
   ForwardPass pass(*model, &pool, 2000);  // more than a ring takes at a time
-  std::vector<float> logits(1500 * vocab), last(200 * vocab);
+  std::vector<float> logits(1500 * vocab), last(150 * vocab);
   REQUIRE(pass.Run(tokens, &large, 0, logits).has_value());
   // The window reaches 39 tokens back in each layer, so a shorter past gives the same logits.
   const size_t past = 39 * model->spec().n_layers;
-  REQUIRE(pass.Run(all.subspan(1300 - past - 20, past + 20 + 200), &small, past + 20, last)
+  REQUIRE(pass.Run(all.subspan(1350 - past - 20, past + 20 + 150), &small, past + 20, last)
               .has_value());
   CHECK(Largest(last, {logits.end() - static_cast<std::ptrdiff_t>(last.size()), logits.end()}) <
         1e-4);
 
   // Going back within the ring's slack is exact; further back the cache starts anew.
-  REQUIRE(large.Truncate(1500 - 512) == 1500 - 512);
-  std::vector<float> again(512 * vocab);
-  REQUIRE(pass.Run(all.subspan(1500 - 512), &large, 0, again).has_value());
+  REQUIRE(large.Truncate(1500 - 256) == 1500 - 256);
+  std::vector<float> again(256 * vocab);
+  REQUIRE(pass.Run(all.subspan(1500 - 256), &large, 0, again).has_value());
   CHECK(again ==
         std::vector<float>(logits.end() - static_cast<std::ptrdiff_t>(again.size()), logits.end()));
-  REQUIRE(large.Truncate(1200) == 1200);
-  CHECK(large.Truncate(987) == 0);
+  REQUIRE(large.Truncate(1300) == 1300);
+  CHECK(large.Truncate(1243) == 0);
   CHECK(large.size() == 0);
   REQUIRE(pass.Run(all.first(100), &large, 99, std::span(again).first(vocab)).has_value());
   CHECK(std::equal(again.begin(), again.begin() + static_cast<std::ptrdiff_t>(vocab),

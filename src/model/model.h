@@ -42,8 +42,9 @@ class Model {
   std::unique_ptr<Impl> impl_;
 };
 
-// The most tokens of one sequence that pass through the model together.
-inline constexpr uint32_t kMaxStep = 512;
+// The most tokens of one sequence that pass through the model together: the weights are read often
+// enough from cache, and the scratch memory stays small.
+inline constexpr uint32_t kMaxStep = 256;
 
 // Keys and values of one sequence, layer by layer in `format`. A layer with full attention has a
 // slot for each position; one with a sliding window keeps the window and kMaxStep more, in a ring.

@@ -241,6 +241,9 @@ void MultiplyMany(const uint8_t* tiles, size_t columns, const char* x, size_t x_
       Format::Factors(tiles, k, &chunk.scales);
       tiles += kPackedRows * Format::kBlockBytes;
     }
+    for (size_t at = 0; at < kPerChunk * kPackedRows * Format::kBlockBytes; at += 64) {
+      __builtin_prefetch(tiles + at, 0, 3);
+    }
     const size_t blocks = here * Format::kColumns / 32;
     size_t j = 0;
     AddTiles<S, T, S::kTokens>(chunk, blocks, x, x_stride, count, &j, sums);
