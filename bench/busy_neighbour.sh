@@ -24,8 +24,7 @@ busy() {
   done
 }
 
-field() { sed -n "s/.*\"$1\": *\([0-9.e+-]*\).*/\1/p" | head -n 1; }
-median() { sort -g "$1" | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+. "$(dirname "$0")/json_lines.sh"
 ours() {
   "$edgewise" bench "$model" --threads "$threads" --prompt-tokens 16 --decode-tokens "$decode" --repetitions 1 --json --quiet > "$folder/out"
   field decode_tokens_per_s < "$folder/out" > "$folder/speed"

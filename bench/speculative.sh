@@ -12,8 +12,7 @@ shift 5
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
-field() { sed -n "s/.*\"$1\": *\([0-9.e+-]*\).*/\1/p" | head -n 1; }
-median() { sort -g "$1" | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+. "$(dirname "$0")/json_lines.sh"
 text() { sed -n 's/.*"ids": *\(\[[^]]*\]\).*/\1/p'; }
 
 prompt='one two three one two three one two'

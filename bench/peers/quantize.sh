@@ -12,9 +12,7 @@ edgewise=$1 peer=$2 model=$3 format=$4 rounds=${5:-5} threads=${6:-2}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
-# field NAME: the number of that member of the JSON object on stdin
-field() { sed -n "s/.*\"$1\": *\([0-9.e+-]*\).*/\1/p" | head -n 1; }
-median() { sort -g "$1" | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+. "$(dirname "$0")/../json_lines.sh"
 largest() { sort -g "$1" | tail -n 1; }
 
 run_edgewise() { "$edgewise" quantize "$model" "$folder/ours.gguf" --to "$format" --threads "$threads" --force --json --quiet; }

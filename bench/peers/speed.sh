@@ -11,9 +11,7 @@ edgewise=$1 peer=$2 model=$3 rounds=${4:-5} threads=${5:-2} prompt=${6:-512} dec
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
-# field NAME: the number of that member of the JSON object on stdin
-field() { sed -n "s/.*\"$1\": *\([0-9.e+-]*\).*/\1/p" | head -n 1; }
-median() { sort -g "$1" | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+. "$(dirname "$0")/../json_lines.sh"
 ratio() { awk "BEGIN { printf \"%.4f\", $1 / $2 }"; }
 
 round=1

@@ -44,9 +44,9 @@ class ThreadPool {
   void Run(FunctionRef<void(int thread)> job);
 
   // Covers [0, count) by body(begin, end, thread) on chunks of `grain` (the last may be shorter),
-  // handed out dynamically so that a slow core does not stall the rest; a thread that wakes
-  // too late takes none. Which thread gets which
-  // chunk is not fixed, so a result may depend on the chunk but must not depend on the thread.
+  // handed out dynamically so that a slow core does not stall the rest; a thread that wakes too late
+  // takes none. Which thread gets which chunk is not fixed, so a result may depend on the chunk but
+  // must not depend on the thread.
   void ParallelFor(size_t count, size_t grain,
                    FunctionRef<void(size_t begin, size_t end, int thread)> body);
 

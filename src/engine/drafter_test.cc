@@ -10,23 +10,15 @@
 #include <vector>
 
 #include "engine/session.h"
+#include "engine/test_engine.h"
 #include "tests/test_data.h"
 
 namespace edgewise {
 namespace {
 
-std::unique_ptr<Engine> Load(const std::string& path, int threads = 1) {
-  EngineOptions options;
-  options.threads = threads;
-  auto engine = Engine::Load(path, options);
-  REQUIRE_MESSAGE(engine.has_value(), (engine ? "" : engine.error().message));
-  return *std::move(engine);
-}
-
-std::string BundledModel() { return SourcePath("models/edgewise-stories-3M"); }
-
+// With two threads.
 Engine* Bundled() {
-  static const std::unique_ptr<Engine> engine = Load(BundledModel(), 2);
+  static const std::unique_ptr<Engine> engine = LoadTestEngine(BundledModel(), 2);
   return engine.get();
 }
 
@@ -105,7 +97,7 @@ TEST_CASE("any drafter leaves the text as it is") {
     FixedDrafter wrong, right;
     wrong.prompt = right.prompt = prompt_ids->size();
     right.text = expected.ids;
-    auto same = DraftModel::Create(Load(BundledModel()), Bundled(), 512);
+    auto same = DraftModel::Create(LoadTestEngine(BundledModel()), Bundled(), 512);
     REQUIRE(same);
     for (Drafter* drafter : {static_cast<Drafter*>(&lookup), static_cast<Drafter*>(&wrong),
                              static_cast<Drafter*>(&right), static_cast<Drafter*>(same->get())}) {

@@ -9,26 +9,11 @@
 
 #include "base/file.h"
 #include "base/strings.h"
+#include "engine/test_engine.h"
 #include "tests/test_data.h"
 
 namespace edgewise {
 namespace {
-
-std::unique_ptr<Engine> LoadEngine(const std::string& path, int threads = 1) {
-  EngineOptions options;
-  options.threads = threads;
-  auto engine = Engine::Load(path, options);
-  REQUIRE_MESSAGE(engine.has_value(), (engine ? "" : engine.error().message));
-  return *std::move(engine);
-}
-
-std::string BundledModel() { return SourcePath("models/edgewise-stories-3M"); }
-
-// Loaded once: the tests only differ in sessions.
-Engine* Bundled() {
-  static const std::unique_ptr<Engine> engine = LoadEngine(BundledModel());
-  return engine.get();
-}
 
 Session MakeSession(Engine* engine, uint32_t context = 0) {
   SessionOptions options;
@@ -79,7 +64,7 @@ TEST_CASE("stories260K writes its published text") {
   const std::string expected = markdown->substr(begin, markdown->find("\n```", begin) - begin);
   REQUIRE(expected.size() > 500);
   for (const int threads : {1, 2, 3}) {
-    const auto engine = LoadEngine(model, threads);
+    const auto engine = LoadTestEngine(model, threads);
     const Generation generation = FromPrompt(engine.get(), "", Greedy(256));
     CHECK(generation.text == expected);
     CHECK(generation.ids.size() == 256);
@@ -103,7 +88,7 @@ TEST_CASE("Greedy ids equal those of an independent forward pass") {
     return result;
   };
   const std::vector<int32_t> expected = ids("continuation_ids");
-  Session session = MakeSession(Bundled());
+  Session session = MakeSession(BundledEngine());
   REQUIRE(session.Append(ids("prompt_ids")));
   CHECK(Run(&session, Greedy(static_cast<uint32_t>(expected.size()))).ids == expected);
 }
@@ -113,20 +98,20 @@ TEST_CASE("The same seed gives the same text for any number of threads") {
   options.max_tokens = 60;
   options.sampler.seed = 7;
   options.sampler.temperature = 1;
-  const Generation reference = FromPrompt(Bundled(), "Once upon a time", options);
+  const Generation reference = FromPrompt(BundledEngine(), "Once upon a time", options);
   CHECK(reference.ids.size() == 60);
   for (const int threads : {2, 3}) {
-    const auto engine = LoadEngine(BundledModel(), threads);
+    const auto engine = LoadTestEngine(BundledModel(), threads);
     CHECK(FromPrompt(engine.get(), "Once upon a time", options).ids == reference.ids);
   }
   options.sampler.seed = 8;
-  CHECK(FromPrompt(Bundled(), "Once upon a time", options).ids != reference.ids);
+  CHECK(FromPrompt(BundledEngine(), "Once upon a time", options).ids != reference.ids);
 }
 
 TEST_CASE("Generating in steps, or after further prompts, equals generating anew") {
-  const std::vector<int32_t> prompt = Encode(*Bundled(), "Once upon a time");
-  const Generation whole = FromPrompt(Bundled(), "Once upon a time", Greedy(24));
-  Session session = MakeSession(Bundled());
+  const std::vector<int32_t> prompt = Encode(*BundledEngine(), "Once upon a time");
+  const Generation whole = FromPrompt(BundledEngine(), "Once upon a time", Greedy(24));
+  Session session = MakeSession(BundledEngine());
   REQUIRE(session.Append(prompt));
   std::vector<int32_t> ids;
   for (const uint32_t step : {1u, 7u, 0u, 16u}) {
@@ -142,17 +127,17 @@ TEST_CASE("Generating in steps, or after further prompts, equals generating anew
   const std::vector<int32_t> more = {300, 301, 302};
   timeline.insert(timeline.end(), more.begin(), more.end());
   REQUIRE(session.Append(more));
-  Session fresh = MakeSession(Bundled());
+  Session fresh = MakeSession(BundledEngine());
   REQUIRE(fresh.Append(timeline));
   CHECK(Run(&session, Greedy(20)).ids == Run(&fresh, Greedy(20)).ids);
 }
 
 TEST_CASE("Replace keeps what is shared and changes nothing else") {
-  Session session = MakeSession(Bundled());
-  REQUIRE(session.Append(Encode(*Bundled(), "Once upon a time there was a dog")));
+  Session session = MakeSession(BundledEngine());
+  REQUIRE(session.Append(Encode(*BundledEngine(), "Once upon a time there was a dog")));
   Run(&session, Greedy(10));
   const std::vector<int32_t> other =
-      Encode(*Bundled(), "Once upon a time there was a cat named Tom");
+      Encode(*BundledEngine(), "Once upon a time there was a cat named Tom");
   const auto shared =
       std::mismatch(other.begin(), other.end(), session.tokens().begin(), session.tokens().end());
   const auto kept = session.Replace(other);
@@ -160,11 +145,11 @@ TEST_CASE("Replace keeps what is shared and changes nothing else") {
   CHECK(*kept == static_cast<size_t>(shared.first - other.begin()));
   CHECK(*kept >= 5);
   CHECK(Run(&session, Greedy(20)).ids ==
-        FromPrompt(Bundled(), "Once upon a time there was a cat named Tom", Greedy(20)).ids);
+        FromPrompt(BundledEngine(), "Once upon a time there was a cat named Tom", Greedy(20)).ids);
   // A timeline that is wholly cached still gives the right next token.
   const std::vector<int32_t> prefix(session.tokens().begin(), session.tokens().begin() + 6);
   CHECK(*session.Replace(prefix) == 6);
-  Session fresh = MakeSession(Bundled());
+  Session fresh = MakeSession(BundledEngine());
   REQUIRE(fresh.Append(prefix));
   CHECK(Run(&session, Greedy(5)).ids == Run(&fresh, Greedy(5)).ids);
   const std::vector<int32_t> bad = {1, 99999};
@@ -173,21 +158,21 @@ TEST_CASE("Replace keeps what is shared and changes nothing else") {
 }
 
 TEST_CASE("A stop string ends the text before it, wherever it begins") {
-  const Generation whole = FromPrompt(Bundled(), "Once upon a time", Greedy(40));
+  const Generation whole = FromPrompt(BundledEngine(), "Once upon a time", Greedy(40));
   const std::string& text = whole.text;
   for (size_t begin = 0; begin + 6 < text.size(); begin += 5) {
     const std::string stop = text.substr(begin, 6);
     GenerateOptions options = Greedy(40);
     options.stop = {"never there", stop};
-    const Generation stopped = FromPrompt(Bundled(), "Once upon a time", options);
+    const Generation stopped = FromPrompt(BundledEngine(), "Once upon a time", options);
     CHECK(stopped.text == text.substr(0, text.find(stop)));
     CHECK(stopped.reason == StopReason::kStopString);
   }
 }
 
 TEST_CASE("Generation ends where the context does, and a prompt that does not fit is refused") {
-  const std::vector<int32_t> prompt = Encode(*Bundled(), "Once upon a time");
-  Session session = MakeSession(Bundled(), 16);
+  const std::vector<int32_t> prompt = Encode(*BundledEngine(), "Once upon a time");
+  Session session = MakeSession(BundledEngine(), 16);
   REQUIRE(session.Append(prompt));
   const Generation generation = Run(&session, Greedy(100));
   CHECK(generation.reason == StopReason::kContextFull);
@@ -205,9 +190,9 @@ TEST_CASE("Generation ends where the context does, and a prompt that does not fi
 }
 
 TEST_CASE("The reader and the flag cancel, and the session can go on") {
-  const Generation whole = FromPrompt(Bundled(), "Once upon a time", Greedy(20));
-  Session session = MakeSession(Bundled());
-  REQUIRE(session.Append(Encode(*Bundled(), "Once upon a time")));
+  const Generation whole = FromPrompt(BundledEngine(), "Once upon a time", Greedy(20));
+  Session session = MakeSession(BundledEngine());
+  REQUIRE(session.Append(Encode(*BundledEngine(), "Once upon a time")));
   int parts = 0;
   const auto cancelled =
       session.Generate(Greedy(20), [&](std::string_view) { return ++parts < 5; });
@@ -228,11 +213,11 @@ TEST_CASE("The reader and the flag cancel, and the session can go on") {
 }
 
 TEST_CASE("An end-of-generation token ends the text unless it is banned") {
-  const int32_t eos = *Bundled()->tokenizer().vocab().eos;
+  const int32_t eos = *BundledEngine()->tokenizer().vocab().eos;
   GenerateOptions options = Greedy(10);
   options.sampler.logit_bias = {{eos, 1e6f}};
-  Session session = MakeSession(Bundled());
-  REQUIRE(session.Append(Encode(*Bundled(), "Once")));
+  Session session = MakeSession(BundledEngine());
+  REQUIRE(session.Append(Encode(*BundledEngine(), "Once")));
   const size_t before = session.tokens().size();
   const Generation ended = Run(&session, options);
   CHECK(ended.reason == StopReason::kEndOfText);
@@ -242,15 +227,15 @@ TEST_CASE("An end-of-generation token ends the text unless it is banned") {
   options.ignore_eos = true;
   const Generation banned = Run(&session, options);
   CHECK(banned.reason == StopReason::kMaxTokens);
-  CHECK(banned.ids == FromPrompt(Bundled(), "Once", Greedy(10)).ids);
+  CHECK(banned.ids == FromPrompt(BundledEngine(), "Once", Greedy(10)).ids);
 }
 
 TEST_CASE("Wrong requests are refused with a reason") {
-  Session session = MakeSession(Bundled());
+  Session session = MakeSession(BundledEngine());
   CHECK(session.Generate(Greedy(1)).error().code == Code::kInvalidArgument);
   const std::vector<int32_t> bad = {-1};
   CHECK(session.Append(bad).error().code == Code::kInvalidArgument);
-  REQUIRE(session.Append(Encode(*Bundled(), "a")));
+  REQUIRE(session.Append(Encode(*BundledEngine(), "a")));
   GenerateOptions options = Greedy(1);
   options.stop = {""};
   CHECK(session.Generate(options).error().code == Code::kInvalidArgument);
@@ -258,8 +243,8 @@ TEST_CASE("Wrong requests are refused with a reason") {
   options.sampler.top_p = 2;
   CHECK(session.Generate(options).error().code == Code::kInvalidArgument);
   SessionOptions large;
-  large.context = Bundled()->model().spec().context_length + 1;
-  CHECK(Session::Create(Bundled(), large).error().code == Code::kInvalidArgument);
+  large.context = BundledEngine()->model().spec().context_length + 1;
+  CHECK(Session::Create(BundledEngine(), large).error().code == Code::kInvalidArgument);
   EngineOptions threads;
   threads.threads = -1;
   CHECK(Engine::Load(BundledModel(), threads).error().code == Code::kInvalidArgument);
@@ -277,7 +262,7 @@ std::unique_ptr<Engine> WithTemplate(const TemporaryFolder& folder,
   config.Set("add_bos_token", true).Set("bos_token", "<s>").Set("eos_token", "</s>");
   config.Set("chat_template", chat_template);
   std::ofstream(folder / "tokenizer_config.json") << config.Dump();
-  return LoadEngine(folder.path());
+  return LoadTestEngine(folder.path());
 }
 
 TEST_CASE("A conversation goes through the model's template") {
@@ -299,8 +284,8 @@ TEST_CASE("A conversation goes through the model's template") {
 }
 
 TEST_CASE("Without a usable template chat is refused with the reason") {
-  CHECK(Bundled()->chat_template() == nullptr);
-  CHECK(Bundled()->EncodeChat(Json(JsonArray())).error().code == Code::kUnsupported);
+  CHECK(BundledEngine()->chat_template() == nullptr);
+  CHECK(BundledEngine()->EncodeChat(Json(JsonArray())).error().code == Code::kUnsupported);
   const TemporaryFolder folder;
   const auto engine = WithTemplate(folder, "{% for m in %}");
   CHECK(engine->chat_template() == nullptr);

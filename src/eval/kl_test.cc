@@ -6,7 +6,7 @@
 #include <cmath>
 #include <vector>
 
-#include "eval/test_engine.h"
+#include "engine/test_engine.h"
 #include "pipeline/convert.h"
 
 namespace edgewise {

@@ -2,8 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include "engine/test_engine.h"
 #include "eval/percentile.h"
-#include "eval/test_engine.h"
 
 namespace edgewise {
 namespace {

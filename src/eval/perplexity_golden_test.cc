@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "base/file.h"
+#include "engine/test_engine.h"
 #include "eval/perplexity.h"
-#include "eval/test_engine.h"
 
 namespace edgewise {
 namespace {

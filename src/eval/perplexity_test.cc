@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "eval/test_engine.h"
+#include "engine/test_engine.h"
 
 namespace edgewise {
 namespace {

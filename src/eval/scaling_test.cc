@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "eval/test_engine.h"
+#include "engine/test_engine.h"
 
 namespace edgewise {
 namespace {

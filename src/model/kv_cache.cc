@@ -2,6 +2,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/round_up.h"
 #include "base/strings.h"
 #include "model/model.h"
 
@@ -21,8 +22,6 @@ DType StoredType(kernels::KvFormat format) {
   }
   return DType::kF16;
 }
-
-uint64_t RoundUp(uint64_t value, uint64_t step) { return (value + step - 1) / step * step; }
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 #include <vector>
 
+#include "base/round_up.h"
 #include "model/forward.h"
 
 namespace edgewise {
@@ -9,7 +10,6 @@ constexpr size_t kRowTile = 32;    // rows per piece are a multiple, so kernels 
 constexpr size_t kTokenTile = 32;  // the same for tokens
 constexpr size_t kPiecesPerThread = 6;
 
-size_t RoundUp(size_t value, size_t step) { return (value + step - 1) / step * step; }
 size_t Pieces(size_t count, size_t size) { return (count + size - 1) / size; }
 
 // A job cut into pieces of at most `rows` weight rows and `tokens` activation rows.
