@@ -171,14 +171,15 @@ Result<AtomicFile> AtomicFile::Create(const std::string& path, bool overwrite) {
   file.path_ = path;
   for (int attempt = 0; attempt < 100; ++attempt) {
     file.temporary_ = Format("%s.%d-%d.part", path.c_str(), static_cast<int>(::getpid()), attempt);
+    // First remembered, then created: a signal may come as soon as the file exists.
+    Remember(file.temporary_);
     file.fd_ = ::open(file.temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (file.fd_ >= 0 || errno != EEXIST) break;
+    if (file.fd_ >= 0) return file;
+    const int error = errno;
+    Forget(file.temporary_);
+    if (error != EEXIST) return SystemError(Code::kIo, path, "create", error);
   }
-  if (file.fd_ < 0) {
-    return SystemError(Code::kIo, path, "create", errno);
-  }
-  Remember(file.temporary_);
-  return file;
+  return SystemError(Code::kIo, path, "create", EEXIST);
 }
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
