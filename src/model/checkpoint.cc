@@ -236,7 +236,7 @@ Status Checkpoint::Impl::OpenGguf() {
 }
 
 Result<Checkpoint> Checkpoint::Open(const std::string& path) {
-  auto impl = std::make_unique<Impl>();
+  auto impl = std::make_shared<Impl>();
   impl->path = path;
   if (IsDirectory(path)) {
     impl->kind = CheckpointKind::kHfFolder;
@@ -267,10 +267,7 @@ Result<Checkpoint> Checkpoint::Open(const std::string& path) {
   return Checkpoint(std::move(impl));
 }
 
-Checkpoint::Checkpoint(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
-Checkpoint& Checkpoint::operator=(Checkpoint&&) noexcept = default;
-Checkpoint::~Checkpoint() = default;
+Checkpoint::Checkpoint(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
 
 CheckpointKind Checkpoint::kind() const { return impl_->kind; }
 const std::string& Checkpoint::path() const { return impl_->path; }

@@ -27,16 +27,13 @@ struct CheckpointTensor {
   TensorLayout layout = TensorLayout::kRows;  // as stored
 };
 
-// Move-only; Load is thread-safe.
+// Immutable, so thread-safe. Copies share the maps and cost nothing.
 class Checkpoint {
  public:
   // Recognises the kind from the path and the bytes. Errors: kNotFound, kIo, kBadData (broken file;
   // a tensor missing or of the wrong shape, named), kUnsupported (an architecture or a variant we
   // lack, named).
   static Result<Checkpoint> Open(const std::string& path);
-  Checkpoint(Checkpoint&&) noexcept;
-  Checkpoint& operator=(Checkpoint&&) noexcept;
-  ~Checkpoint();
 
   CheckpointKind kind() const;
   const std::string& path() const;
@@ -49,15 +46,15 @@ class Checkpoint {
   std::optional<size_t> Find(std::string_view name) const;
 
   // Returns tensor `index`, borrowed from the map where the source stores it as is, else built anew
-  // (permuted, split). A borrowed one lives as long as this checkpoint.
+  // (permuted, split). A borrowed one lives as long as this checkpoint or a copy of it.
   Result<Tensor> Load(size_t index) const;
   // Tells the kernel that the pages of this tensor are not needed soon.
   void DropPages(size_t index) const;
 
  private:
   struct Impl;
-  explicit Checkpoint(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  explicit Checkpoint(std::shared_ptr<const Impl> impl);
+  std::shared_ptr<const Impl> impl_;
 };
 
 }  // namespace edgewise

@@ -2,6 +2,7 @@
 #include "model/forward.h"
 
 #include <cmath>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -85,10 +86,13 @@ struct ForwardPass::Impl {
   BatchPosition Fill(std::span<const SequenceTokens> batch, BatchPosition at);
   void AddRows(const SequenceTokens& sequence, uint32_t position, size_t begin, size_t end);
   void Block(float* logits);
+  void FillRope();
+  void Advance();
   void Embed();
-  void Attention(uint32_t layer, size_t first);
-  void FeedForward(uint32_t layer, size_t first);
+  bool Attention(uint32_t layer, size_t first);
+  bool FeedForward(uint32_t layer, size_t first);
   void Logits(float* logits);
+  bool Tap(LinearInput which, size_t first);
 
   void Normalize(const std::vector<float>& weight, size_t first,
                  std::span<const Linear* const> users);
@@ -122,6 +126,7 @@ struct ForwardPass::Impl {
   FloatRows branch;                          // (rows, dim): what a half layer adds to x
   std::vector<uint32_t> first_key, end_key;  // (rows): the keys that each sees
   std::vector<QueryBlock> query_blocks;      // of the layer at hand
+  const LinearTap* tap = nullptr;            // sees the inputs of linear layers
   size_t scores = 0;                         // their queries times the keys that they see
 };
 
@@ -241,10 +246,7 @@ BatchPosition ForwardPass::Impl::Fill(std::span<const SequenceTokens> batch, Bat
 
 // In the last layer rows that give no logits matter only as keys and values.
 void ForwardPass::Impl::Block(float* logits) {
-  for (const Segment& segment : segments) {
-    rope.Fill(segment);
-    if (spec.local_rope_base != 0) sliding_rope.Fill(segment);
-  }
+  FillRope();
   Embed();
   for (uint32_t layer = 0; layer < spec.n_layers; ++layer) {
     const size_t first = layer + 1 == spec.n_layers ? first_logits : 0;
@@ -252,6 +254,18 @@ void ForwardPass::Impl::Block(float* logits) {
     FeedForward(layer, first);
   }
   Logits(logits);
+  Advance();
+}
+
+void ForwardPass::Impl::FillRope() {
+  for (const Segment& segment : segments) {
+    rope.Fill(segment);
+    if (spec.local_rope_base != 0) sliding_rope.Fill(segment);
+  }
+}
+
+// The block's keys and values count from now on.
+void ForwardPass::Impl::Advance() {
   for (const Segment& segment : segments) {
     KvCache& cache = *segment.cache;
     cache.size_ += static_cast<uint32_t>(segment.count);
@@ -277,19 +291,30 @@ void ForwardPass::Impl::Normalize(const std::vector<float>& weight, size_t first
   });
 }
 
-void ForwardPass::Impl::Attention(uint32_t layer, size_t first) {
+// Shows the tap rows from `first` on; false when it wants no more.
+bool ForwardPass::Impl::Tap(LinearInput which, size_t first) {
+  if (tap == nullptr) return true;
+  const size_t stride = input.Stride(kernels::ActFormat::kF32) / sizeof(float);
+  return (*tap)(which, input.floats(first), rows - first, stride);
+}
+
+// The halves of a layer return false where the tap stopped them.
+bool ForwardPass::Impl::Attention(uint32_t layer, size_t first) {
   const LayerWeights& w = model.layers[layer];
   const Linear* users[] = {&w.q, &w.k, &w.v};
   Normalize(w.attention_norm, 0, users);
+  if (!Tap(LinearInput::kQkv, 0)) return false;
   const LinearJob jobs[] = {{&w.q, first, rows - first, q.row(first), q.columns()},
                             {&w.k, 0, rows, k.row(0), k.columns()},
                             {&w.v, 0, rows, v.row(0), v.columns()}};
   RunLinears(jobs, input, pool);
   ForEach(rows, 4 * (spec.q_dim() + 2 * spec.kv_dim()), pool,
           [&](size_t row) { PrepareHeads(layer, segments[segment_of[row]], row, first); });
-  if (first == rows) return;
+  if (first == rows) return true;
   Attend(layer, first);
+  if (!Tap(LinearInput::kAttnOutput, first)) return false;
   AddResidual(w.output, w.post_attention_norm, first);
+  return true;
 }
 
 // Biases, norms and rotation of one row's heads; its keys and values go to the cache.
@@ -429,11 +454,12 @@ void ForwardPass::Impl::AddResidual(const Linear& linear, const std::vector<floa
   });
 }
 
-void ForwardPass::Impl::FeedForward(uint32_t layer, size_t first) {
-  if (first == rows) return;
+bool ForwardPass::Impl::FeedForward(uint32_t layer, size_t first) {
+  if (first == rows) return true;
   const LayerWeights& w = model.layers[layer];
   const Linear* users[] = {&w.gate, &w.up};
   Normalize(w.feed_forward_norm, first, users);
+  if (!Tap(LinearInput::kGateUp, first)) return false;
   const size_t count = rows - first;
   const LinearJob jobs[] = {{&w.gate, first, count, gate.row(first), gate.columns()},
                             {&w.up, first, count, up.row(first), up.columns()}};
@@ -447,7 +473,9 @@ void ForwardPass::Impl::FeedForward(uint32_t layer, size_t first) {
     activate(gate.row(row), up.row(row), input.floats(row), spec.ffn_dim);
     input.Finish(row, down);
   });
+  if (!Tap(LinearInput::kDown, first)) return false;
   AddResidual(w.down, w.post_feed_forward_norm, first);
+  return true;
 }
 
 void ForwardPass::Impl::Logits(float* logits) {
@@ -464,7 +492,9 @@ void ForwardPass::Impl::Logits(float* logits) {
 }
 
 ForwardPass::ForwardPass(const Model& model, ThreadPool* pool, uint32_t max_batch)
-    : impl_(std::make_unique<Impl>(*model.impl_, pool, max_batch)) {}
+    : ForwardPass(*model.impl_, pool, max_batch) {}
+ForwardPass::ForwardPass(const Model::Impl& model, ThreadPool* pool, uint32_t max_batch)
+    : impl_(std::make_unique<Impl>(model, pool, max_batch)) {}
 ForwardPass::ForwardPass(ForwardPass&&) noexcept = default;
 ForwardPass& ForwardPass::operator=(ForwardPass&&) noexcept = default;
 ForwardPass::~ForwardPass() = default;
@@ -480,6 +510,27 @@ Status ForwardPass::Run(std::span<const SequenceTokens> batch, std::span<float> 
     impl_->Block(to);
     to += (impl_->rows - impl_->first_logits) * impl_->spec.vocab_size;
   }
+  return Ok{};
+}
+
+Status ForwardPass::RunLayer(uint32_t layer, KvCache* cache, size_t n, float* x, LinearTap tap) {
+  EW_CHECK(n >= 1 && n <= impl_->max_batch && n <= cache->capacity() - cache->size());
+  Impl& pass = *impl_;
+  EW_TRY(pass.Reserve(n));
+  pass.segments = {{cache, cache->size_, 0, n}};
+  pass.segment_of.assign(n, 0);
+  pass.rows = n;
+  pass.first_logits = 0;
+  pass.FillRope();
+  const size_t row_bytes = pass.spec.dim * sizeof(float);
+  for (size_t i = 0; i < n; ++i) std::memcpy(pass.x.row(i), x + i * pass.spec.dim, row_bytes);
+  pass.tap = &tap;
+  const bool whole = pass.Attention(layer, 0) && pass.FeedForward(layer, 0);
+  pass.tap = nullptr;
+  for (size_t i = 0; i < n && whole; ++i) {
+    std::memcpy(x + i * pass.spec.dim, pass.x.row(i), row_bytes);
+  }
+  pass.Advance();
   return Ok{};
 }
 

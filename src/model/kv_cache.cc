@@ -27,6 +27,11 @@ DType StoredType(kernels::KvFormat format) {
 
 Result<KvCache> KvCache::Create(const ModelSpec& spec, uint32_t capacity,
                                 kernels::KvFormat format) {
+  return Create(spec, capacity, format, 0, spec.n_layers);
+}
+
+Result<KvCache> KvCache::Create(const ModelSpec& spec, uint32_t capacity, kernels::KvFormat format,
+                                uint32_t first_layer, uint32_t end_layer) {
   if (capacity == 0) {
     return MakeError(Code::kInvalidArgument, "a KV cache of 0 positions holds nothing");
   }
@@ -42,8 +47,9 @@ Result<KvCache> KvCache::Create(const ModelSpec& spec, uint32_t capacity,
                      Info(StoredType(format)).name, spec.head_dim);
   }
   cache.position_bytes_ = cache.row_bytes_ * spec.n_kv_heads;
-  for (uint32_t index = 0; index < spec.n_layers; ++index) {
-    Layer layer;
+  cache.layers_.resize(spec.n_layers);
+  for (uint32_t index = first_layer; index < end_layer; ++index) {
+    Layer& layer = cache.layers_[index];
     layer.slots = RoundUp(capacity, kernels::kKeyBlock);
     // The tokens of one step are stored before the first of them looks at its window.
     const uint64_t ring = RoundUp(uint64_t{spec.sliding_window} + kMaxStep, kernels::kKeyBlock);
@@ -59,7 +65,6 @@ Result<KvCache> KvCache::Create(const ModelSpec& spec, uint32_t capacity,
       }
       *side = *std::move(tensor);
     }
-    cache.layers_.push_back(std::move(layer));
   }
   return cache;
 }

@@ -15,10 +15,10 @@ class Model::Impl::Loader {
  public:
   Loader(Impl* model, ThreadPool* pool) : model_(*model), pool_(pool) {}
   Status Load();
+  Status BindLayer(uint32_t index, LayerWeights* layer);
 
  private:
   Status LoadTensors();
-  Status BindLayer(uint32_t index, LayerWeights* layer);
   void ReleasePacked();
   const TensorView& View(std::string_view name) const;
   std::vector<float> Floats(std::string_view name) const;
@@ -171,6 +171,10 @@ Status Model::Impl::Loader::Load() {
   for (uint32_t i = 0; i < s.n_layers; ++i) EW_TRY(BindLayer(i, &model_.layers[i]));
   ReleasePacked();
   return Ok{};
+}
+
+Status Model::Impl::BindFloatLayer(uint32_t layer, ThreadPool* pool) {
+  return Loader(this, pool).BindLayer(layer, &layers[layer]);
 }
 
 Result<std::unique_ptr<Model>> Model::Load(Checkpoint checkpoint, ThreadPool* pool) {

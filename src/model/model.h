@@ -37,6 +37,7 @@ class Model {
 
  private:
   friend class ForwardPass;
+  friend class LayerStream;
   struct Impl;
   explicit Model(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
@@ -62,12 +63,16 @@ class KvCache {
 
  private:
   friend class ForwardPass;
+  friend class LayerStream;
   // Values (slots, n_kv_heads, head_dim); keys (slots / 32, n_kv_heads) of the blocks of StoreKey.
   // Position p is in slot p % slots.
   struct Layer {
     Tensor keys, values;
     size_t slots = 0;  // a multiple of 32
   };
+  // With memory for the layers [first_layer, end_layer) only.
+  static Result<KvCache> Create(const ModelSpec& spec, uint32_t capacity, kernels::KvFormat format,
+                                uint32_t first_layer, uint32_t end_layer);
   std::byte* KeyBlock(uint32_t layer, uint32_t position, size_t head);
   std::byte* Value(uint32_t layer, uint32_t position, size_t head);
 
@@ -80,6 +85,14 @@ class KvCache {
   size_t position_bytes_ = 0;  // all kv heads of one position
   std::vector<Layer> layers_;
 };
+
+// The inputs of a layer's linear layers, in the order in which they arise.
+enum class LinearInput : uint8_t { kQkv, kAttnOutput, kGateUp, kDown };
+inline constexpr size_t kLinearInputs = 4;
+
+// Sees (n, columns) inputs, rows `stride` floats apart, before the linear layers do; returns
+// whether to go on.
+using LinearTap = FunctionRef<bool(LinearInput input, const float* rows, size_t n, size_t stride)>;
 
 // Tokens to append to one sequence; those from `first_logits` on give logits, none when it is
 // tokens.size().
@@ -113,7 +126,12 @@ class ForwardPass {
   }
 
  private:
+  friend class LayerStream;
   struct Impl;
+  ForwardPass(const Model::Impl& model, ThreadPool* pool, uint32_t max_batch);
+  // One layer alone on `n` <= kMaxStep tokens that follow those in `cache`: x (n, dim) is the
+  // residual stream before it, and after it unless `tap` returned false.
+  Status RunLayer(uint32_t layer, KvCache* cache, size_t n, float* x, LinearTap tap);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -51,6 +51,8 @@ struct Model::Impl {
   uint64_t copied_bytes = 0;       // of the linear layers packed here
 
   const ModelSpec& spec() const { return checkpoint.spec(); }
+  // Binds one layer to weights decoded to F32, which stand in `tensors`.
+  Status BindFloatLayer(uint32_t layer, ThreadPool* pool);
   class Loader;  // fills all of this
 };
 
