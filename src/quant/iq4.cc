@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "quant/codecs.h"
+#include "quant/forms.h"
 #include "quant/legacy.h"
 #include "quant/superblock.h"
 
@@ -34,6 +35,56 @@ void DecodeGroup(const uint8_t* qs, float scale, float* values) {
   }
 }
 
+void UnpackGroup(const uint8_t* qs, int8_t* values) {
+  for (int j = 0; j < 16; ++j) {
+    values[j] = kIq4NlValues[qs[j] & 15];
+    values[j + 16] = kIq4NlValues[qs[j] >> 4];
+  }
+}
+
+void UnpackNl(const void* data, BlockParts* parts) {
+  const BlockIQ4_NL& block = *static_cast<const BlockIQ4_NL*>(data);
+  parts->d = block.d;
+  parts->scale[0] = 1;
+  UnpackGroup(block.qs, parts->value);
+}
+
+void PackNl(const BlockParts& parts, void* data) {
+  BlockIQ4_NL* block = static_cast<BlockIQ4_NL*>(data);
+  block->d = parts.d;
+  PackGroup(parts.value, block->qs);
+}
+
+// Scale of group g of IQ4_XS, -32 to 31.
+int ScaleXs(const BlockIQ4_XS& block, int g) {
+  const int low = (block.scales_l[g / 2] >> (4 * (g % 2))) & 15;
+  const int high = (block.scales_h >> (2 * g)) & 3;
+  return (low | high << 4) - 32;
+}
+
+void UnpackXs(const void* data, BlockParts* parts) {
+  const BlockIQ4_XS& block = *static_cast<const BlockIQ4_XS*>(data);
+  parts->d = block.d;
+  for (int g = 0; g < 8; ++g) {
+    parts->scale[g] = static_cast<int16_t>(ScaleXs(block, g));
+    UnpackGroup(block.qs + 16 * g, parts->value + 32 * g);
+  }
+}
+
+void PackXs(const BlockParts& parts, void* data) {
+  BlockIQ4_XS* block = static_cast<BlockIQ4_XS*>(data);
+  block->d = parts.d;
+  uint32_t high = 0;
+  std::memset(block->scales_l, 0, sizeof(block->scales_l));
+  for (int g = 0; g < 8; ++g) {
+    const uint32_t code = static_cast<uint32_t>(parts.scale[g] + 32);
+    block->scales_l[g / 2] |= static_cast<uint8_t>((code & 15) << (4 * (g % 2)));
+    high |= (code >> 4) << (2 * g);
+    PackGroup(parts.value + 32 * g, block->qs + 16 * g);
+  }
+  block->scales_h = static_cast<uint16_t>(high);
+}
+
 }  // namespace
 
 void DecodeIQ4_NL(const void* blocks, float* values, size_t n) {
@@ -48,9 +99,7 @@ void DecodeIQ4_XS(const void* blocks, float* values, size_t n) {
   for (size_t i = 0; i < n; i += kSuper, ++block) {
     const float d = HalfToFloat(block->d);
     for (int g = 0; g < 8; ++g) {
-      const int low = (block->scales_l[g / 2] >> (4 * (g % 2))) & 15;
-      const int high = (block->scales_h >> (2 * g)) & 3;
-      DecodeGroup(block->qs + 16 * g, d * static_cast<float>((low | high << 4) - 32),
+      DecodeGroup(block->qs + 16 * g, d * static_cast<float>(ScaleXs(*block, g)),
                   values + i + 32 * g);
     }
   }
@@ -67,21 +116,18 @@ void EncodeIQ4_XS(const float* values, const float* weights, void* blocks, size_
   for (size_t i = 0; i < n; i += kSuper, ++block) {
     SuperTiles<32> super;
     FillSuper(values + i, weights == nullptr ? nullptr : weights + i, super);
-    int8_t q[8][32];
-    const auto fit = FitSuper0<Iq4NlGrid, -32, 31>(super, kStarts, 2, 2, q);
+    BlockParts parts;
+    const auto fit = FitSuper0<Iq4NlGrid, -32, 31>(super, kStarts, 2, 2,
+                                                   reinterpret_cast<int8_t(*)[32]>(parts.value));
     float scale[kLanes];
     Store(fit.scale[0], scale);
-    uint32_t high = 0;
-    std::memset(block->scales_l, 0, sizeof(block->scales_l));
-    for (int g = 0; g < 8; ++g) {
-      const uint32_t code = static_cast<uint32_t>(static_cast<int>(scale[g]) + 32);
-      block->scales_l[g / 2] |= static_cast<uint8_t>((code & 15) << (4 * (g % 2)));
-      high |= (code >> 4) << (2 * g);
-      PackGroup(q[g], block->qs + 16 * g);
-    }
-    block->scales_h = static_cast<uint16_t>(high);
-    block->d = fit.half;
+    for (int g = 0; g < 8; ++g) parts.scale[g] = static_cast<int16_t>(scale[g]);
+    parts.d = fit.half;
+    PackXs(parts, block);
   }
 }
+
+const BlockForm kFormIQ4_NL = {32, -127, 113, kIq4NlValues, 1, 1, 0, 0, UnpackNl, PackNl};
+const BlockForm kFormIQ4_XS = {32, -127, 113, kIq4NlValues, -32, 31, 0, 0, UnpackXs, PackXs};
 
 }  // namespace edgewise::quant

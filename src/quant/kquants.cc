@@ -1,7 +1,9 @@
 // Q2_K to Q6_K: super-blocks of 256 values whose groups have integer scales (and minima).
+#include <cstddef>
 #include <cstring>
 
 #include "quant/codecs.h"
+#include "quant/forms.h"
 #include "quant/superblock.h"
 
 namespace edgewise::quant {
@@ -18,7 +20,7 @@ ScaleMinCodes UnpackScaleMin(const uint8_t* scales, int g) {
                                                                                        << 4};
 }
 
-void PackScaleMin(const uint8_t* scale, const uint8_t* min, uint8_t* scales) {
+void PackScaleMin(const int16_t* scale, const int16_t* min, uint8_t* scales) {
   for (int g = 0; g < 4; ++g) {
     scales[g] = static_cast<uint8_t>(scale[g] | (scale[g + 4] >> 4) << 6);
     scales[g + 4] = static_cast<uint8_t>(min[g] | (min[g + 4] >> 4) << 6);
@@ -33,7 +35,7 @@ int UnpackScaleQ3(const uint8_t* scales, int g) {
   return (low | high << 4) - 32;
 }
 
-void PackScalesQ3(const int8_t* scale, uint8_t* scales) {
+void PackScalesQ3(const int16_t* scale, uint8_t* scales) {
   std::memset(scales, 0, 12);
   for (int g = 0; g < 16; ++g) {
     const int code = scale[g] + 32;
@@ -81,6 +83,170 @@ struct SuperCodes {
   uint8_t code[kSuper];
 };
 
+void UnpackPairs(const uint8_t* qs, int8_t* values) {
+  for (int j = 0; j < kSuper; ++j) {
+    values[j] = static_cast<int8_t>((qs[32 * (j / 128) + j % 32] >> (2 * (j / 32 % 4))) & 3);
+  }
+}
+
+void UnpackNibbles(const uint8_t* qs, int8_t* values) {
+  for (int j = 0; j < kSuper; ++j) {
+    values[j] = static_cast<int8_t>((qs[32 * (j / 64) + j % 32] >> (4 * (j / 32 % 2))) & 15);
+  }
+}
+
+void UnpackQ2(const void* data, BlockParts* parts) {
+  const BlockQ2_K& block = *static_cast<const BlockQ2_K*>(data);
+  parts->d = block.d;
+  parts->dmin = block.dmin;
+  for (int g = 0; g < 16; ++g) {
+    parts->scale[g] = block.scales[g] & 15;
+    parts->min[g] = block.scales[g] >> 4;
+  }
+  UnpackPairs(block.qs, parts->value);
+}
+
+void PackQ2(const BlockParts& parts, void* data) {
+  BlockQ2_K* block = static_cast<BlockQ2_K*>(data);
+  block->d = parts.d;
+  block->dmin = parts.dmin;
+  for (int g = 0; g < 16; ++g) {
+    block->scales[g] = static_cast<uint8_t>(parts.scale[g] | parts.min[g] << 4);
+  }
+  PackPairs(SuperCodes(parts.value, 0).code, block->qs);
+}
+
+void UnpackQ3(const void* data, BlockParts* parts) {
+  const BlockQ3_K& block = *static_cast<const BlockQ3_K*>(data);
+  parts->d = block.d;
+  for (int g = 0; g < 16; ++g) {
+    parts->scale[g] = static_cast<int16_t>(UnpackScaleQ3(block.scales, g));
+  }
+  UnpackPairs(block.qs, parts->value);
+  for (int j = 0; j < kSuper; ++j) {
+    const int high = (block.hmask[j % 32] >> (j / 32)) & 1;
+    parts->value[j] = static_cast<int8_t>(parts->value[j] + 4 * high - 4);
+  }
+}
+
+void PackQ3(const BlockParts& parts, void* data) {
+  BlockQ3_K* block = static_cast<BlockQ3_K*>(data);
+  block->d = parts.d;
+  PackScalesQ3(parts.scale, block->scales);
+  const SuperCodes codes(parts.value, -4);
+  PackPairs(codes.code, block->qs);
+  std::memset(block->hmask, 0, sizeof(block->hmask));
+  for (int j = 0; j < kSuper; ++j) {
+    block->hmask[j % 32] |= static_cast<uint8_t>((codes.code[j] >> 2) << (j / 32));
+  }
+}
+
+// What Q4_K and Q5_K have in common.
+template <class Block>
+void UnpackScales(const Block& block, BlockParts* parts) {
+  parts->d = block.d;
+  parts->dmin = block.dmin;
+  for (int g = 0; g < 8; ++g) {
+    const ScaleMinCodes codes = UnpackScaleMin(block.scales, g);
+    parts->scale[g] = static_cast<int16_t>(codes.scale);
+    parts->min[g] = static_cast<int16_t>(codes.min);
+  }
+  UnpackNibbles(block.qs, parts->value);
+}
+
+template <class Block>
+void PackScales(const BlockParts& parts, Block* block) {
+  block->d = parts.d;
+  block->dmin = parts.dmin;
+  PackScaleMin(parts.scale, parts.min, block->scales);
+}
+
+void UnpackQ4(const void* data, BlockParts* parts) {
+  UnpackScales(*static_cast<const BlockQ4_K*>(data), parts);
+}
+
+void PackQ4(const BlockParts& parts, void* data) {
+  BlockQ4_K* block = static_cast<BlockQ4_K*>(data);
+  PackScales(parts, block);
+  PackNibbles(SuperCodes(parts.value, 0).code, block->qs);
+}
+
+void UnpackQ5(const void* data, BlockParts* parts) {
+  const BlockQ5_K& block = *static_cast<const BlockQ5_K*>(data);
+  UnpackScales(block, parts);
+  for (int j = 0; j < kSuper; ++j) {
+    const int high = (block.qh[j % 32] >> (j / 32)) & 1;
+    parts->value[j] = static_cast<int8_t>(parts->value[j] + 16 * high);
+  }
+}
+
+void PackQ5(const BlockParts& parts, void* data) {
+  BlockQ5_K* block = static_cast<BlockQ5_K*>(data);
+  PackScales(parts, block);
+  const SuperCodes codes(parts.value, 0);
+  PackNibbles(codes.code, block->qs);
+  std::memset(block->qh, 0, sizeof(block->qh));
+  for (int j = 0; j < kSuper; ++j) {
+    block->qh[j % 32] |= static_cast<uint8_t>((codes.code[j] >> 4) << (j / 32));
+  }
+}
+
+void UnpackQ6(const void* data, BlockParts* parts) {
+  const BlockQ6_K& block = *static_cast<const BlockQ6_K*>(data);
+  parts->d = block.d;
+  for (int g = 0; g < 16; ++g) parts->scale[g] = block.scales[g];
+  UnpackPairs(block.qh, parts->value);
+  for (int j = 0; j < kSuper; ++j) {
+    const int low = (block.ql[64 * (j / 128) + j % 64] >> (4 * (j / 64 % 2))) & 15;
+    parts->value[j] = static_cast<int8_t>(low + 16 * parts->value[j] - 32);
+  }
+}
+
+void PackQ6(const BlockParts& parts, void* data) {
+  BlockQ6_K* block = static_cast<BlockQ6_K*>(data);
+  block->d = parts.d;
+  for (int g = 0; g < 16; ++g) block->scales[g] = static_cast<int8_t>(parts.scale[g]);
+  const SuperCodes codes(parts.value, -32);
+  uint8_t high[kSuper];
+  for (int j = 0; j < kSuper; ++j) high[j] = codes.code[j] >> 4;
+  PackPairs(high, block->qh);
+  for (int j = 0; j < 128; ++j) {
+    const uint8_t* c = codes.code + 128 * (j / 64) + j % 64;
+    block->ql[j] = static_cast<uint8_t>((c[0] & 15) | (c[64] & 15) << 4);
+  }
+}
+
+// The parts of a fit; the grid values are there already.
+template <int kGroup>
+void SetParts(const SuperFit0<kGroup>& fit, BlockParts* parts) {
+  parts->d = fit.half;
+  StoreIntegers(fit.scale, parts->scale);
+}
+
+template <int kGroup>
+void SetParts(const SuperFit1<kGroup>& fit, BlockParts* parts) {
+  parts->d = fit.half;
+  parts->dmin = fit.half_min;
+  StoreIntegers(fit.scale, parts->scale);
+  StoreIntegers(fit.min, parts->min);
+}
+
+// Encodes each 256 values: `fit` fits one super-block and writes its grid values.
+template <int kGroup, class Fit>
+void EncodeSupers(const float* values, const float* weights, void* blocks, size_t n,
+                  const DTypeInfo& info, Fit fit) {
+  std::byte* block = static_cast<std::byte*>(blocks);
+  for (size_t i = 0; i < n; i += kSuper, block += info.block_bytes) {
+    SuperTiles<kGroup> super;
+    FillSuper(values + i, weights == nullptr ? nullptr : weights + i, super);
+    BlockParts parts;
+    SetParts(fit(super, reinterpret_cast<int8_t(*)[kGroup]>(parts.value)), &parts);
+    FormOf(info.id)->pack(parts, block);
+  }
+}
+
+constexpr float kStarts3[] = {-4.0f, -3.6f, -3.2f, -4.4f, -4.8f, 3.0f, 2.7f, 3.4f, 3.8f};
+constexpr float kStarts6[] = {-32.0f, -31.2f, -30.4f, -29.0f, -32.8f, 31.0f, 30.2f, 29.2f};
 constexpr float kShrink4Bits[] = {0.0f, 0.7f, 1.5f, 2.5f};
 constexpr float kShrink6Bits[] = {0.0f};
 
@@ -172,100 +338,39 @@ void DecodeQ6_K(const void* blocks, float* values, size_t n) {
 }
 
 void EncodeQ2_K(const float* values, const float* weights, void* blocks, size_t n) {
-  BlockQ2_K* block = static_cast<BlockQ2_K*>(blocks);
-  for (size_t i = 0; i < n; i += kSuper, ++block) {
-    SuperTiles<16> super;
-    FillSuper(values + i, weights == nullptr ? nullptr : weights + i, super);
-    int8_t q[16][16];
-    const auto fit = FitSuper1<3, 15>(super, kReach2, 2, kShrink4Bits, 3, q);
-    uint8_t scale[16], min[16];
-    StoreIntegers(fit.scale, scale);
-    StoreIntegers(fit.min, min);
-    for (int g = 0; g < 16; ++g) block->scales[g] = static_cast<uint8_t>(scale[g] | min[g] << 4);
-    PackPairs(SuperCodes(q[0], 0).code, block->qs);
-    block->d = fit.half;
-    block->dmin = fit.half_min;
-  }
+  EncodeSupers<16>(values, weights, blocks, n, Info(DType::kQ2_K), [](auto& super, auto* q) {
+    return FitSuper1<3, 15>(super, kReach2, 2, kShrink4Bits, 3, q);
+  });
 }
 
 void EncodeQ3_K(const float* values, const float* weights, void* blocks, size_t n) {
-  static constexpr float kStarts[] = {-4.0f, -3.6f, -3.2f, -4.4f, -4.8f, 3.0f, 2.7f, 3.4f, 3.8f};
-  BlockQ3_K* block = static_cast<BlockQ3_K*>(blocks);
-  for (size_t i = 0; i < n; i += kSuper, ++block) {
-    SuperTiles<16> super;
-    FillSuper(values + i, weights == nullptr ? nullptr : weights + i, super);
-    int8_t q[16][16], scale[16];
-    const auto fit = FitSuper0<IntegerGrid<-4, 3>, -32, 31>(super, kStarts, 2, 3, q);
-    StoreIntegers(fit.scale, scale);
-    PackScalesQ3(scale, block->scales);
-    const SuperCodes codes(q[0], -4);
-    PackPairs(codes.code, block->qs);
-    std::memset(block->hmask, 0, sizeof(block->hmask));
-    for (int j = 0; j < kSuper; ++j) {
-      block->hmask[j % 32] |= static_cast<uint8_t>((codes.code[j] >> 2) << (j / 32));
-    }
-    block->d = fit.half;
-  }
+  EncodeSupers<16>(values, weights, blocks, n, Info(DType::kQ3_K), [](auto& super, auto* q) {
+    return FitSuper0<IntegerGrid<-4, 3>, -32, 31>(super, kStarts3, 2, 3, q);
+  });
 }
 
 void EncodeQ4_K(const float* values, const float* weights, void* blocks, size_t n) {
-  BlockQ4_K* block = static_cast<BlockQ4_K*>(blocks);
-  for (size_t i = 0; i < n; i += kSuper, ++block) {
-    SuperTiles<32> super;
-    FillSuper(values + i, weights == nullptr ? nullptr : weights + i, super);
-    int8_t q[8][32];
-    const auto fit = FitSuper1<15, 63>(super, kReach4, 3, kShrink6Bits, 3, q);
-    uint8_t scale[8], min[8];
-    StoreIntegers(fit.scale, scale);
-    StoreIntegers(fit.min, min);
-    PackScaleMin(scale, min, block->scales);
-    PackNibbles(SuperCodes(q[0], 0).code, block->qs);
-    block->d = fit.half;
-    block->dmin = fit.half_min;
-  }
+  EncodeSupers<32>(values, weights, blocks, n, Info(DType::kQ4_K), [](auto& super, auto* q) {
+    return FitSuper1<15, 63>(super, kReach4, 3, kShrink6Bits, 3, q);
+  });
 }
 
 void EncodeQ5_K(const float* values, const float* weights, void* blocks, size_t n) {
-  BlockQ5_K* block = static_cast<BlockQ5_K*>(blocks);
-  for (size_t i = 0; i < n; i += kSuper, ++block) {
-    SuperTiles<32> super;
-    FillSuper(values + i, weights == nullptr ? nullptr : weights + i, super);
-    int8_t q[8][32];
-    const auto fit = FitSuper1<31, 63>(super, kReach5, 3, kShrink6Bits, 3, q);
-    uint8_t scale[8], min[8];
-    StoreIntegers(fit.scale, scale);
-    StoreIntegers(fit.min, min);
-    PackScaleMin(scale, min, block->scales);
-    const SuperCodes codes(q[0], 0);
-    PackNibbles(codes.code, block->qs);
-    std::memset(block->qh, 0, sizeof(block->qh));
-    for (int j = 0; j < kSuper; ++j) {
-      block->qh[j % 32] |= static_cast<uint8_t>((codes.code[j] >> 4) << (j / 32));
-    }
-    block->d = fit.half;
-    block->dmin = fit.half_min;
-  }
+  EncodeSupers<32>(values, weights, blocks, n, Info(DType::kQ5_K), [](auto& super, auto* q) {
+    return FitSuper1<31, 63>(super, kReach5, 3, kShrink6Bits, 3, q);
+  });
 }
 
 void EncodeQ6_K(const float* values, const float* weights, void* blocks, size_t n) {
-  static constexpr float kStarts[] = {-32.0f, -31.2f, -30.4f, -29.0f, -32.8f, 31.0f, 30.2f, 29.2f};
-  BlockQ6_K* block = static_cast<BlockQ6_K*>(blocks);
-  for (size_t i = 0; i < n; i += kSuper, ++block) {
-    SuperTiles<16> super;
-    FillSuper(values + i, weights == nullptr ? nullptr : weights + i, super);
-    int8_t q[16][16];
-    const auto fit = FitSuper0<IntegerGrid<-32, 31>, -128, 127>(super, kStarts, 2, 2, q);
-    StoreIntegers(fit.scale, block->scales);
-    const SuperCodes codes(q[0], -32);
-    uint8_t high[kSuper];
-    for (int j = 0; j < kSuper; ++j) high[j] = codes.code[j] >> 4;
-    PackPairs(high, block->qh);
-    for (int j = 0; j < 128; ++j) {
-      const uint8_t* c = codes.code + 128 * (j / 64) + j % 64;
-      block->ql[j] = static_cast<uint8_t>((c[0] & 15) | (c[64] & 15) << 4);
-    }
-    block->d = fit.half;
-  }
+  EncodeSupers<16>(values, weights, blocks, n, Info(DType::kQ6_K), [](auto& super, auto* q) {
+    return FitSuper0<IntegerGrid<-32, 31>, -128, 127>(super, kStarts6, 2, 2, q);
+  });
 }
+
+const BlockForm kFormQ2_K = {16, 0, 3, nullptr, 0, 15, 0, 15, UnpackQ2, PackQ2};
+const BlockForm kFormQ3_K = {16, -4, 3, nullptr, -32, 31, 0, 0, UnpackQ3, PackQ3};
+const BlockForm kFormQ4_K = {32, 0, 15, nullptr, 0, 63, 0, 63, UnpackQ4, PackQ4};
+const BlockForm kFormQ5_K = {32, 0, 31, nullptr, 0, 63, 0, 63, UnpackQ5, PackQ5};
+const BlockForm kFormQ6_K = {16, -32, 31, nullptr, -128, 127, 0, 0, UnpackQ6, PackQ6};
 
 }  // namespace edgewise::quant

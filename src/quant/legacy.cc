@@ -3,7 +3,9 @@
 
 #include <cstring>
 
+#include "quant/block_parts.h"
 #include "quant/codecs.h"
+#include "quant/forms.h"
 
 namespace edgewise::quant {
 namespace {
@@ -36,11 +38,90 @@ struct Codes {
   uint8_t code[32];
 };
 
+void UnpackNibbles(const uint8_t* qs, int low, int8_t* values) {
+  for (int j = 0; j < 16; ++j) {
+    values[j] = static_cast<int8_t>((qs[j] & 15) + low);
+    values[j + 16] = static_cast<int8_t>((qs[j] >> 4) + low);
+  }
+}
+
+void AddHighBits(const uint8_t* qh, int8_t* values) {
+  const uint32_t bits = HighBits(qh);
+  for (int j = 0; j < 32; ++j) values[j] = static_cast<int8_t>(values[j] + 16 * ((bits >> j) & 1));
+}
+
+// 32 grid values into a block and out of it.
+void PackValues(const int8_t* values, BlockQ4_0* block) {
+  PackNibbles(Codes(values, -8).code, block->qs);
+}
+void PackValues(const int8_t* values, BlockQ4_1* block) {
+  PackNibbles(Codes(values, 0).code, block->qs);
+}
+template <int kLow, class Block>
+void PackFiveBits(const int8_t* values, Block* block) {
+  const Codes codes(values, kLow);
+  PackNibbles(codes.code, block->qs);
+  PackHighBits(codes.code, block->qh);
+}
+void PackValues(const int8_t* values, BlockQ5_0* block) { PackFiveBits<-16>(values, block); }
+void PackValues(const int8_t* values, BlockQ5_1* block) { PackFiveBits<0>(values, block); }
+// -128 stays unused, as in ggml: some of its kernels negate codes.
+void PackValues(const int8_t* values, BlockQ8_0* block) { std::memcpy(block->qs, values, 32); }
+
+void UnpackValues(const BlockQ4_0& block, int8_t* values) { UnpackNibbles(block.qs, -8, values); }
+void UnpackValues(const BlockQ4_1& block, int8_t* values) { UnpackNibbles(block.qs, 0, values); }
+void UnpackValues(const BlockQ5_0& block, int8_t* values) {
+  UnpackNibbles(block.qs, -16, values);
+  AddHighBits(block.qh, values);
+}
+void UnpackValues(const BlockQ5_1& block, int8_t* values) {
+  UnpackNibbles(block.qs, 0, values);
+  AddHighBits(block.qh, values);
+}
+void UnpackValues(const BlockQ8_0& block, int8_t* values) { std::memcpy(values, block.qs, 32); }
+
+constexpr uint16_t kSignBit = 0x8000;  // of a half
+
+template <class Block>
+constexpr bool kHasOffset = requires(Block b) { b.m; };
+
+template <class Block>
+void Unpack(const void* data, BlockParts* parts) {
+  const Block& block = *static_cast<const Block*>(data);
+  parts->d = block.d;
+  parts->scale[0] = 1;
+  if constexpr (kHasOffset<Block>) {
+    parts->dmin = block.m ^ kSignBit;
+    parts->min[0] = 1;
+  }
+  UnpackValues(block, parts->value);
+}
+
+template <class Block>
+void Pack(const BlockParts& parts, void* data) {
+  Block* block = static_cast<Block*>(data);
+  block->d = parts.d;
+  if constexpr (kHasOffset<Block>) block->m = parts.dmin ^ kSignBit;
+  PackValues(parts.value, block);
+}
+
+template <class Block, int kLow, int kHigh>
+constexpr BlockForm kForm = {32,
+                             kLow,
+                             kHigh,
+                             nullptr,
+                             1,
+                             1,
+                             kHasOffset<Block> ? 1 : 0,
+                             kHasOffset<Block> ? 1 : 0,
+                             Unpack<Block>,
+                             Pack<Block>};
+
 // Encodes x = d * q + m blocks. The minimum is rounded first, then d fits what is left. Plain
 // rounding over the range of the data stays where rounding to halves spoils the fit.
-template <int kHigh, class Block, size_t kStarts, class Pack>
+template <int kHigh, class Block, size_t kStarts>
 void EncodeType1(const float* values, const float* weights, void* out, size_t n,
-                 const Reach (&starts)[kStarts], int ascents, Pack pack) {
+                 const Reach (&starts)[kStarts], int ascents) {
   using Grid = IntegerGrid<0, kHigh>;
   Block* block = static_cast<Block*>(out);
   for (size_t i = 0; i < n; i += 32 * kLanes) {
@@ -72,7 +153,7 @@ void EncodeType1(const float* values, const float* weights, void* out, size_t n,
     for (int lane = 0; lane < static_cast<int>(count / 32); ++lane, ++block) {
       block->d = d[gain[lane] < 0][lane];
       block->m = m[gain[lane] < 0][lane];
-      pack(*block, q[lane]);
+      PackValues(q[lane], block);
     }
   }
 }
@@ -164,40 +245,35 @@ void EncodeQ4_0(const float* values, const float* weights, void* blocks, size_t 
   static constexpr float kStarts[] = {-8.0f, -7.0f, -7.5f, -8.5f, -9.0f, 6.8f, 7.3f, 7.9f};
   EncodeType0<IntegerGrid<-8, 7>, BlockQ4_0>(
       values, weights, blocks, n, kStarts, 2,
-      [](BlockQ4_0& block, const int8_t* q) { PackNibbles(Codes(q, -8).code, block.qs); });
+      [](BlockQ4_0& block, const int8_t* q) { PackValues(q, &block); });
 }
 
 void EncodeQ4_1(const float* values, const float* weights, void* blocks, size_t n) {
-  EncodeType1<15, BlockQ4_1>(
-      values, weights, blocks, n, kReach4, 2,
-      [](BlockQ4_1& block, const int8_t* q) { PackNibbles(Codes(q, 0).code, block.qs); });
+  EncodeType1<15, BlockQ4_1>(values, weights, blocks, n, kReach4, 2);
 }
 
 void EncodeQ5_0(const float* values, const float* weights, void* blocks, size_t n) {
   static constexpr float kStarts[] = {-16.0f, -15.0f, -15.5f, -16.6f, -17.2f, 14.6f, 15.3f};
-  EncodeType0<IntegerGrid<-16, 15>, BlockQ5_0>(values, weights, blocks, n, kStarts, 2,
-                                               [](BlockQ5_0& block, const int8_t* q) {
-                                                 const Codes codes(q, -16);
-                                                 PackNibbles(codes.code, block.qs);
-                                                 PackHighBits(codes.code, block.qh);
-                                               });
+  EncodeType0<IntegerGrid<-16, 15>, BlockQ5_0>(
+      values, weights, blocks, n, kStarts, 2,
+      [](BlockQ5_0& block, const int8_t* q) { PackValues(q, &block); });
 }
 
 void EncodeQ5_1(const float* values, const float* weights, void* blocks, size_t n) {
-  EncodeType1<31, BlockQ5_1>(values, weights, blocks, n, kReach5, 2,
-                             [](BlockQ5_1& block, const int8_t* q) {
-                               const Codes codes(q, 0);
-                               PackNibbles(codes.code, block.qs);
-                               PackHighBits(codes.code, block.qh);
-                             });
+  EncodeType1<31, BlockQ5_1>(values, weights, blocks, n, kReach5, 2);
 }
 
-// -128 stays unused, as in ggml: some of its kernels negate codes.
 void EncodeQ8_0(const float* values, const float* weights, void* blocks, size_t n) {
   static constexpr float kStarts[] = {127.0f, 126.2f, 125.4f, 124.3f, 123.1f, 121.7f};
   EncodeType0<IntegerGrid<-127, 127>, BlockQ8_0>(
       values, weights, blocks, n, kStarts, 1,
-      [](BlockQ8_0& block, const int8_t* q) { std::memcpy(block.qs, q, 32); });
+      [](BlockQ8_0& block, const int8_t* q) { PackValues(q, &block); });
 }
+
+const BlockForm kFormQ4_0 = kForm<BlockQ4_0, -8, 7>;
+const BlockForm kFormQ4_1 = kForm<BlockQ4_1, 0, 15>;
+const BlockForm kFormQ5_0 = kForm<BlockQ5_0, -16, 15>;
+const BlockForm kFormQ5_1 = kForm<BlockQ5_1, 0, 31>;
+const BlockForm kFormQ8_0 = kForm<BlockQ8_0, -127, 127>;
 
 }  // namespace edgewise::quant
