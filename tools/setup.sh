@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-build_packages=(g++ make cmake ninja-build ccache nlohmann-json3-dev libcli11-dev)
+build_packages=(g++ make cmake ninja-build ccache nlohmann-json3-dev libcli11-dev libeigen3-dev)
 test_packages=(doctest-dev libpcre2-dev libutf8proc-dev libsimde-dev clang-19 clang-format-19 libclang-rt-19-dev llvm-19
   g++-aarch64-linux-gnu qemu-user-static python3 binutils)
 

@@ -43,7 +43,7 @@ Status RunConvert(ConvertFlags& flags, const Common& common) {
 }
 
 struct QuantizeFlags {
-  std::string in, out, output_type, embedding_type;
+  std::string in, out, output_type, embedding_type, method = "rtn";
   std::vector<std::string> overrides;
   QuantizeOptions options;
   bool verbose = false;
@@ -61,6 +61,7 @@ Status RunQuantize(QuantizeFlags& flags, const Common& common) {
     EW_TRY(flags.options.embedding_type,
            ParseDType("--token-embedding-type", flags.embedding_type));
   }
+  if (flags.method == "gptq") flags.options.method = QuantizeMethod::kGptq;
   flags.options.threads = common.Threads();
   EW_TRY(const QuantizeSummary summary,
          Quantize(flags.in, flags.out, flags.options, common.progress));
@@ -105,6 +106,10 @@ Runner AddQuantize(CLI::App& app, const Common& common) {
   app.add_option("--token-embedding-type", flags->embedding_type, "Format of token_embd.weight");
   app.add_flag("--leave-output-tensor", options.leave_output, "Do not quantize output.weight");
   app.add_flag("--pure", options.pure, "One format for every matrix, no mixture");
+  app.add_option("--method", flags->method, "How values are chosen: rtn, gptq")->capture_default_str();
+  app.add_option("--calibration", options.calibration.path, "Text that gptq runs through the model");
+  app.add_option("--calibration-tokens", options.calibration.max_tokens, "Tokens of it to use; 0: all")
+      ->capture_default_str();
   app.add_flag("--pack", options.pack,
                "Pack the matrices as `edgewise pack` does: loads at once, in Edgewise only");
   app.add_flag("--allow-requantize", options.allow_requantize,

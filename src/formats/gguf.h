@@ -70,8 +70,8 @@ struct GgufTensorDecl {
   TensorLayout layout = TensorLayout::kRows;
 };
 
-// Writes metadata and tensor infos at once, then tensor data in declaration order, streamed;
-// nothing appears under the final name before Finish. Not thread-safe.
+// Writes metadata and tensor infos at once, then tensor data, streamed, in declaration order unless
+// Begin says otherwise; nothing appears under the final name before Finish. Not thread-safe.
 class GgufWriter {
  public:
   // Errors: kInvalidArgument (existing file, duplicate or over-long tensor name, block does not
@@ -81,8 +81,11 @@ class GgufWriter {
                                    const Metadata& metadata, std::vector<GgufTensorDecl> tensors);
   // The exact size of the finished file.
   uint64_t total_bytes() const { return total_bytes_; }
-  // Appends to the current tensor; when its size is reached the next one begins. Never crosses a
-  // tensor's end.
+  // Makes `tensor`, of which nothing is written yet, the current one. Errors: kInvalidArgument (it is
+  // written; the current one is incomplete).
+  Status Begin(size_t tensor);
+  // Appends to the current tensor; when its size is reached the first unwritten one begins. Never
+  // crosses a tensor's end.
   Status Write(std::span<const std::byte> bytes);
   // Writes the header again with other values in the same space, for what is known only after the
   // tensors, such as a digest. Errors: kInvalidArgument (it takes another number of bytes), kIo.
@@ -97,6 +100,7 @@ class GgufWriter {
   std::vector<GgufTensorDecl> tensors_;
   std::vector<uint64_t> sizes_;    // bytes of each tensor
   std::vector<uint64_t> offsets_;  // absolute
+  std::vector<bool> whole_;        // tensors that are written
   size_t current_ = 0;
   uint64_t written_ = 0;  // of the current tensor
   uint64_t total_bytes_ = 0;

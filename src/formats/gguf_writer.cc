@@ -218,7 +218,18 @@ Result<GgufWriter> GgufWriter::Create(const std::string& path, bool overwrite,
   writer.sizes_ = std::move(layout.sizes);
   writer.offsets_ = std::move(layout.offsets);
   writer.total_bytes_ = layout.total_bytes;
+  writer.whole_.resize(writer.tensors_.size());
   return writer;
+}
+
+Status GgufWriter::Begin(size_t tensor) {
+  if (tensor >= tensors_.size() || whole_[tensor] || written_ > 0) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: tensor number %zu cannot begin now: it is written or another is incomplete",
+                     file_.path().c_str(), tensor);
+  }
+  current_ = tensor;
+  return Ok{};
 }
 
 Status GgufWriter::Write(std::span<const std::byte> bytes) {
@@ -234,13 +245,17 @@ Status GgufWriter::Write(std::span<const std::byte> bytes) {
                      file_.path().c_str(), bytes.size(), Quote(tensors_[current_].name).c_str(),
                      static_cast<U64>(left), static_cast<U64>(sizes_[current_]));
   }
-  EW_TRY(file_.Write(bytes));
+  EW_TRY(file_.WriteAt(offsets_[current_] + written_, bytes));
   written_ += bytes.size();
   if (written_ < sizes_[current_]) return Ok{};
-  ++current_;
+  const uint64_t end = offsets_[current_] + written_;
+  const uint64_t next = current_ + 1 < offsets_.size() ? offsets_[current_ + 1] : total_bytes_;
+  whole_[current_] = true;
   written_ = 0;
-  const uint64_t next = current_ < offsets_.size() ? offsets_[current_] : total_bytes_;
-  return file_.Write(std::string(next - file_.offset(), '\0'));
+  const auto unwritten = std::find(whole_.begin(), whole_.end(), false);
+  current_ = static_cast<size_t>(unwritten - whole_.begin());
+  const std::string padding(next - end, '\0');
+  return file_.WriteAt(end, std::as_bytes(std::span(padding)));
 }
 
 Status GgufWriter::ReplaceMetadata(const Metadata& metadata) {

@@ -12,9 +12,11 @@
 #include "base/process.h"
 #include "base/strings.h"
 #include "base/thread_pool.h"
+#include "compress/quantize/layerwise.h"
 #include "engine/vocab_metadata.h"
 #include "formats/gguf.h"
 #include "model/checkpoint.h"
+#include "pipeline/calibration_text.h"
 #include "pipeline/source_hash.h"
 
 namespace edgewise {
@@ -27,6 +29,8 @@ constexpr uint32_t kQuantizationVersion = 2;
 struct Job {
   PlanOptions plan;  // without a preset every tensor keeps its format
   bool pack = false;
+  QuantizeMethod method = QuantizeMethod::kRoundToNearest;
+  CalibrationText calibration;
   Json recipe;  // what decides the output, and nothing else: no paths, no thread count
   std::string tokenizer_path;
   int threads = 0;
@@ -177,13 +181,39 @@ Result<ConvertSummary> Summarize(std::span<const CheckpointTensor> tensors,
   return summary;
 }
 
-// Streams every tensor through the encoder into the writer.
+// Writes what layerwise quantization makes.
+Status WriteLayerwise(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
+                      const Job& job, ThreadPool* pool, GgufWriter* writer, Progress* progress,
+                      ConvertSummary* summary) {
+  EW_TRY(TokenSequences sequences,
+         ReadCalibrationText(checkpoint, job.tokenizer_path, job.calibration));
+  const auto sink = [&](size_t index, std::span<const std::byte> blocks,
+                        const EncodeError& error) -> Status {
+    EW_TRY(writer->Begin(index));
+    RowPacker packer(plan[index].to, plan[index].shape);
+    const auto write = [&](std::span<const std::byte> bytes) { return writer->Write(bytes); };
+    if (plan[index].layout == TensorLayout::kPacked) {
+      EW_TRY(packer.Write(blocks, write));
+      EW_TRY(packer.Finish(write));
+    } else {
+      EW_TRY(writer->Write(blocks));
+    }
+    summary->tensors[index].rmse = error.rmse();
+    summary->tensors[index].relative_rmse = error.relative_rmse();
+    return Ok{};
+  };
+  return QuantizeLayerwise(checkpoint, plan, std::move(sequences), {}, pool, progress, sink);
+}
+
+// Streams every tensor that layerwise quantization leaves through the encoder into the writer.
 Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
-                    ThreadPool* pool, GgufWriter* writer, Progress* progress,
+                    bool layerwise, ThreadPool* pool, GgufWriter* writer, Progress* progress,
                     ConvertSummary* summary) {
   uint64_t total = 0, done = 0;
   for (const ConvertedTensor& row : summary->tensors) total += row.bytes;
   for (size_t i = 0; i < plan.size(); ++i) {
+    if (layerwise && IsLayerwise(plan[i])) continue;
+    EW_TRY(writer->Begin(i));
     EW_TRY(const Tensor tensor, checkpoint.Load(plan[i].source).In(plan[i].name));
     const auto sink = [&](std::span<const std::byte> bytes) -> Status {
       EW_TRY(writer->Write(bytes));
@@ -230,7 +260,13 @@ Result<ConvertSummary> WriteModel(const Checkpoint& checkpoint, const std::strin
     summary.bytes = writer.total_bytes();
     ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
     SourceHashing hashing(files, pool.size(), progress);
-    EW_TRY(WriteTensors(checkpoint, plan, &pool, &writer, progress, &summary).In(in_path));
+    const bool layerwise = job.method == QuantizeMethod::kGptq;
+    if (layerwise) {
+      EW_TRY(
+          WriteLayerwise(checkpoint, plan, job, &pool, &writer, progress, &summary).In(in_path));
+    }
+    EW_TRY(
+        WriteTensors(checkpoint, plan, layerwise, &pool, &writer, progress, &summary).In(in_path));
     EW_TRY(const SourceHash source, hashing.Finish());
     summary.source_sha256 = source.digest;
     SetProvenance(job, source, &metadata);
@@ -310,6 +346,8 @@ Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& 
   if (options.pure) job.recipe.Set("pure", true);
   if (options.allow_requantize) job.recipe.Set("allow_requantize", true);
   if (options.pack) job.recipe.Set("pack", true);
+  job.method = options.method;
+  job.calibration = options.calibration;
   job.pack = options.pack;
   job.tokenizer_path = options.tokenizer_path;
   job.threads = options.threads;

@@ -25,6 +25,19 @@ struct ConvertOptions {
   bool dry_run = false;  // plan and exact size only
 };
 
+// How the values of a matrix are chosen.
+enum class QuantizeMethod : uint8_t {
+  kRoundToNearest,  // "rtn": least squares of the weights themselves
+  kGptq,            // "gptq": compress/quantize/feedback.h
+};
+
+// Text that calibration runs through the model.
+struct CalibrationText {
+  std::string path;
+  uint32_t context = 0;         // tokens of a sequence; 0: 512, at most the trained context
+  uint64_t max_tokens = 65536;  // whole sequences until there are as many; 0: all
+};
+
 struct QuantizeOptions {
   std::string preset = "q4_k_m";        // a name of presets.h
   std::vector<TypeOverride> overrides;  // --tensor-type
@@ -34,6 +47,8 @@ struct QuantizeOptions {
   bool pure = false;
   bool allow_requantize = false;
   bool pack = false;  // as Pack does
+  QuantizeMethod method = QuantizeMethod::kRoundToNearest;
+  CalibrationText calibration;  // of the methods that need one
   std::string tokenizer_path;
   int threads = 0;  // 0: all CPUs
   bool overwrite = false;

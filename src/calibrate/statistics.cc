@@ -1,0 +1,127 @@
+#include "calibrate/statistics.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "kernels/kernels.h"
+
+namespace edgewise {
+namespace {
+
+constexpr size_t kPanel = 512;  // tokens multiplied together
+constexpr size_t kTile = 64;    // rows of the sum that are one piece of work
+
+float* Floats(Tensor& tensor) { return reinterpret_cast<float*>(tensor.mutable_data()); }
+
+// Puts rows into columns of a panel from `at` on.
+void Transpose(const float* rows, size_t n, size_t stride, size_t columns, size_t at, float* panel,
+               ThreadPool* pool) {
+  pool->ParallelFor(columns, 256, [&](size_t begin, size_t end, int) {
+    for (size_t i = 0; i < n; ++i) {
+      const float* row = rows + i * stride;
+      for (size_t c = begin; c < end; ++c) panel[c * kPanel + at + i] = row[c];
+    }
+  });
+}
+
+}  // namespace
+
+void ColumnMoments::Add(const float* rows, size_t n, size_t stride) {
+  for (size_t i = 0; i < n; ++i) {
+    const float* row = rows + i * stride;
+    for (size_t c = 0; c < columns(); ++c) {
+      const float magnitude = std::fabs(row[c]);
+      sum_squares[c] += static_cast<double>(magnitude) * magnitude;
+      sum_abs[c] += magnitude;
+      max_abs[c] = std::max(max_abs[c], magnitude);
+    }
+  }
+  tokens += n;
+}
+
+void ColumnMoments::Merge(const ColumnMoments& other) {
+  EW_CHECK(columns() == other.columns());
+  for (size_t c = 0; c < columns(); ++c) {
+    sum_squares[c] += other.sum_squares[c];
+    sum_abs[c] += other.sum_abs[c];
+    max_abs[c] = std::max(max_abs[c], other.max_abs[c]);
+  }
+  tokens += other.tokens;
+}
+
+Result<ProductSum> ProductSum::Create(size_t columns, bool symmetric, ThreadPool* pool) {
+  ProductSum sum;
+  sum.pool_ = pool;
+  sum.columns_ = columns;
+  sum.symmetric_ = symmetric;
+  EW_TRY(sum.sum_, Tensor::Allocate(DType::kF32, Shape{columns, columns}));
+  EW_TRY(sum.panel_, Tensor::Allocate(DType::kF32, Shape{columns, kPanel}));
+  if (!symmetric) {
+    EW_TRY(sum.partner_panel_, Tensor::Allocate(DType::kF32, Shape{columns, kPanel}));
+  }
+  return sum;
+}
+
+void ProductSum::Add(const float* rows, const float* partners, size_t n, size_t stride) {
+  EW_CHECK(symmetric_ == (partners == nullptr));
+  tokens_ += n;
+  while (n > 0) {
+    const size_t part = std::min(n, kPanel - waiting_);
+    Transpose(rows, part, stride, columns_, waiting_, Floats(panel_), pool_);
+    if (!symmetric_) {
+      Transpose(partners, part, stride, columns_, waiting_, Floats(partner_panel_), pool_);
+      partners += part * stride;
+    }
+    rows += part * stride;
+    n -= part;
+    waiting_ += part;
+    if (waiting_ == kPanel) Flush();
+  }
+}
+
+void ProductSum::Flush() {
+  if (waiting_ == 0) return;
+  const auto run = kernels::Active().linear[static_cast<size_t>(DType::kF32)].run;
+  const float* right = Floats(panel_);
+  const float* left = symmetric_ ? right : Floats(partner_panel_);
+  float* sum = Floats(sum_);
+  std::vector<float> scratch(static_cast<size_t>(pool_->size()) * kTile * columns_);
+  const size_t tiles = (columns_ + kTile - 1) / kTile;
+  pool_->ParallelFor(tiles, 1, [&](size_t begin, size_t end, int thread) {
+    float* products = scratch.data() + static_cast<size_t>(thread) * kTile * columns_;
+    for (size_t at = begin; at < end; ++at) {
+      // The last tiles are the longest where symmetric: they come first.
+      const size_t row = (tiles - 1 - at) * kTile;
+      const size_t n = std::min(kTile, columns_ - row);
+      kernels::LinearArgs args;
+      args.w = right;
+      args.w_stride = kPanel * sizeof(float);
+      args.rows = symmetric_ ? row + n : columns_;
+      args.columns = waiting_;
+      args.x = left + row * kPanel;
+      args.x_stride = kPanel * sizeof(float);
+      args.n = n;
+      args.y = products;
+      args.y_stride = columns_;
+      run(args);
+      for (size_t i = 0; i < n; ++i) {
+        float* to = sum + (row + i) * columns_;
+        for (size_t c = 0; c < args.rows; ++c) to[c] += products[i * columns_ + c];
+      }
+    }
+  });
+  waiting_ = 0;
+}
+
+float* ProductSum::Finish() {
+  Flush();
+  float* sum = Floats(sum_);
+  for (size_t i = 0; i < columns_ && symmetric_; ++i) {
+    for (size_t j = i + 1; j < columns_; ++j) sum[i * columns_ + j] = sum[j * columns_ + i];
+  }
+  return sum;
+}
+
+}  // namespace edgewise

@@ -1,0 +1,94 @@
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "base/strings.h"
+#include "compress/quantize/feedback.h"
+
+namespace edgewise {
+namespace {
+
+constexpr Eigen::Index kBlock = 128;
+constexpr int kMaxRetries = 6;
+
+using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+// L L^T = a in its lower triangle, blocked, the work below each diagonal block split over the pool.
+// Returns false when `a` is not positive definite.
+bool Factorize(Matrix* a, ThreadPool* pool) {
+  const Eigen::Index n = a->rows();
+  for (Eigen::Index k = 0; k < n; k += kBlock) {
+    const Eigen::Index size = std::min(kBlock, n - k), below = n - k - size;
+    Eigen::Ref<Matrix> diagonal = a->block(k, k, size, size);
+    if (Eigen::LLT<Eigen::Ref<Matrix>> llt(diagonal); llt.info() != Eigen::Success) return false;
+    const auto tiles = static_cast<size_t>((below + kBlock - 1) / kBlock);
+    const auto rows_of = [&](size_t tile) {
+      return std::min(kBlock, below - static_cast<Eigen::Index>(tile) * kBlock);
+    };
+    const auto row_of = [&](size_t tile) { return k + size + static_cast<Eigen::Index>(tile) * kBlock; };
+    pool->ParallelFor(tiles, 1, [&](size_t begin, size_t end, int) {
+      for (size_t tile = begin; tile < end; ++tile) {
+        auto part = a->block(row_of(tile), k, rows_of(tile), size);
+        diagonal.triangularView<Eigen::Lower>().transpose().solveInPlace<Eigen::OnTheRight>(part);
+      }
+    });
+    pool->ParallelFor(tiles, 1, [&](size_t begin, size_t end, int) {
+      for (size_t tile = begin; tile < end; ++tile) {
+        const auto left = a->block(row_of(tile), k, rows_of(tile), size);
+        for (size_t other = 0; other <= tile; ++other) {
+          a->block(row_of(tile), row_of(other), rows_of(tile), rows_of(other)).noalias() -=
+              left * a->block(row_of(other), k, rows_of(other), size).transpose();
+        }
+      }
+    });
+  }
+  return true;
+}
+
+}  // namespace
+
+Result<ErrorMetric> ErrorMetric::Create(std::span<const float> h, size_t n, double damping,
+                                        ThreadPool* pool) {
+  ErrorMetric metric;
+  metric.n_ = n;
+  double trace = 0;
+  for (size_t j = 0; j < n; ++j) trace += h[j * n + j];
+  if (!std::isfinite(trace)) {
+    return MakeError(Code::kBadData, "the activations of calibration are not finite");
+  }
+  const double mean = trace > 0 ? trace / static_cast<double>(n) : 1;
+  // R of H = R R^T is L of the reversed matrix, reversed: row n-1-j of L holds R_ij, last i first.
+  Matrix reversed(n, n);
+  for (int attempt = 0;; ++attempt, damping *= 10) {
+    for (size_t i = 0; i < n; ++i) {
+      const float* row = h.data() + (n - 1 - i) * n;
+      for (size_t j = 0; j <= i; ++j) {
+        reversed(static_cast<Eigen::Index>(i), static_cast<Eigen::Index>(j)) = row[n - 1 - j];
+      }
+      reversed(static_cast<Eigen::Index>(i), static_cast<Eigen::Index>(i)) += damping * mean;
+    }
+    if (Factorize(&reversed, pool)) break;
+    if (attempt == kMaxRetries) {
+      return MakeError(Code::kBadData,
+                       "the second moments of the activations are not positive definite, even with "
+                       "%g of their mean added: calibrate with more or other text",
+                       damping);
+    }
+  }
+  metric.damping_ = damping;
+  metric.h_.assign(h.begin(), h.end());
+  for (size_t j = 0; j < n; ++j) metric.h_[j * n + j] += static_cast<float>(damping * mean);
+  metric.factor_.assign(n * n, 0.0f);
+  // L's columns are R's columns: L[a][b] = R[n-1-a][n-1-b] transposed in the reversal.
+  for (size_t j = 0; j < n; ++j) {
+    for (size_t i = 0; i <= j; ++i) {
+      metric.factor_[j * n + i] = static_cast<float>(
+          reversed(static_cast<Eigen::Index>(n - 1 - i), static_cast<Eigen::Index>(n - 1 - j)));
+    }
+  }
+  return metric;
+}
+
+}  // namespace edgewise

@@ -1,0 +1,349 @@
+#include "compress/quantize/feedback.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/half.h"
+#include "kernels/kernels.h"
+#include "quant/block_parts.h"
+#include "tensor/tensor.h"
+
+namespace edgewise {
+namespace {
+
+constexpr size_t kRows = 32;  // that one piece of work takes together
+
+// Scale and offset of a group: its values are scale * q - offset.
+struct GroupLevels {
+  float scale, offset;
+};
+
+GroupLevels LevelsOf(const BlockParts& parts, size_t group) {
+  return {HalfToFloat(parts.d) * static_cast<float>(parts.scale[group]),
+          HalfToFloat(parts.dmin) * static_cast<float>(parts.min[group])};
+}
+
+// The grid value whose level is nearest to x.
+int8_t Nearest(const BlockForm& form, const GroupLevels& levels, float x) {
+  if (levels.scale == 0) return form.grid != nullptr ? form.grid[8] : 0;
+  const float q = (x + levels.offset) / levels.scale;
+  if (form.grid == nullptr) {
+    const float limited = std::clamp(q, static_cast<float>(form.low), static_cast<float>(form.high));
+    return static_cast<int8_t>(std::nearbyintf(limited));
+  }
+  int best = 0;
+  while (best < 15 && q > 0.5f * static_cast<float>(form.grid[best] + form.grid[best + 1])) ++best;
+  return form.grid[best];
+}
+
+float Dot(const float* a, const float* b, size_t n) { return kernels::Active().dot_f32(a, b, n); }
+
+// y (n, rows) = x (n, columns) * w (rows, columns)^T in float32.
+void Multiply(const float* w, size_t w_stride, size_t rows, const float* x, size_t x_stride,
+              size_t n, size_t columns, float* y, size_t y_stride) {
+  kernels::LinearArgs args;
+  args.w = w;
+  args.w_stride = w_stride * sizeof(float);
+  args.rows = rows;
+  args.columns = columns;
+  args.x = x;
+  args.x_stride = x_stride * sizeof(float);
+  args.n = n;
+  args.y = y;
+  args.y_stride = y_stride;
+  kernels::Active().linear[static_cast<size_t>(DType::kF32)].run(args);
+}
+
+// A few rows of the matrix on their way to blocks.
+class RowChunk {
+ public:
+  RowChunk(const float* w, size_t rows, const ErrorMetric& metric, DType type,
+           const FeedbackOptions& options)
+      : w_(w),
+        rows_(rows),
+        n_(metric.n()),
+        metric_(metric),
+        info_(Info(type)),
+        form_(*FormOf(type)),
+        options_(options),
+        blocks_(n_ / info_.block),
+        parts_(rows * blocks_),
+        error_(rows * n_) {}
+
+  void Run(std::byte* blocks);
+  double error() const { return total_; }
+
+ private:
+  struct BlockTrial;
+  void QuantizeBlock(size_t block);
+  void Feed(size_t block, BlockTrial* trial) const;
+  void Descend(size_t row);
+  bool MoveValues(size_t row, float* gradient);
+  bool MoveGroups(size_t row, float* gradient);
+  bool MoveBlocks(size_t row, float* gradient);
+  void Apply(size_t row, size_t first, const float* change, size_t count, float* gradient);
+  float Curvature(size_t first, const float* a, const float* b, size_t count) const;
+
+  BlockParts& parts(size_t row, size_t block) { return parts_[row * blocks_ + block]; }
+
+  const float* w_;
+  size_t rows_, n_;
+  const ErrorMetric& metric_;
+  const DTypeInfo& info_;
+  const BlockForm& form_;
+  const FeedbackOptions& options_;
+  size_t blocks_;
+  std::vector<BlockParts> parts_;  // (rows, blocks)
+  std::vector<float> error_;       // (rows, n): w - q
+  double total_ = 0;
+};
+
+// One way to quantize a block of all rows.
+struct RowChunk::BlockTrial {
+  BlockTrial(size_t rows, size_t size) : parts(rows), target(rows * size), cost(rows) {}
+  std::vector<BlockParts> parts;  // scales as given; values by Feed
+  std::vector<float> target;      // (rows, block): the weights as feedback left them
+  std::vector<double> cost;       // (rows)
+};
+
+// Quantizes column by column with the trial's scales. `target` comes with what the blocks before
+// ask for, and leaves with what the columns before ask for too.
+void RowChunk::Feed(size_t block, BlockTrial* trial) const {
+  const size_t size = info_.block, first = block * size;
+  std::vector<float> deltas(size * rows_);  // (block, rows)
+  float sums[kRows];
+  std::fill(trial->cost.begin(), trial->cost.end(), 0.0);
+  for (size_t j = 0; j < size; ++j) {
+    const float* factor = metric_.factor(first + j) + first;
+    std::fill_n(sums, rows_, 0.0f);
+    for (size_t i = 0; i < j; ++i) {
+      const float* delta = deltas.data() + i * rows_;
+      for (size_t r = 0; r < rows_; ++r) sums[r] += factor[i] * delta[r];
+    }
+    const float pivot = factor[j], inverse = 1.0f / pivot;
+    for (size_t r = 0; r < rows_; ++r) {
+      float& target = trial->target[r * size + j];
+      target += sums[r] * inverse;
+      BlockParts& parts = trial->parts[r];
+      const GroupLevels levels = LevelsOf(parts, j / form_.group);
+      parts.value[j] = Nearest(form_, levels, target);
+      const float value = levels.scale * static_cast<float>(parts.value[j]) - levels.offset;
+      deltas[j * rows_ + r] = w_[r * n_ + first + j] - value;
+      const double off = static_cast<double>(pivot) * (target - value);
+      trial->cost[r] += off * off;
+    }
+  }
+}
+
+void RowChunk::QuantizeBlock(size_t block) {
+  const size_t size = info_.block, first = block * size;
+  // What the blocks before ask for.
+  std::vector<float> base(rows_ * size);
+  if (block > 0) {
+    Multiply(metric_.factor(first), n_, size, error_.data(), n_, rows_, first, base.data(), size);
+  }
+  std::vector<float> weights(rows_ * size);
+  for (size_t j = 0; j < size; ++j) {
+    const float pivot = metric_.factor(first + j)[first + j];
+    for (size_t r = 0; r < rows_; ++r) {
+      float& x = base[r * size + j];
+      x = w_[r * n_ + first + j] + x / pivot;
+      weights[r * size + j] = pivot * pivot;
+    }
+  }
+  std::vector<std::byte> encoded(rows_ * info_.block_bytes);
+  BlockTrial best(rows_, size), trial(rows_, size);
+  std::vector<float> fitted = base;
+  for (int fit = 0; fit < options_.fits; ++fit) {
+    info_.encode(fitted.data(), weights.data(), encoded.data(), rows_ * size);
+    for (size_t r = 0; r < rows_; ++r) {
+      form_.unpack(encoded.data() + r * info_.block_bytes, &trial.parts[r]);
+    }
+    trial.target = base;
+    Feed(block, &trial);
+    for (size_t r = 0; r < rows_; ++r) {
+      if (fit > 0 && trial.cost[r] >= best.cost[r]) continue;
+      best.parts[r] = trial.parts[r];
+      best.cost[r] = trial.cost[r];
+    }
+    fitted = trial.target;
+  }
+  for (size_t r = 0; r < rows_; ++r) {
+    parts(r, block) = best.parts[r];
+    for (size_t j = 0; j < size; ++j) {
+      const GroupLevels levels = LevelsOf(best.parts[r], j / form_.group);
+      error_[r * n_ + first + j] =
+          w_[r * n_ + first + j] -
+          (levels.scale * static_cast<float>(best.parts[r].value[j]) - levels.offset);
+    }
+  }
+}
+
+// The quantized values of columns [first, first + count) grow by `change`.
+void RowChunk::Apply(size_t row, size_t first, const float* change, size_t count,
+                     float* gradient) {
+  for (size_t i = 0; i < count; ++i) {
+    if (change[i] == 0) continue;
+    error_[row * n_ + first + i] -= change[i];
+    const float* h = metric_.h(first + i);
+    const float by = change[i];
+    for (size_t j = 0; j < n_; ++j) gradient[j] -= by * h[j];
+  }
+}
+
+// a^T H b for vectors on columns [first, first + count).
+float RowChunk::Curvature(size_t first, const float* a, const float* b, size_t count) const {
+  float sum = 0;
+  for (size_t i = 0; i < count; ++i) {
+    if (a[i] != 0) sum += a[i] * Dot(metric_.h(first + i) + first, b, count);
+  }
+  return sum;
+}
+
+bool RowChunk::MoveValues(size_t row, float* gradient) {
+  bool moved = false;
+  for (size_t block = 0; block < blocks_; ++block) {
+    BlockParts& p = parts(row, block);
+    for (size_t j = 0; j < info_.block; ++j) {
+      const GroupLevels levels = LevelsOf(p, j / form_.group);
+      if (levels.scale == 0) continue;
+      const size_t column = block * info_.block + j;
+      const float before = levels.scale * static_cast<float>(p.value[j]) - levels.offset;
+      const float curvature = metric_.h(column)[column];
+      const int8_t value = Nearest(form_, levels, before + gradient[column] / curvature);
+      if (value == p.value[j]) continue;
+      const float change = levels.scale * static_cast<float>(value - p.value[j]);
+      if (change * (change * curvature - 2 * gradient[column]) >= 0) continue;
+      p.value[j] = value;
+      Apply(row, column, &change, 1, gradient);
+      moved = true;
+    }
+  }
+  return moved;
+}
+
+// Moves the integers of group scales and minima by one.
+bool RowChunk::MoveGroups(size_t row, float* gradient) {
+  bool moved = false;
+  const size_t group = form_.group;
+  for (size_t block = 0; block < blocks_; ++block) {
+    BlockParts& p = parts(row, block);
+    const float d = HalfToFloat(p.d), dmin = HalfToFloat(p.dmin);
+    for (size_t g = 0; g < info_.block / group; ++g) {
+      const size_t first = block * info_.block + g * group;
+      float by_scale[32], by_min[32];
+      for (size_t j = 0; j < group; ++j) {
+        by_scale[j] = d * static_cast<float>(p.value[g * group + j]);
+        by_min[j] = -dmin;
+      }
+      const auto try_move = [&](int16_t* integer, int low, int high, const float* by) {
+        const float slope = Dot(by, gradient + first, group);
+        const int step = slope > 0 ? 1 : -1;
+        if (*integer + step < low || *integer + step > high) return;
+        const float curvature = Curvature(first, by, by, group);
+        if (curvature - 2 * std::fabs(slope) >= 0) return;
+        float change[32];
+        for (size_t j = 0; j < group; ++j) change[j] = static_cast<float>(step) * by[j];
+        *integer = static_cast<int16_t>(*integer + step);
+        Apply(row, first, change, group, gradient);
+        moved = true;
+      };
+      if (form_.scale_low < form_.scale_high && d != 0) {
+        try_move(&p.scale[g], form_.scale_low, form_.scale_high, by_scale);
+      }
+      if (form_.min_low < form_.min_high && dmin != 0) {
+        try_move(&p.min[g], form_.min_low, form_.min_high, by_min);
+      }
+    }
+  }
+  return moved;
+}
+
+// Refits the halves of each block to its integers.
+bool RowChunk::MoveBlocks(size_t row, float* gradient) {
+  bool moved = false;
+  const size_t size = info_.block;
+  std::vector<float> a(size), b(size), change(size);
+  for (size_t block = 0; block < blocks_; ++block) {
+    BlockParts& p = parts(row, block);
+    const size_t first = block * size;
+    bool offsets = false;
+    for (size_t j = 0; j < size; ++j) {
+      const size_t g = j / form_.group;
+      a[j] = static_cast<float>(p.scale[g]) * static_cast<float>(p.value[j]);
+      b[j] = -static_cast<float>(p.min[g]);
+      offsets = offsets || p.min[g] != 0;
+    }
+    const double ag = Dot(a.data(), gradient + first, size);
+    const double bg = Dot(b.data(), gradient + first, size);
+    const double aa = Curvature(first, a.data(), a.data(), size);
+    const double bb = offsets ? Curvature(first, b.data(), b.data(), size) : 0;
+    const double ab = offsets ? Curvature(first, b.data(), a.data(), size) : 0;
+    if (!(aa > 0)) continue;
+    double step = ag / aa, step_min = 0;
+    const double determinant = aa * bb - ab * ab;
+    if (offsets && determinant > 1e-6 * aa * bb) {
+      step = (bb * ag - ab * bg) / determinant;
+      step_min = (aa * bg - ab * ag) / determinant;
+    }
+    const float d = HalfToFloat(p.d), dmin = HalfToFloat(p.dmin);
+    const uint16_t half = FloatToHalf(d + static_cast<float>(step));
+    const uint16_t half_min = offsets ? FloatToHalf(dmin + static_cast<float>(step_min)) : p.dmin;
+    const double by = HalfToFloat(half) - d, by_min = HalfToFloat(half_min) - dmin;
+    const double gain = 2 * (by * ag + by_min * bg) -
+                        (by * by * aa + 2 * by * by_min * ab + by_min * by_min * bb);
+    if (!std::isfinite(gain) || !(gain > 0)) continue;
+    for (size_t j = 0; j < size; ++j) {
+      change[j] = static_cast<float>(by) * a[j] + static_cast<float>(by_min) * b[j];
+    }
+    p.d = half;
+    p.dmin = half_min;
+    Apply(row, first, change.data(), size, gradient);
+    moved = true;
+  }
+  return moved;
+}
+
+void RowChunk::Run(std::byte* blocks) {
+  for (size_t block = 0; block < blocks_; ++block) QuantizeBlock(block);
+  std::vector<float> gradient(rows_ * n_);  // (w - q) H
+  Multiply(metric_.h(0), n_, n_, error_.data(), n_, rows_, n_, gradient.data(), n_);
+  for (size_t r = 0; r < rows_; ++r) {
+    float* mine = gradient.data() + r * n_;
+    for (int round = 0; round < options_.descents; ++round) {
+      bool moved = MoveValues(r, mine);
+      moved = MoveGroups(r, mine) || moved;
+      moved = MoveBlocks(r, mine) || moved;
+      if (!moved) break;
+    }
+    total_ += Dot(error_.data() + r * n_, mine, n_);
+    for (size_t block = 0; block < blocks_; ++block) {
+      form_.pack(parts(r, block), blocks + (r * blocks_ + block) * info_.block_bytes);
+    }
+  }
+}
+
+}  // namespace
+
+double QuantizeWithFeedback(const float* w, size_t rows, const ErrorMetric& metric, DType type,
+                            const FeedbackOptions& options, ThreadPool* pool, std::byte* blocks) {
+  const DTypeInfo& info = Info(type);
+  EW_CHECK(FormOf(type) != nullptr && metric.n() % info.block == 0);
+  const size_t chunks = (rows + kRows - 1) / kRows;
+  std::vector<double> errors(chunks);
+  pool->ParallelFor(chunks, 1, [&](size_t begin, size_t end, int) {
+    for (size_t i = begin; i < end; ++i) {
+      const size_t first = i * kRows;
+      RowChunk chunk(w + first * metric.n(), std::min(kRows, rows - first), metric, type, options);
+      chunk.Run(blocks + first * info.RowBytes(metric.n()));
+      errors[i] = chunk.error();
+    }
+  });
+  double total = 0;
+  for (const double error : errors) total += error;
+  return total;
+}
+
+}  // namespace edgewise

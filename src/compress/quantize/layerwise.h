@@ -1,0 +1,37 @@
+// Layerwise quantization: the matrices of one layer after the other, each against the inputs that
+// the layers quantized before it give (true-sequential GPTQ).
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/result.h"
+#include "calibrate/walk.h"
+#include "compress/quantize/feedback.h"
+#include "compress/quantize/quantize.h"
+
+namespace edgewise {
+
+struct LayerwiseOptions {
+  double damping = 0.01;  // of the mean of the Hessian's diagonal
+  FeedbackOptions feedback;
+};
+
+// Takes the blocks of plan entry `index`, whole.
+using BlockSink = FunctionRef<Status(size_t index, std::span<const std::byte> blocks,
+                                     const EncodeError& error)>;
+
+// True for the entries that QuantizeLayerwise handles: matrices of layers that become a block
+// format.
+bool IsLayerwise(const TensorPlan& entry);
+
+// Quantizes those entries of `plan`, in the order of the forward pass. In memory: one layer in F32,
+// its inputs' second moments, and the residual streams of all tokens. Errors: those of
+// ActivationWalk, ErrorMetric and `sink`; kBadData (NaN or infinity in a weight); kCancelled.
+Status QuantizeLayerwise(const Checkpoint& checkpoint, std::span<const TensorPlan> plan,
+                         TokenSequences sequences, const LayerwiseOptions& options,
+                         ThreadPool* pool, Progress* progress, BlockSink sink);
+
+}  // namespace edgewise
