@@ -14,9 +14,9 @@ namespace edgewise {
 // Moments of each input column over tokens.
 struct ColumnMoments {
   uint64_t tokens = 0;
-  std::vector<double> sum_squares;    // (columns)
-  std::vector<double> sum_abs;        // (columns)
-  std::vector<float> max_abs;         // (columns)
+  std::vector<double> sum_squares;  // (columns)
+  std::vector<double> sum_abs;      // (columns)
+  std::vector<float> max_abs;       // (columns)
 
   explicit ColumnMoments(size_t columns = 0)
       : sum_squares(columns), sum_abs(columns), max_abs(columns) {}

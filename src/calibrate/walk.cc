@@ -30,8 +30,7 @@ Result<ActivationWalk> ActivationWalk::Create(const Checkpoint& checkpoint,
   size_t longest = 0;
   for (const auto& sequence : sequences) longest = std::max(longest, sequence.size());
   if (longest == 0) return MakeError(Code::kInvalidArgument, "no tokens to calibrate with");
-  EW_TRY(LayerStream stream,
-         LayerStream::Create(checkpoint, static_cast<uint32_t>(longest), pool));
+  EW_TRY(LayerStream stream, LayerStream::Create(checkpoint, static_cast<uint32_t>(longest), pool));
   ActivationWalk walk(std::move(stream), std::move(sequences));
   const size_t dim = walk.spec().dim;
   for (const auto& sequence : walk.sequences_) {

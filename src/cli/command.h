@@ -35,6 +35,7 @@ struct Command {
 };
 
 Runner AddBench(CLI::App& app, const Common& common);
+Runner AddCalibrate(CLI::App& app, const Common& common);
 Runner AddChat(CLI::App& app, const Common& common);
 Runner AddConvert(CLI::App& app, const Common& common);
 Runner AddDetokenize(CLI::App& app, const Common& common);

@@ -61,7 +61,7 @@ Status RunQuantize(QuantizeFlags& flags, const Common& common) {
     EW_TRY(flags.options.embedding_type,
            ParseDType("--token-embedding-type", flags.embedding_type));
   }
-  if (flags.method == "gptq") flags.options.method = QuantizeMethod::kGptq;
+  EW_TRY(flags.options.method, ParseMethod(flags.method));
   flags.options.threads = common.Threads();
   EW_TRY(const QuantizeSummary summary,
          Quantize(flags.in, flags.out, flags.options, common.progress));
@@ -106,9 +106,15 @@ Runner AddQuantize(CLI::App& app, const Common& common) {
   app.add_option("--token-embedding-type", flags->embedding_type, "Format of token_embd.weight");
   app.add_flag("--leave-output-tensor", options.leave_output, "Do not quantize output.weight");
   app.add_flag("--pure", options.pure, "One format for every matrix, no mixture");
-  app.add_option("--method", flags->method, "How values are chosen: rtn, gptq")->capture_default_str();
-  app.add_option("--calibration", options.calibration.path, "Text that gptq runs through the model");
-  app.add_option("--calibration-tokens", options.calibration.max_tokens, "Tokens of it to use; 0: all")
+  app.add_option(
+         "--method", flags->method,
+         "How values are chosen: rtn (nearest), imatrix (weighted by the inputs), gptq (with "
+         "error feedback: best)")
+      ->capture_default_str();
+  app.add_option("--calibration", options.calibration.path,
+                 "For imatrix and gptq: file of `edgewise calibrate`, or for gptq a text");
+  app.add_option("--calibration-tokens", options.calibration.max_tokens,
+                 "Tokens of a text to use; 0: all")
       ->capture_default_str();
   app.add_flag("--pack", options.pack,
                "Pack the matrices as `edgewise pack` does: loads at once, in Edgewise only");

@@ -34,6 +34,11 @@ constexpr Command kCommands[] = {
      "edgewise quantize stories-f16.gguf stories-q4.gguf --to q4_k_m\n"
      "  edgewise quantize model.gguf out.gguf --to q4_0 --tensor-type 'ffn_down=q6_k' --dry-run",
      AddQuantize},
+    {"calibrate", "Run text through a model and keep what its linear layers see",
+     "edgewise calibrate model-f16.gguf text.txt model.calibration.gguf\n"
+     "  edgewise calibrate model-f16.gguf text.txt imatrix.gguf --no-hessians --tokens 100000\n"
+     "  edgewise calibrate --merge a.gguf --merge b.gguf --output both.gguf",
+     AddCalibrate},
     {"pack", "Write a quantized GGUF as the kernels read it: it loads at once, in Edgewise only",
      "edgewise pack stories-q4.gguf stories-q4-packed.gguf\n"
      "  edgewise pack model.gguf model-packed.gguf --force --json",

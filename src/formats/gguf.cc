@@ -416,4 +416,10 @@ Result<GgufFile> GgufFile::Open(const std::string& path) {
   return file;
 }
 
+Result<bool> IsGguf(const std::string& path) {
+  EW_TRY(const MappedFile map, MappedFile::Open(path));
+  const auto bytes = map.bytes();
+  return bytes.size() >= 4 && std::memcmp(bytes.data(), "GGUF", 4) == 0;
+}
+
 }  // namespace edgewise

@@ -63,6 +63,9 @@ class GgufFile {
   uint64_t file_bytes_ = 0;
 };
 
+// True when the file begins as a GGUF does. Errors: kNotFound, kIo.
+Result<bool> IsGguf(const std::string& path);
+
 struct GgufTensorDecl {
   std::string name;
   DType dtype;
@@ -81,8 +84,8 @@ class GgufWriter {
                                    const Metadata& metadata, std::vector<GgufTensorDecl> tensors);
   // The exact size of the finished file.
   uint64_t total_bytes() const { return total_bytes_; }
-  // Makes `tensor`, of which nothing is written yet, the current one. Errors: kInvalidArgument (it is
-  // written; the current one is incomplete).
+  // Makes `tensor`, of which nothing is written yet, the current one. Errors: kInvalidArgument (it
+  // is written; the current one is incomplete).
   Status Begin(size_t tensor);
   // Appends to the current tensor; when its size is reached the first unwritten one begins. Never
   // crosses a tensor's end.

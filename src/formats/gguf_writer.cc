@@ -224,9 +224,10 @@ Result<GgufWriter> GgufWriter::Create(const std::string& path, bool overwrite,
 
 Status GgufWriter::Begin(size_t tensor) {
   if (tensor >= tensors_.size() || whole_[tensor] || written_ > 0) {
-    return MakeError(Code::kInvalidArgument,
-                     "%s: tensor number %zu cannot begin now: it is written or another is incomplete",
-                     file_.path().c_str(), tensor);
+    return MakeError(
+        Code::kInvalidArgument,
+        "%s: tensor number %zu cannot begin now: it is written or another is incomplete",
+        file_.path().c_str(), tensor);
   }
   current_ = tensor;
   return Ok{};

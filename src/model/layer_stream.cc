@@ -22,14 +22,11 @@ Result<Tensor> DecodeTensor(const TensorView& view, ThreadPool* pool) {
 }
 
 // Which input the matrix of this stem takes.
-std::optional<LinearInput> InputOf(std::string_view stem) {
-  if (stem == "attn_q" || stem == "attn_k" || stem == "attn_v" || stem == "attn_qkv") {
-    return LinearInput::kQkv;
-  }
+LinearInput InputOf(std::string_view stem) {
   if (stem == "attn_output") return LinearInput::kAttnOutput;
   if (stem == "ffn_gate" || stem == "ffn_up") return LinearInput::kGateUp;
   if (stem == "ffn_down") return LinearInput::kDown;
-  return std::nullopt;
+  return LinearInput::kQkv;
 }
 
 }  // namespace
@@ -106,19 +103,16 @@ Status LayerStream::Load(uint32_t layer) {
   s.matrices.clear();
   const std::string prefix = Format("blk.%u.", layer);
   for (size_t i = 0; i < tensors.size(); ++i) {
-    const std::string& name = tensors[i].name;
-    if (!name.starts_with(prefix)) continue;
-    EW_TRY(s.Decode(i).In(name));
-    if (!name.ends_with(".weight")) continue;
-    const std::string stem = name.substr(prefix.size(), name.size() - prefix.size() - 7);
-    const auto input = InputOf(stem);
-    if (!input) continue;
-    s.matrices.push_back({i, name, *input,
-                          reinterpret_cast<float*>(s.model.tensors[i].mutable_data()),
-                          tensors[i].shape.rows(), tensors[i].shape.columns()});
+    if (tensors[i].name.starts_with(prefix)) EW_TRY(s.Decode(i).In(tensors[i].name));
   }
-  std::stable_sort(s.matrices.begin(), s.matrices.end(),
-                   [](const auto& a, const auto& b) { return a.input < b.input; });
+  for (const std::string_view stem : kLinearStems) {
+    const std::string name = prefix + std::string(stem) + ".weight";
+    const auto i = s.model.checkpoint.Find(name);
+    if (!i) continue;
+    s.matrices.push_back({*i, name, InputOf(stem),
+                          reinterpret_cast<float*>(s.model.tensors[*i].mutable_data()),
+                          tensors[*i].shape.rows(), tensors[*i].shape.columns()});
+  }
   EW_TRY(s.model.BindFloatLayer(layer, s.pool));
   EW_TRY(s.cache, KvCache::Create(spec(), s.context, kernels::KvFormat::kF32, layer, layer + 1));
   s.loaded = layer;

@@ -15,6 +15,11 @@
 
 namespace edgewise {
 
+// The stems of a layer's matrices, "blk.N.STEM.weight", in the order in which the forward pass
+// meets them. A model has those that its spec asks for.
+inline constexpr const char* kLinearStems[] = {"attn_qkv",    "attn_q",   "attn_k", "attn_v",
+                                               "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
+
 // A weight matrix of the loaded layer: one tensor of the checkpoint, decoded.
 struct LayerMatrix {
   size_t tensor = 0;  // index in Checkpoint::tensors()

@@ -12,6 +12,7 @@
 #include "base/process.h"
 #include "base/strings.h"
 #include "base/thread_pool.h"
+#include "calibrate/calibration.h"
 #include "compress/quantize/layerwise.h"
 #include "engine/vocab_metadata.h"
 #include "formats/gguf.h"
@@ -181,38 +182,74 @@ Result<ConvertSummary> Summarize(std::span<const CheckpointTensor> tensors,
   return summary;
 }
 
-// Writes what layerwise quantization makes.
-Status WriteLayerwise(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
-                      const Job& job, ThreadPool* pool, GgufWriter* writer, Progress* progress,
-                      ConvertSummary* summary) {
-  EW_TRY(TokenSequences sequences,
-         ReadCalibrationText(checkpoint, job.tokenizer_path, job.calibration));
+// What quantization knows of the inputs of linear layers.
+struct InputKnowledge {
+  std::optional<CalibrationFile> file;
+  TokenSequences sequences;  // where a text was given instead
+};
+
+Result<InputKnowledge> LoadKnowledge(const Checkpoint& checkpoint, const Job& job) {
+  InputKnowledge known;
+  if (job.method == QuantizeMethod::kRoundToNearest) return known;
+  EW_TRY(const bool gguf, IsGguf(job.calibration.path));
+  if (gguf) {
+    EW_TRY(known.file, CalibrationFile::Open(job.calibration.path));
+  } else if (job.method == QuantizeMethod::kGptq) {
+    EW_TRY(known.sequences, ReadCalibrationText(checkpoint, job.tokenizer_path, job.calibration));
+  } else {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: no calibration file; `edgewise calibrate` makes one from a text",
+                     job.calibration.path.c_str());
+  }
+  return known;
+}
+
+// Writes the matrices of layers, quantized with error feedback.
+Status WriteWithFeedback(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
+                         InputKnowledge known, ThreadPool* pool, GgufWriter* writer,
+                         Progress* progress, ConvertSummary* summary) {
   const auto sink = [&](size_t index, std::span<const std::byte> blocks,
                         const EncodeError& error) -> Status {
     EW_TRY(writer->Begin(index));
-    RowPacker packer(plan[index].to, plan[index].shape);
     const auto write = [&](std::span<const std::byte> bytes) { return writer->Write(bytes); };
     if (plan[index].layout == TensorLayout::kPacked) {
+      RowPacker packer(plan[index].to, plan[index].shape);
       EW_TRY(packer.Write(blocks, write));
       EW_TRY(packer.Finish(write));
     } else {
-      EW_TRY(writer->Write(blocks));
+      EW_TRY(write(blocks));
     }
     summary->tensors[index].rmse = error.rmse();
     summary->tensors[index].relative_rmse = error.relative_rmse();
     return Ok{};
   };
-  return QuantizeLayerwise(checkpoint, plan, std::move(sequences), {}, pool, progress, sink);
+  if (known.file) {
+    return QuantizeByCalibration(checkpoint, plan, *known.file, {}, pool, progress, sink);
+  }
+  return QuantizeLayerwise(checkpoint, plan, std::move(known.sequences), {}, pool, progress, sink);
 }
 
-// Streams every tensor that layerwise quantization leaves through the encoder into the writer.
+// The mean squares of the inputs of plan entry `entry`; empty where the calibration has none.
+std::vector<float> Importance(const TensorPlan& entry, const InputKnowledge& known) {
+  if (!known.file || !Info(entry.to).quantized()) return {};
+  const auto moments = known.file->Moments(entry.name);
+  if (!moments || moments->columns() != entry.shape.columns() || moments->tokens == 0) return {};
+  std::vector<float> importance;
+  for (const double sum : moments->sum_squares) {
+    importance.push_back(static_cast<float>(sum / static_cast<double>(moments->tokens)));
+  }
+  return importance;
+}
+
+// Streams every tensor, but for those that error feedback has written, through the encoder into the
+// writer.
 Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
-                    bool layerwise, ThreadPool* pool, GgufWriter* writer, Progress* progress,
-                    ConvertSummary* summary) {
+                    const Job& job, const InputKnowledge& known, ThreadPool* pool,
+                    GgufWriter* writer, Progress* progress, ConvertSummary* summary) {
   uint64_t total = 0, done = 0;
   for (const ConvertedTensor& row : summary->tensors) total += row.bytes;
   for (size_t i = 0; i < plan.size(); ++i) {
-    if (layerwise && IsLayerwise(plan[i])) continue;
+    if (job.method == QuantizeMethod::kGptq && IsLayerwise(plan[i])) continue;
     EW_TRY(writer->Begin(i));
     EW_TRY(const Tensor tensor, checkpoint.Load(plan[i].source).In(plan[i].name));
     const auto sink = [&](std::span<const std::byte> bytes) -> Status {
@@ -227,8 +264,9 @@ Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>&
     RowPacker packer(plan[i].to, plan[i].shape);
     const auto pack = [&](std::span<const std::byte> bytes) { return packer.Write(bytes, sink); };
     const bool packed = plan[i].layout == TensorLayout::kPacked;
+    const std::vector<float> importance = Importance(plan[i], known);
     EW_TRY(const EncodeError error,
-           EncodeTensor(plan[i].name, tensor.view(), plan[i].to, {}, pool,
+           EncodeTensor(plan[i].name, tensor.view(), plan[i].to, importance, pool,
                         packed ? RowPacker::Sink(pack) : RowPacker::Sink(sink)));
     EW_TRY(packer.Finish(sink));
     summary->tensors[i].rmse = error.rmse();
@@ -256,17 +294,17 @@ Result<ConvertSummary> WriteModel(const Checkpoint& checkpoint, const std::strin
   if (job.dry_run) {
     EW_TRY(summary.bytes, GgufFileBytes(metadata, Declare(plan)).In(out_path));
   } else {
+    EW_TRY(InputKnowledge known, LoadKnowledge(checkpoint, job));
     EW_TRY(GgufWriter writer, GgufWriter::Create(out_path, job.overwrite, metadata, Declare(plan)));
     summary.bytes = writer.total_bytes();
     ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
     SourceHashing hashing(files, pool.size(), progress);
-    const bool layerwise = job.method == QuantizeMethod::kGptq;
-    if (layerwise) {
-      EW_TRY(
-          WriteLayerwise(checkpoint, plan, job, &pool, &writer, progress, &summary).In(in_path));
+    if (job.method == QuantizeMethod::kGptq) {
+      EW_TRY(WriteWithFeedback(checkpoint, plan, known, &pool, &writer, progress, &summary)
+                 .In(in_path));
     }
     EW_TRY(
-        WriteTensors(checkpoint, plan, layerwise, &pool, &writer, progress, &summary).In(in_path));
+        WriteTensors(checkpoint, plan, job, known, &pool, &writer, progress, &summary).In(in_path));
     EW_TRY(const SourceHash source, hashing.Finish());
     summary.source_sha256 = source.digest;
     SetProvenance(job, source, &metadata);
@@ -293,6 +331,27 @@ bool HasPacked(const Checkpoint& checkpoint) {
                      [](const auto& t) { return t.layout == TensorLayout::kPacked; });
 }
 
+Status SetMethod(const QuantizeOptions& options, Job* job) {
+  job->method = options.method;
+  job->calibration = options.calibration;
+  const bool calibrated = options.method != QuantizeMethod::kRoundToNearest;
+  if (calibrated == options.calibration.path.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     calibrated
+                         ? "--method %s needs --calibration FILE, made by `edgewise calibrate`"
+                         : "--calibration has no use with --method %s",
+                     MethodName(options.method));
+  }
+  if (!calibrated) return Ok{};
+  job->plan.has_importance = true;
+  EW_TRY(const SourceHash hash, HashFiles({options.calibration.path}, [] { return false; }));
+  job->recipe.Set("method", MethodName(options.method)).Set("calibration_sha256", hash.digest);
+  if (options.calibration.max_tokens > 0) {
+    job->recipe.Set("calibration_tokens", options.calibration.max_tokens);
+  }
+  return Ok{};
+}
+
 Job PackJob(const char* command, const PackOptions& options) {
   Job job;
   job.recipe.Set("command", command);
@@ -303,6 +362,21 @@ Job PackJob(const char* command, const PackOptions& options) {
 }
 
 }  // namespace
+
+const char* MethodName(QuantizeMethod method) {
+  static constexpr const char* kNames[] = {"rtn", "imatrix", "gptq"};
+  return kNames[static_cast<size_t>(method)];
+}
+
+Result<QuantizeMethod> ParseMethod(std::string_view name) {
+  for (const QuantizeMethod method :
+       {QuantizeMethod::kRoundToNearest, QuantizeMethod::kImatrix, QuantizeMethod::kGptq}) {
+    if (name == MethodName(method)) return method;
+  }
+  return MakeError(Code::kInvalidArgument,
+                   "--method %s: no such method; known are rtn, imatrix, gptq",
+                   Quote(name).c_str());
+}
 
 Result<ConvertSummary> Convert(const std::string& in_path, const std::string& out_path,
                                const ConvertOptions& options, Progress* progress) {
@@ -346,8 +420,7 @@ Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& 
   if (options.pure) job.recipe.Set("pure", true);
   if (options.allow_requantize) job.recipe.Set("allow_requantize", true);
   if (options.pack) job.recipe.Set("pack", true);
-  job.method = options.method;
-  job.calibration = options.calibration;
+  EW_TRY(SetMethod(options, &job));
   job.pack = options.pack;
   job.tokenizer_path = options.tokenizer_path;
   job.threads = options.threads;

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/result.h"
 #include "compress/quantize/quantize.h"
+#include "pipeline/calibration_text.h"
 #include "pipeline/packing.h"
 
 namespace edgewise {
@@ -28,15 +30,13 @@ struct ConvertOptions {
 // How the values of a matrix are chosen.
 enum class QuantizeMethod : uint8_t {
   kRoundToNearest,  // "rtn": least squares of the weights themselves
+  kImatrix,         // "imatrix": weighted by the mean square of each input column
   kGptq,            // "gptq": compress/quantize/feedback.h
 };
 
-// Text that calibration runs through the model.
-struct CalibrationText {
-  std::string path;
-  uint32_t context = 0;         // tokens of a sequence; 0: 512, at most the trained context
-  uint64_t max_tokens = 65536;  // whole sequences until there are as many; 0: all
-};
+const char* MethodName(QuantizeMethod method);
+// Errors: kInvalidArgument, listing the names.
+Result<QuantizeMethod> ParseMethod(std::string_view name);
 
 struct QuantizeOptions {
   std::string preset = "q4_k_m";        // a name of presets.h
@@ -48,7 +48,9 @@ struct QuantizeOptions {
   bool allow_requantize = false;
   bool pack = false;  // as Pack does
   QuantizeMethod method = QuantizeMethod::kRoundToNearest;
-  CalibrationText calibration;  // of the methods that need one
+  // What the other methods know of the inputs: a calibration file, or for gptq a text. A text runs
+  // through the layers quantized so far, and so costs time but no file of second moments.
+  CalibrationText calibration;
   std::string tokenizer_path;
   int threads = 0;  // 0: all CPUs
   bool overwrite = false;

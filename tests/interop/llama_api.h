@@ -97,6 +97,12 @@ struct QuantizeParams {
 };
 static_assert(sizeof(QuantizeParams) == 64 && offsetof(QuantizeParams, imatrix) == 24);
 
+struct ImatrixEntry {
+  const char* name;
+  const float* data;
+  size_t size;
+};
+
 struct Batch {
   int32_t n_tokens;
   int32_t* token;

@@ -1,6 +1,6 @@
 // Runs llama.cpp's own libraries, so that tests and benches can compare with them. Prints one JSON
 // object. Options: --bins FOLDER (of the libraries), --threads N, --kv f16|f32, --plain (no
-// repacking of the weights).
+// repacking of the weights), --imatrix CALIBRATION (of quantize).
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "calibrate/calibration.h"
 #include "tests/interop/llama_api.h"
 
 namespace edgewise::interop {
@@ -20,7 +21,8 @@ namespace {
 
 constexpr int kSkipped = 77;
 constexpr char kUsage[] =
-    "usage: llama_peer [--bins FOLDER] [--threads N] [--kv f16|f32] [--plain] COMMAND\n"
+    "usage: llama_peer [--bins FOLDER] [--threads N] [--kv f16|f32] [--plain] [--imatrix FILE] "
+    "COMMAND\n"
     "  greedy MODEL N ID...            the N ids that follow greedily, with the gap between the "
     "best two logits of each\n"
     "  logits MODEL ID...              the logits after the last id\n"
@@ -39,6 +41,7 @@ struct Options {
   int32_t threads = 2;
   bool f32_cache = false;
   bool plain = false;
+  std::string imatrix;
   std::vector<std::string> rest;
 };
 
@@ -75,12 +78,15 @@ Options ParseOptions(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
-    const bool valued = word == "--bins" || word == "--threads" || word == "--kv";
+    const bool valued =
+        word == "--bins" || word == "--threads" || word == "--kv" || word == "--imatrix";
     if (valued && i + 1 == argc) throw Failure(word + " needs a value");
     if (word == "--bins") {
       options.bins = argv[++i];
     } else if (word == "--threads") {
       options.threads = static_cast<int32_t>(ParseNumber(argv[++i]));
+    } else if (word == "--imatrix") {
+      options.imatrix = argv[++i];
     } else if (word == "--kv") {
       options.f32_cache = std::strcmp(argv[++i], "f32") == 0;
     } else if (word == "--plain") {
@@ -267,6 +273,32 @@ void Perplexity(const LlamaApi& api, const Options& options) {
       std::exp(nll), nll, scored, chunks, context);
 }
 
+// The mean squares of a calibration file, as llama_model_quantize takes them.
+struct Imatrix {
+  void Load(const std::string& path) {
+    const auto file = CalibrationFile::Open(path);
+    if (!file) throw Failure(file.error().message);
+    for (const std::string& weight : file->weights()) {
+      // llama-imatrix leaves the output matrix out unless asked.
+      if (!weight.starts_with("blk.")) continue;
+      const auto moments = file->Moments(weight);
+      if (!moments) throw Failure(moments.error().message);
+      names.push_back(weight);
+      values.emplace_back();
+      for (const double sum : moments->sum_squares) {
+        values.back().push_back(static_cast<float>(sum / static_cast<double>(moments->tokens)));
+      }
+    }
+    for (size_t i = 0; i < names.size(); ++i) {
+      entries.push_back({names[i].c_str(), values[i].data(), values[i].size()});
+    }
+    entries.push_back({nullptr, nullptr, 0});
+  }
+  std::vector<std::string> names;
+  std::vector<std::vector<float>> values;
+  std::vector<ImatrixEntry> entries;  // ends with a null name
+};
+
 void Quantize(const LlamaApi& api, const Options& options) {
   static const std::map<std::string, int32_t> formats = {
       {"f16", 1},     {"q4_0", 2},    {"q4_1", 3},    {"q8_0", 7},    {"q5_0", 8},
@@ -278,6 +310,11 @@ void Quantize(const LlamaApi& api, const Options& options) {
   QuantizeParams params = api.model_quantize_default_params();
   params.nthread = options.threads;
   params.ftype = format->second;
+  Imatrix imatrix;
+  if (!options.imatrix.empty()) {
+    imatrix.Load(options.imatrix);
+    params.imatrix = imatrix.entries.data();
+  }
   const double start = Now();
   if (api.model_quantize(Word(options, 1).c_str(), Word(options, 2).c_str(), &params) != 0) {
     throw Failure("llama_model_quantize failed");

@@ -27,7 +27,9 @@ bool Factorize(Matrix* a, ThreadPool* pool) {
     const auto rows_of = [&](size_t tile) {
       return std::min(kBlock, below - static_cast<Eigen::Index>(tile) * kBlock);
     };
-    const auto row_of = [&](size_t tile) { return k + size + static_cast<Eigen::Index>(tile) * kBlock; };
+    const auto row_of = [&](size_t tile) {
+      return k + size + static_cast<Eigen::Index>(tile) * kBlock;
+    };
     pool->ParallelFor(tiles, 1, [&](size_t begin, size_t end, int) {
       for (size_t tile = begin; tile < end; ++tile) {
         auto part = a->block(row_of(tile), k, rows_of(tile), size);

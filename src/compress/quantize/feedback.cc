@@ -30,7 +30,8 @@ int8_t Nearest(const BlockForm& form, const GroupLevels& levels, float x) {
   if (levels.scale == 0) return form.grid != nullptr ? form.grid[8] : 0;
   const float q = (x + levels.offset) / levels.scale;
   if (form.grid == nullptr) {
-    const float limited = std::clamp(q, static_cast<float>(form.low), static_cast<float>(form.high));
+    const float limited =
+        std::clamp(q, static_cast<float>(form.low), static_cast<float>(form.high));
     return static_cast<int8_t>(std::nearbyintf(limited));
   }
   int best = 0;
@@ -182,8 +183,7 @@ void RowChunk::QuantizeBlock(size_t block) {
 }
 
 // The quantized values of columns [first, first + count) grow by `change`.
-void RowChunk::Apply(size_t row, size_t first, const float* change, size_t count,
-                     float* gradient) {
+void RowChunk::Apply(size_t row, size_t first, const float* change, size_t count, float* gradient) {
   for (size_t i = 0; i < count; ++i) {
     if (change[i] == 0) continue;
     error_[row * n_ + first + i] -= change[i];
@@ -292,8 +292,8 @@ bool RowChunk::MoveBlocks(size_t row, float* gradient) {
     const uint16_t half = FloatToHalf(d + static_cast<float>(step));
     const uint16_t half_min = offsets ? FloatToHalf(dmin + static_cast<float>(step_min)) : p.dmin;
     const double by = HalfToFloat(half) - d, by_min = HalfToFloat(half_min) - dmin;
-    const double gain = 2 * (by * ag + by_min * bg) -
-                        (by * by * aa + 2 * by * by_min * ab + by_min * by_min * bb);
+    const double gain =
+        2 * (by * ag + by_min * bg) - (by * by * aa + 2 * by * by_min * ab + by_min * by_min * bb);
     if (!std::isfinite(gain) || !(gain > 0)) continue;
     for (size_t j = 0; j < size; ++j) {
       change[j] = static_cast<float>(by) * a[j] + static_cast<float>(by_min) * b[j];

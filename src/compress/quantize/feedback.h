@@ -6,8 +6,8 @@
 // R_jj (w'_j - q_j) with w'_j = w_j + sum_{i<j} (w_i - q_i) R_ij / R_jj: each column makes up for
 // the errors of those before it. That is GPTQ's recursion without the inverse of H (it is Babai's
 // nearest plane, Chen et al. 2025). Afterwards coordinate descent in the same measure moves single
-// integers, group scales and block scales as long as the error falls (in the manner of CDQuant, Nair
-// and Suggala 2024).
+// integers, group scales and block scales as long as the error falls (in the manner of CDQuant,
+// Nair and Suggala 2024).
 #pragma once
 
 #include <cstddef>
@@ -43,8 +43,8 @@ class ErrorMetric {
 };
 
 struct FeedbackOptions {
-  int fits = 2;       // of the scales of a block, each on the weights as feedback left them
-  int descents = 4;   // rounds of coordinate descent over a row, at most
+  int fits = 2;      // of the scales of a block, each on the weights as feedback left them
+  int descents = 4;  // rounds of coordinate descent over a row, at most
 };
 
 // Quantizes `w` (rows, n) as `type`, whose block divides n: `blocks` (rows, RowBytes(n)). Returns

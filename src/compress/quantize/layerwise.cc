@@ -13,89 +13,106 @@
 namespace edgewise {
 namespace {
 
-class Quantizer {
+// What both ways of quantizing a plan have in common.
+class MatrixQuantizer {
  public:
-  Quantizer(ActivationWalk walk, std::span<const TensorPlan> plan, const LayerwiseOptions& options,
-            ThreadPool* pool, Progress* progress, BlockSink sink)
-      : walk_(std::move(walk)),
-        plan_(plan),
-        options_(options),
-        pool_(pool),
-        progress_(progress),
-        sink_(sink) {
+  MatrixQuantizer(std::span<const TensorPlan> plan, const LayerwiseOptions& options,
+                  ThreadPool* pool, Progress* progress, BlockSink sink)
+      : plan_(plan), options_(options), pool_(pool), progress_(progress), sink_(sink) {
+    for (const TensorPlan& entry : plan) {
+      if (IsLayerwise(entry)) total_ += entry.shape.elements();
+    }
+  }
+  // Quantizes plan entry `index` and puts what the blocks decode to in place of `values`.
+  Status Run(size_t index, float* values, const ErrorMetric& metric);
+  Result<ErrorMetric> Metric(std::span<const float> h, size_t columns) const {
+    return ErrorMetric::Create(h, columns, options_.damping, pool_);
+  }
+
+ private:
+  EncodeError Replace(const DTypeInfo& info, std::span<const std::byte> blocks, const Shape& shape,
+                      float* values) const;
+  std::span<const TensorPlan> plan_;
+  const LayerwiseOptions& options_;
+  ThreadPool* pool_;
+  Progress* progress_;
+  BlockSink sink_;
+  uint64_t done_ = 0, total_ = 0;  // weights
+};
+
+EncodeError MatrixQuantizer::Replace(const DTypeInfo& info, std::span<const std::byte> blocks,
+                                     const Shape& shape, float* values) const {
+  EncodeError error;
+  error.values = shape.elements();
+  const size_t columns = shape.columns(), row_bytes = info.RowBytes(columns);
+  std::vector<float> decoded(columns);
+  for (size_t row = 0; row < shape.rows(); ++row, values += columns) {
+    info.decode(blocks.data() + row * row_bytes, decoded.data(), columns);
+    for (size_t c = 0; c < columns; ++c) {
+      const double off = values[c] - decoded[c];
+      error.squared_error += off * off;
+      error.squared_value += static_cast<double>(values[c]) * values[c];
+      values[c] = decoded[c];
+    }
+  }
+  return error;
+}
+
+Status MatrixQuantizer::Run(size_t index, float* values, const ErrorMetric& metric) {
+  const TensorPlan& entry = plan_[index];
+  const size_t count = entry.shape.elements(), columns = entry.shape.columns();
+  for (size_t i = 0; i < count; ++i) {
+    if (std::isfinite(values[i])) continue;
+    return MakeError(Code::kBadData,
+                     "tensor %s holds NaN or infinity at row %zu, column %zu: the weights are "
+                     "damaged; get the model again",
+                     entry.name.c_str(), i / columns, i % columns);
+  }
+  const DTypeInfo& info = Info(entry.to);
+  std::vector<std::byte> blocks(info.RowBytes(count));
+  QuantizeWithFeedback(values, entry.shape.rows(), metric, info.id, options_.feedback, pool_,
+                       blocks.data());
+  const EncodeError error = Replace(info, blocks, entry.shape, values);
+  EW_TRY(sink_(index, blocks, error));
+  done_ += count;
+  progress_->Update("quantizing", done_, total_);
+  if (progress_->Cancelled()) return MakeError(Code::kCancelled, "stopped; nothing was written");
+  return Ok{};
+}
+
+// Moves calibration sequences through the layers and quantizes each matrix before the next one sees
+// what it gives.
+class SequentialQuantizer {
+ public:
+  SequentialQuantizer(ActivationWalk* walk, std::span<const TensorPlan> plan, ThreadPool* pool,
+                      MatrixQuantizer* matrices)
+      : walk_(*walk), pool_(pool), matrices_(*matrices) {
     for (size_t i = 0; i < plan.size(); ++i) {
-      if (!IsLayerwise(plan[i])) continue;
-      entries_.emplace(plan[i].source, i);
-      total_ += plan[i].shape.elements();
+      if (IsLayerwise(plan[i])) entries_.emplace(plan[i].source, i);
     }
   }
   Status Run();
 
  private:
   Status QuantizeInput(LinearInput input);
-  Status QuantizeMatrix(const LayerMatrix& matrix, size_t entry, const ErrorMetric& metric);
   Result<ErrorMetric> Measure(LinearInput input, size_t columns);
-  Status Report(uint64_t more);
 
-  ActivationWalk walk_;
-  std::span<const TensorPlan> plan_;
-  const LayerwiseOptions& options_;
+  ActivationWalk& walk_;
   ThreadPool* pool_;
-  Progress* progress_;
-  BlockSink sink_;
-  std::unordered_map<size_t, size_t> entries_;  // plan entries by the checkpoint's index
-  uint64_t done_ = 0, total_ = 0;               // weights
+  MatrixQuantizer& matrices_;
+  std::unordered_map<size_t, size_t> entries_;  // of the plan, by the checkpoint's index
 };
 
-Status Quantizer::Report(uint64_t more) {
-  done_ += more;
-  progress_->Update("quantizing", done_, total_);
-  if (progress_->Cancelled()) return MakeError(Code::kCancelled, "stopped; nothing was written");
-  return Ok{};
-}
-
-Result<ErrorMetric> Quantizer::Measure(LinearInput input, size_t columns) {
+Result<ErrorMetric> SequentialQuantizer::Measure(LinearInput input, size_t columns) {
   EW_TRY(ProductSum sum, ProductSum::Create(columns, true, pool_));
   EW_TRY(walk_.Visit([&](LinearInput which, const float* rows, size_t n, size_t stride) {
     if (which == input) sum.Add(rows, nullptr, n, stride);
     return which != input;
   }));
-  return ErrorMetric::Create({sum.Finish(), columns * columns}, columns, options_.damping, pool_);
+  return matrices_.Metric({sum.Finish(), columns * columns}, columns);
 }
 
-Status Quantizer::QuantizeMatrix(const LayerMatrix& matrix, size_t entry,
-                                 const ErrorMetric& metric) {
-  const size_t count = matrix.rows * matrix.columns;
-  for (size_t i = 0; i < count; ++i) {
-    if (std::isfinite(matrix.values[i])) continue;
-    return MakeError(Code::kBadData,
-                     "tensor %s holds NaN or infinity at row %zu, column %zu: the weights are "
-                     "damaged; get the model again",
-                     matrix.name.c_str(), i / matrix.columns, i % matrix.columns);
-  }
-  const DTypeInfo& info = Info(plan_[entry].to);
-  std::vector<std::byte> blocks(info.RowBytes(count));
-  QuantizeWithFeedback(matrix.values, matrix.rows, metric, info.id, options_.feedback, pool_,
-                       blocks.data());
-  // From here on the layer computes with what the file will hold.
-  EncodeError error;
-  error.values = count;
-  std::vector<float> row(matrix.columns);
-  for (size_t r = 0; r < matrix.rows; ++r) {
-    info.decode(blocks.data() + r * info.RowBytes(matrix.columns), row.data(), matrix.columns);
-    float* values = matrix.values + r * matrix.columns;
-    for (size_t c = 0; c < matrix.columns; ++c) {
-      const double off = values[c] - row[c];
-      error.squared_error += off * off;
-      error.squared_value += static_cast<double>(values[c]) * values[c];
-      values[c] = row[c];
-    }
-  }
-  EW_TRY(sink_(entry, blocks, error));
-  return Report(count);
-}
-
-Status Quantizer::QuantizeInput(LinearInput input) {
+Status SequentialQuantizer::QuantizeInput(LinearInput input) {
   std::optional<ErrorMetric> metric;
   for (const LayerMatrix& matrix : walk_.matrices()) {
     const auto entry = entries_.find(matrix.tensor);
@@ -103,12 +120,12 @@ Status Quantizer::QuantizeInput(LinearInput input) {
     if (!metric) {
       EW_TRY(metric, Measure(input, matrix.columns).In(matrix.name));
     }
-    EW_TRY(QuantizeMatrix(matrix, entry->second, *metric));
+    EW_TRY(matrices_.Run(entry->second, matrix.values, *metric));
   }
   return Ok{};
 }
 
-Status Quantizer::Run() {
+Status SequentialQuantizer::Run() {
   for (uint32_t layer = 0; layer < walk_.spec().n_layers; ++layer) {
     EW_TRY(walk_.Load(layer));
     for (size_t i = 0; i < kLinearInputs; ++i) {
@@ -126,11 +143,34 @@ bool IsLayerwise(const TensorPlan& entry) {
   return entry.name.starts_with("blk.") && entry.shape.rows() > 1 && FormOf(entry.to) != nullptr;
 }
 
+Status QuantizeByCalibration(const Checkpoint& checkpoint, std::span<const TensorPlan> plan,
+                             const CalibrationFile& calibration, const LayerwiseOptions& options,
+                             ThreadPool* pool, Progress* progress, BlockSink sink) {
+  MatrixQuantizer matrices(plan, options, pool, progress, sink);
+  for (size_t i = 0; i < plan.size(); ++i) {
+    if (!IsLayerwise(plan[i])) continue;
+    const size_t columns = plan[i].shape.columns();
+    EW_TRY(const std::vector<float> h, calibration.Hessian(plan[i].name));
+    if (h.size() != columns * columns) {
+      return MakeError(Code::kBadData, "%s: the second moments of %s are not of %zu columns",
+                       calibration.path().c_str(), plan[i].name.c_str(), columns);
+    }
+    EW_TRY(const ErrorMetric metric, matrices.Metric(h, columns).In(plan[i].name));
+    EW_TRY(const Tensor tensor, checkpoint.Load(plan[i].source).In(plan[i].name));
+    std::vector<float> values(plan[i].shape.elements());
+    tensor.view().Decode(0, values.size(), values.data());
+    checkpoint.DropPages(plan[i].source);
+    EW_TRY(matrices.Run(i, values.data(), metric));
+  }
+  return Ok{};
+}
+
 Status QuantizeLayerwise(const Checkpoint& checkpoint, std::span<const TensorPlan> plan,
                          TokenSequences sequences, const LayerwiseOptions& options,
                          ThreadPool* pool, Progress* progress, BlockSink sink) {
   EW_TRY(ActivationWalk walk, ActivationWalk::Create(checkpoint, std::move(sequences), pool));
-  return Quantizer(std::move(walk), plan, options, pool, progress, sink).Run();
+  MatrixQuantizer matrices(plan, options, pool, progress, sink);
+  return SequentialQuantizer(&walk, plan, pool, &matrices).Run();
 }
 
 }  // namespace edgewise

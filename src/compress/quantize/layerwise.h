@@ -1,5 +1,6 @@
-// Layerwise quantization: the matrices of one layer after the other, each against the inputs that
-// the layers quantized before it give (true-sequential GPTQ).
+// Quantization with error feedback (feedback.h) of all layers: against the second moments that a
+// calibration kept, or layer by layer against the inputs that the layers quantized before give
+// (true-sequential GPTQ).
 #pragma once
 
 #include <cstddef>
@@ -8,6 +9,7 @@
 
 #include "base/progress.h"
 #include "base/result.h"
+#include "calibrate/calibration.h"
 #include "calibrate/walk.h"
 #include "compress/quantize/feedback.h"
 #include "compress/quantize/quantize.h"
@@ -20,12 +22,19 @@ struct LayerwiseOptions {
 };
 
 // Takes the blocks of plan entry `index`, whole.
-using BlockSink = FunctionRef<Status(size_t index, std::span<const std::byte> blocks,
-                                     const EncodeError& error)>;
+using BlockSink =
+    FunctionRef<Status(size_t index, std::span<const std::byte> blocks, const EncodeError& error)>;
 
 // True for the entries that QuantizeLayerwise handles: matrices of layers that become a block
 // format.
 bool IsLayerwise(const TensorPlan& entry);
+
+// Quantizes those entries of `plan` by the second moments of `calibration`. Errors: those of
+// CalibrationFile::Hessian, ErrorMetric and `sink`; kBadData (NaN or infinity in a weight; the
+// moments are of other columns); kCancelled.
+Status QuantizeByCalibration(const Checkpoint& checkpoint, std::span<const TensorPlan> plan,
+                             const CalibrationFile& calibration, const LayerwiseOptions& options,
+                             ThreadPool* pool, Progress* progress, BlockSink sink);
 
 // Quantizes those entries of `plan`, in the order of the forward pass. In memory: one layer in F32,
 // its inputs' second moments, and the residual streams of all tokens. Errors: those of
