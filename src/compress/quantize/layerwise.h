@@ -17,7 +17,7 @@
 namespace edgewise {
 
 struct LayerwiseOptions {
-  double damping = 0.01;  // of the mean of the Hessian's diagonal
+  double damping = 0.03;  // of the mean of the Hessian's diagonal
   FeedbackOptions feedback;
 };
 
