@@ -229,14 +229,26 @@ Status WriteWithFeedback(const Checkpoint& checkpoint, const std::vector<TensorP
   return QuantizeLayerwise(checkpoint, plan, std::move(known.sequences), {}, pool, progress, sink);
 }
 
-// The mean squares of the inputs of plan entry `entry`; empty where the calibration has none.
-std::vector<float> Importance(const TensorPlan& entry, const InputKnowledge& known) {
-  if (!known.file || !Info(entry.to).quantized()) return {};
-  const auto moments = known.file->Moments(entry.name);
-  if (!moments || moments->columns() != entry.shape.columns() || moments->tokens == 0) return {};
+// The mean squares of the inputs of plan entry `entry`. Empty without a calibration file and for
+// embeddings, which no input multiplies; llama-imatrix leaves out the output matrix too.
+Result<std::vector<float>> Importance(const TensorPlan& entry, const InputKnowledge& known) {
   std::vector<float> importance;
-  for (const double sum : moments->sum_squares) {
-    importance.push_back(static_cast<float>(sum / static_cast<double>(moments->tokens)));
+  if (!known.file || !Info(entry.to).quantized()) return importance;
+  const auto weights = known.file->weights();
+  const bool known_weight = std::find(weights.begin(), weights.end(), entry.name) != weights.end();
+  if (!known_weight && !IsLayerwise(entry)) return importance;
+  EW_TRY(const ColumnMoments moments, known.file->Moments(entry.name));
+  if (moments.columns() != entry.shape.columns() || moments.tokens == 0) {
+    return MakeError(
+        Code::kInvalidArgument,
+        "%s: saw %zu columns in %llu tokens for %s, which has %llu columns: it was made "
+        "from another model",
+        known.file->path().c_str(), moments.columns(),
+        static_cast<unsigned long long>(moments.tokens), entry.name.c_str(),
+        static_cast<unsigned long long>(entry.shape.columns()));
+  }
+  for (const double sum : moments.sum_squares) {
+    importance.push_back(static_cast<float>(sum / static_cast<double>(moments.tokens)));
   }
   return importance;
 }
@@ -264,7 +276,7 @@ Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>&
     RowPacker packer(plan[i].to, plan[i].shape);
     const auto pack = [&](std::span<const std::byte> bytes) { return packer.Write(bytes, sink); };
     const bool packed = plan[i].layout == TensorLayout::kPacked;
-    const std::vector<float> importance = Importance(plan[i], known);
+    EW_TRY(const std::vector<float> importance, Importance(plan[i], known));
     EW_TRY(const EncodeError error,
            EncodeTensor(plan[i].name, tensor.view(), plan[i].to, importance, pool,
                         packed ? RowPacker::Sink(pack) : RowPacker::Sink(sink)));

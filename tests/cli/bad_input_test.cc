@@ -22,6 +22,9 @@ std::vector<std::vector<std::string>> ReadingCommands(const std::string& model,
   return {{"inspect", model},
           {"convert", model, out},
           {"quantize", model, out, "--to", "q4_0"},
+          {"quantize", model, out, "--to", "q4_0", "--method", "gptq", "--calibration",
+           SourcePath("README.md")},
+          {"calibrate", model, SourcePath("README.md"), out},
           {"pack", model, out},
           {"unpack", model, out},
           {"run", model, "--prompt", "x", "--max-tokens", "1"},
@@ -173,6 +176,36 @@ TEST_CASE("what cannot be packed or unpacked") {
   for (const auto& command : ReadingCommands(folder / "cut.gguf", folder / "o")) {
     CheckFailure(command, 4, "cut.gguf");
   }
+}
+
+TEST_CASE("calibrations that are missing, of something else, or of another model") {
+  TemporaryFolder folder, out;
+  const std::string text = SourcePath("models/edgewise-stories-3M/stories.txt");
+  const auto quantize = [&](const std::string& method, const std::string& calibration) {
+    std::vector<std::string> command = {"quantize", kModel,     out / "o", "--to",
+                                        "q4_0",     "--method", method};
+    if (!calibration.empty()) command.insert(command.end(), {"--calibration", calibration});
+    return command;
+  };
+  CheckFailure(quantize("best", text), 2, "rtn, imatrix, gptq");
+  CheckFailure(quantize("gptq", ""), 2, "--calibration");
+  CheckFailure(quantize("rtn", text), 2, "--calibration");
+  CheckFailure(quantize("gptq", folder / "absent"), 3, "absent");
+  CheckFailure(quantize("imatrix", text), 2, "edgewise calibrate");
+  WriteWhole(folder / "short.txt", "Once");
+  CheckFailure(quantize("gptq", folder / "short.txt"), 2, "too few");
+  REQUIRE(RunProgram({"convert", kModel, folder / "model.gguf"}).exit_code == 0);
+  CheckFailure(quantize("gptq", folder / "model.gguf"), 4, "no calibration");
+  REQUIRE(RunProgram(
+              {"calibrate", kModel, text, folder / "sums.gguf", "--no-hessians", "--tokens", "600"})
+              .exit_code == 0);
+  CheckFailure(quantize("gptq", folder / "sums.gguf"), 3, "--no-hessians");
+  CheckFailure({"calibrate", kModel}, 2, "MODEL TEXT OUTPUT");
+  CheckFailure({"calibrate", kModel, text, out / "o", "--resume"}, 2, "nothing to resume");
+  CheckFailure({"calibrate", kModel, text, folder / "sums.gguf"}, 2, "--force");
+  CheckFailure({"calibrate", "--merge", folder / "model.gguf", "--output", out / "o"}, 4,
+               "no calibration");
+  CHECK(Empty(out.path()));
 }
 
 TEST_CASE("no permission to write") {

@@ -15,7 +15,9 @@
 #include "base/json.h"
 #include "base/strings.h"
 #include "engine/engine.h"
+#include "eval/kl.h"
 #include "eval/perplexity.h"
+#include "pipeline/calibrate.h"
 #include "pipeline/convert.h"
 #include "tests/test_data.h"
 
@@ -289,6 +291,56 @@ TEST_CASE("we load what llama.cpp quantizes, and ours is as good") {
     const double ratio = TheirPerplexity(ours, ids_path) / perplexity;
     MESSAGE(name << ": perplexity of our file over that of llama.cpp's, in llama.cpp: " << ratio);
     CHECK(ratio <= 1.01);
+  }
+}
+
+struct QualityRow {
+  const char* format;
+  double bound;  // of our KL divergence over that of llama.cpp
+};
+
+// Both quantize with the same calibration, both files have the same size, and stock llama.cpp loads
+// ours. The text is disjoint from that of the calibration.
+TEST_CASE("with error feedback our files are nearer to the original than llama.cpp's") {
+  if (!PeerIsHere()) return;
+  TemporaryFolder folder;
+  const std::string source = folder / "f16.gguf", text_path = folder / "calibration.txt",
+                    calibration = folder / "calibration.gguf";
+  WriteOurs("f16", source);
+  const std::string text = Text();
+  std::ofstream(text_path) << text.substr(0, 48000);
+  RunCalibrationOptions calibrate;
+  calibrate.text.path = text_path;
+  REQUIRE(RunCalibration(source, calibration, calibrate, nullptr));
+  const auto base = MustLoad(source);
+  TextOptions held_out;
+  held_out.convention = TextConvention::kLlamaCpp;
+  const auto divergence = [&](const std::string& path) {
+    const auto result = MeasureKl(base.get(), MustLoad(path).get(), text.substr(48000), held_out);
+    REQUIRE(result);
+    return result->kl.mean;
+  };
+  for (const QualityRow& row : {QualityRow{"q4_k_s", 0.6},
+                                {"q3_k_s", 0.55},
+                                {"q2_k_s", 0.55},
+                                {"q4_0", 0.65},
+                                {"iq4_xs", 0.65}}) {
+    CAPTURE(row.format);
+    const std::string theirs = folder / "theirs.gguf", ours = folder / "ours.gguf";
+    MustRunPeer({"--imatrix", calibration, "quantize", source, theirs, row.format});
+    QuantizeOptions options;
+    options.preset = row.format;
+    options.method = QuantizeMethod::kGptq;
+    options.calibration.path = calibration;
+    options.overwrite = true;
+    REQUIRE(Quantize(source, ours, options, nullptr));
+    const auto our_size = static_cast<double>(std::filesystem::file_size(ours));
+    CHECK(our_size <= 1.001 * static_cast<double>(std::filesystem::file_size(theirs)));
+    CHECK(RunPeer({"logits", ours, "1"}).status == 0);
+    const double ratio = divergence(ours) / divergence(theirs);
+    MESSAGE(row.format << ": KL divergence of our file over that of llama.cpp's: " << ratio);
+    CHECK(ratio <= row.bound);
+    std::filesystem::remove(theirs);
   }
 }
 
