@@ -150,6 +150,7 @@ Bnb4Bytes PackNf4(std::span<const float> values, const Shape& shape) {
   quant::EncodeNf4(values, bytes.weight.data(), absmax.data());
   bytes.nested_quant_map = quant::DynamicMap();
   quant::NestedAbsmax nested = quant::NestAbsmax(absmax, bytes.nested_quant_map);
+  bytes.nested_offset = nested.offset;
   bytes.absmax = std::move(nested.codes);
   bytes.nested_absmax = std::move(nested.scales);
   Json state;
@@ -158,6 +159,8 @@ Bnb4Bytes PackNf4(std::span<const float> values, const Shape& shape) {
   state.Set("nested_blocksize", uint64_t{quant::kAbsmaxBlock}).Set("nested_dtype", "float32");
   state.Set("nested_offset", static_cast<double>(nested.offset));
   bytes.quant_state = state.Dump();
+  EW_CHECK(bytes.quant_state.size() <= kNf4StateBytes);
+  bytes.quant_state.resize(kNf4StateBytes, ' ');
   return bytes;
 }
 

@@ -62,9 +62,13 @@ struct Bnb4Bytes {
   std::vector<uint8_t> weight;       // (rows * columns + 1) / 2
   std::vector<uint8_t> absmax;       // blocks of 64
   std::vector<float> nested_absmax;  // blocks of 256 magnitudes
+  float nested_offset = 0;
   std::array<float, 256> nested_quant_map = {};
   std::string quant_state;  // JSON
 };
+
+// The state is padded with blanks to this, so that its size does not depend on the values.
+inline constexpr size_t kNf4StateBytes = 256;
 
 // Encodes finite `values` (rows, columns) with the bits that bitsandbytes gives them.
 Bnb4Bytes PackNf4(std::span<const float> values, const Shape& shape);

@@ -51,8 +51,9 @@ Result<uint64_t> BytesOf(const SafetensorsDecl& tensor) {
 std::vector<size_t> FileOrder(const std::vector<SafetensorsDecl>& tensors) {
   std::vector<size_t> order(tensors.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return ValueBytes(tensors[a].dtype) > ValueBytes(tensors[b].dtype);
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    const uint64_t a_bytes = ValueBytes(tensors[a].dtype), b_bytes = ValueBytes(tensors[b].dtype);
+    return a_bytes != b_bytes ? a_bytes > b_bytes : a < b;
   });
   return order;
 }

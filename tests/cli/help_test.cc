@@ -9,9 +9,9 @@
 namespace edgewise {
 namespace {
 
-const std::vector<std::string> kVerbs = {"inspect", "convert",  "quantize",  "pack",  "unpack",
-                                         "run",     "chat",     "eval",      "bench", "report",
-                                         "doctor",  "tokenize", "detokenize"};
+const std::vector<std::string> kVerbs = {"inspect", "convert", "quantize", "pack",      "unpack",
+                                         "export",  "run",     "chat",     "eval",      "bench",
+                                         "report",  "doctor",  "tokenize", "detokenize"};
 
 void CheckHelp(const std::vector<std::string>& arguments, const std::string& name) {
   const ProgramResult result = RunProgram(arguments);
