@@ -38,6 +38,7 @@ class GptqMatrix {
                                  const Shape& shape);
   // Writes the (rows, columns) values.
   void Decode(float* values) const;
+  uint32_t bits() const { return bits_; }
 
  private:
   uint32_t bits_ = 0;

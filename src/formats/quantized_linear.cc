@@ -233,6 +233,13 @@ Result<std::optional<QuantizedMatrix>> QuantizedMatrix::Find(const QuantizationC
   return std::optional<QuantizedMatrix>();
 }
 
+std::string QuantizedMatrix::name() const {
+  if (const auto* gptq = std::get_if<GptqMatrix>(&layout_))
+    return Format("gptq-%ubit", gptq->bits());
+  if (std::holds_alternative<AwqMatrix>(layout_)) return "awq-4bit";
+  return std::holds_alternative<Bnb4Matrix>(layout_) ? "bnb-4bit" : "bnb-8bit";
+}
+
 void QuantizedMatrix::Decode(float* values) const {
   std::visit([values](const auto& matrix) { matrix.Decode(values); }, layout_);
 }

@@ -40,6 +40,8 @@ class QuantizedMatrix {
                                                      const Shape& shape);
   // Writes the (rows, columns) values.
   void Decode(float* values) const;
+  // For people: "gptq-4bit", "awq-4bit", "bnb-4bit", "bnb-8bit".
+  std::string name() const;
   std::span<const NamedTensor> parts() const { return parts_; }
 
  private:

@@ -122,7 +122,13 @@ struct Checkpoint::Impl {
 
 void Checkpoint::Impl::Add(std::string name, DType dtype, const Shape& shape,
                            const Source& source) {
-  tensors.push_back({std::move(name), dtype, shape, source.view.layout});
+  CheckpointTensor tensor{std::move(name), dtype, shape, source.view.layout};
+  if (source.quantized) {
+    tensor.stored_as = source.quantized->name();
+    for (const NamedTensor& part : source.quantized->parts())
+      tensor.stored_bytes += part.view.bytes;
+  }
+  tensors.push_back(std::move(tensor));
   sources.push_back(source);
 }
 

@@ -26,6 +26,8 @@ struct CheckpointTensor {
   Shape shape;       // in GGUF row order (q and k rows permuted for architectures whose RoPE is
                      // interleaved)
   TensorLayout layout = TensorLayout::kRows;  // as stored
+  std::string stored_as = {};  // where another tool quantized it: "gptq-4bit"; else empty
+  uint64_t stored_bytes = 0;   // then: of all its parts
 };
 
 // Move-only; Load is thread-safe.

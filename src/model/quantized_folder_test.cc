@@ -167,6 +167,10 @@ void CheckSameTensors(const std::string& quantized_path, const std::string& plai
     CAPTURE(plain->tensors()[i].name);
     CHECK(quantized->tensors()[i].name == plain->tensors()[i].name);
     CHECK(quantized->tensors()[i].dtype == DType::kF32);
+    const bool linear =
+        plain->tensors()[i].shape.rank() == 2 && plain->tensors()[i].name.starts_with("blk.");
+    CHECK(quantized->tensors()[i].stored_as.ends_with(linear ? "-4bit" : ""));
+    CHECK((quantized->tensors()[i].stored_bytes > 0) == linear);
     CHECK(quantized->tensors()[i].shape == plain->tensors()[i].shape);
     const auto a = quantized->Load(i), b = plain->Load(i);
     REQUIRE(a.has_value());

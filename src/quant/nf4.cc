@@ -61,8 +61,8 @@ std::array<float, 256> DynamicMap() {
     const float scale = static_cast<float>(std::pow(10.0, decade - 6));
     // Counted from the nearer end, as torch.linspace does.
     const auto boundary = [&](int i) {
-      return 2 * i < intervals + 1 ? 0.1f + step * static_cast<float>(i)
-                                   : 1.0f - step * static_cast<float>(intervals - i);
+      return i < (intervals + 1) / 2 ? 0.1f + step * static_cast<float>(i)
+                                     : 1.0f - step * static_cast<float>(intervals - i);
     };
     for (int i = 0; i < intervals; ++i) {
       const float value = scale * ((boundary(i) + boundary(i + 1)) / 2.0f);
