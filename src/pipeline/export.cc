@@ -264,13 +264,29 @@ Status CopyFiles(const std::string& from, const std::string& to, bool overwrite)
 }
 
 // Makes the folder, or makes sure that an old model in it does not look whole in the meantime.
-Status PrepareFolder(const std::string& path) {
+// Returns true where it was made.
+Result<bool> PrepareFolder(const std::string& path) {
   std::error_code error;
-  fs::create_directory(path, error);
+  const bool made = fs::create_directory(path, error);
   if (!error) fs::remove(path + "/config.json", error);
   if (!error) fs::remove(path + "/model.safetensors.index.json", error);
-  if (!error) return Ok{};
+  if (!error) return made;
   return MakeError(Code::kIo, "%s: cannot be written: %s", path.c_str(), error.message().c_str());
+}
+
+// The largest file comes first, so that what fails or is stopped leaves no file behind, and
+// config.json last.
+Status WriteFolder(const HfFolder& folder, const Plan& plan, const LayerFormat& format,
+                   const ExportOptions& options, Progress* progress, ExportSummary* summary) {
+  const std::string& path = summary->output;
+  EW_TRY(WriteTensors(plan, format, options, path + "/model.safetensors", progress, summary)
+             .In(folder.path()));
+  EW_TRY(CopyFiles(folder.path(), path, options.overwrite));
+  Json config = folder.config();
+  config.Set("quantization_config", QuantizationConfigJson(format));
+  EW_TRY(WriteText(path + "/config.json", config.Dump(2) + "\n", options.overwrite));
+  EW_TRY(const Checkpoint written, Checkpoint::Open(path).In("the written model"));
+  return Ok{};
 }
 
 double BitsPerWeight(const std::vector<ExportedLayer>& layers) {
@@ -300,16 +316,15 @@ Result<ExportSummary> Export(const std::string& in_path, const std::string& out_
   EW_TRY(CheckOutput(in_path, out_path, options.overwrite));
   EW_TRY(const HfFolder folder, HfFolder::Open(in_path));
   EW_TRY(const Plan plan, MakePlan(folder, checkpoint.spec(), format).In(in_path));
-  EW_TRY(PrepareFolder(out_path));
+  EW_TRY(const bool made, PrepareFolder(out_path));
   ExportSummary summary;
   summary.output = out_path;
-  EW_TRY(CopyFiles(in_path, out_path, options.overwrite));
-  EW_TRY(WriteTensors(plan, format, options, out_path + "/model.safetensors", progress, &summary)
-             .In(in_path));
-  Json config = folder.config();
-  config.Set("quantization_config", QuantizationConfigJson(format));
-  EW_TRY(WriteText(out_path + "/config.json", config.Dump(2) + "\n", true));
-  EW_TRY(const Checkpoint written, Checkpoint::Open(out_path).In("the written model"));
+  const Status written = WriteFolder(folder, plan, format, options, progress, &summary);
+  if (!written) {
+    std::error_code ignored;
+    if (made) fs::remove(out_path, ignored);  // only when it is empty
+    return written.error();
+  }
   summary.bits_per_weight = BitsPerWeight(summary.layers);
   summary.seconds = NowSeconds() - start;
   summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;

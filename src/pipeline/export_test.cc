@@ -6,6 +6,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <span>
 #include <sstream>
@@ -18,6 +19,7 @@
 #include "formats/hf_folder.h"
 #include "model/checkpoint.h"
 #include "model/tiny_model.h"
+#include "pipeline/convert.h"
 #include "tests/test_data.h"
 
 namespace edgewise {
@@ -254,6 +256,41 @@ TEST_CASE("what cannot be exported is refused before anything is written") {
   options.group_size = -1;
   refused(options, Code::kUnsupported, "do not fill 32-bit words");
   CHECK(ExportError(folder.path(), folder.path(), To("bnb-nf4")).code == Code::kInvalidArgument);
+  CHECK(ExportError(folder.path(), folder / "absent/out", To("bnb-nf4")).code == Code::kIo);
+}
+
+TEST_CASE("a broken weight or a stop leaves nothing behind") {
+  const TemporaryFolder folder;
+  TinyModel tiny = TinyLlama();
+  tiny.tensors["model.layers.2.mlp.up_proj.weight"].values[48 + 7] =
+      std::numeric_limits<float>::infinity();
+  tiny.Write(folder.path());
+  const std::string out = folder / "out";
+  const Error error = ExportError(folder.path(), out, To("bnb-nf4"));
+  CHECK(error.code == Code::kBadData);
+  CHECK_MESSAGE(error.message.find("up_proj.weight holds NaN or infinity at row 1, column 7") !=
+                    std::string::npos,
+                error.message);
+  CHECK_FALSE(std::filesystem::exists(out));
+  class Stop final : public Progress {
+   public:
+    void Update(std::string_view, uint64_t, uint64_t) override { stopped = true; }
+    bool Cancelled() const override { return stopped; }
+    bool stopped = false;
+  } stop;
+  const auto stopped = Export(OwnModel(), out, To("awq"), &stop);
+  REQUIRE_FALSE(stopped.has_value());
+  CHECK(stopped.error().code == Code::kCancelled);
+  CHECK_FALSE(std::filesystem::exists(out));
+}
+
+TEST_CASE("a GGUF is refused with a way out") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "x.gguf";
+  REQUIRE(Convert(OwnModel(), path, {}, nullptr).has_value());
+  const Error error = ExportError(path, folder / "out", To("gptq"));
+  CHECK(error.code == Code::kUnsupported);
+  CHECK(error.message.find("name the folder") != std::string::npos);
 }
 
 TEST_CASE("an existing folder is replaced only when asked to") {

@@ -49,6 +49,8 @@ TEST_CASE("wrong usage is one clear line, a hint, and exit code 2") {
       {"quantize", "in", "out"},
       {"pack", "in"},
       {"unpack", "in"},
+      {"export", "in", "out"},
+      {"export", "in", "--to", "gptq"},
       {"bench", "m.gguf", "--threads", "0"},
       {"bench", "m.gguf", "--threads", "two"},
       {"eval", "m.gguf"},
