@@ -84,6 +84,17 @@ bool IsZeroBiasOfQuantized(const NamedTensor& tensor, const TensorIndex& found) 
   return std::all_of(values.begin(), values.end(), [](float v) { return v == 0; });
 }
 
+Error MissingTensor(const TensorIndex& found, const std::string& name) {
+  const std::string codes = name.substr(0, name.rfind('.')) + ".qweight";
+  if (found.Find(codes)) {
+    return MakeError(Code::kBadData,
+                     "tensor %s is missing, but %s is there: config.json lacks the "
+                     "\"quantization_config\" that says how GPTQ or AWQ quantized it",
+                     name.c_str(), codes.c_str());
+  }
+  return MakeError(Code::kBadData, "tensor %s is missing", name.c_str());
+}
+
 Error WrongShape(const std::string& name, const Shape& expected, const Shape& found) {
   return MakeError(Code::kBadData, "tensor %s has shape %s; %s is expected", name.c_str(),
                    found.ToString().c_str(), expected.ToString().c_str());
@@ -178,9 +189,7 @@ Status Checkpoint::Impl::Bind(const TensorIndex& found, bool add_one_to_norms, b
     EW_TRY(const bool was_quantized, AddQuantized(found, needed, &known));
     if (was_quantized) continue;
     const TensorView* view = found.Find(needed.hf_name);
-    if (!view) {
-      return MakeError(Code::kBadData, "tensor %s is missing", needed.hf_name.c_str());
-    }
+    if (!view) return MissingTensor(found, needed.hf_name);
     if (view->shape != needed.shape) return WrongShape(needed.hf_name, needed.shape, view->shape);
     if (IsInteger(view->dtype)) {
       return MakeError(Code::kUnsupported,

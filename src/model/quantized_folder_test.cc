@@ -233,6 +233,7 @@ TEST_CASE("broken quantized folders are refused, with the tensor named") {
   names(error, stem + ".bias");
   error = ErrorAfter([](Folder* f) { f->config.Set("quantization_config", Json()); });
   CHECK(error.code == Code::kBadData);
+  names(error, "lacks the \"quantization_config\"");
   error = ErrorAfter([](Folder* f) {
     f->config.Set("quantization_config", kBnbConfig);
     for (Written& tensor : f->tensors) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -225,8 +226,23 @@ Status WritePlain(const Item& item, SafetensorsWriter* writer) {
   return writer->Write(item.first_part, std::as_bytes(std::span(values)));
 }
 
-Status WriteTensors(const Plan& plan, const LayerFormat& format, const ExportOptions& options,
-                    const std::string& path, Progress* progress, ExportSummary* summary) {
+// So that the pages of a large source do not pile up in memory.
+void DropPages(const HfFolder& folder, const Item& item) {
+  const auto drop = [&](std::span<const std::byte> part) {
+    for (const SafetensorsFile& shard : folder.shards()) {
+      const auto all = shard.map()->bytes();
+      if (part.data() >= all.data() && part.data() + part.size() <= all.data() + all.size()) {
+        shard.map()->DropPages(part);
+      }
+    }
+  };
+  if (!item.matrix) return drop(item.view.as_bytes());
+  for (const NamedTensor& part : item.matrix->parts()) drop(part.view.as_bytes());
+}
+
+Status WriteTensors(const HfFolder& folder, const Plan& plan, const LayerFormat& format,
+                    const ExportOptions& options, const std::string& path, Progress* progress,
+                    ExportSummary* summary) {
   EW_TRY(auto writer,
          SafetensorsWriter::Create(path, options.overwrite, plan.declarations, {{"format", "pt"}}));
   ThreadPool pool(options.threads > 0 ? options.threads : ThreadPool::AvailableCpus());
@@ -239,6 +255,7 @@ Status WriteTensors(const Plan& plan, const LayerFormat& format, const ExportOpt
     } else {
       EW_TRY(WritePlain(item, &writer));
     }
+    DropPages(folder, item);
     done += item.needed.shape.elements();
     progress->Update("writing", done, total);
   }
@@ -279,7 +296,7 @@ Result<bool> PrepareFolder(const std::string& path) {
 Status WriteFolder(const HfFolder& folder, const Plan& plan, const LayerFormat& format,
                    const ExportOptions& options, Progress* progress, ExportSummary* summary) {
   const std::string& path = summary->output;
-  EW_TRY(WriteTensors(plan, format, options, path + "/model.safetensors", progress, summary)
+  EW_TRY(WriteTensors(folder, plan, format, options, path + "/model.safetensors", progress, summary)
              .In(folder.path()));
   EW_TRY(CopyFiles(folder.path(), path, options.overwrite));
   Json config = folder.config();
