@@ -41,6 +41,7 @@ Runner AddConvert(CLI::App& app, const Common& common);
 Runner AddDetokenize(CLI::App& app, const Common& common);
 Runner AddDoctor(CLI::App& app, const Common& common);
 Runner AddEval(CLI::App& app, const Common& common);
+Runner AddExport(CLI::App& app, const Common& common);
 Runner AddInspect(CLI::App& app, const Common& common);
 Runner AddPack(CLI::App& app, const Common& common);
 Runner AddQuantize(CLI::App& app, const Common& common);

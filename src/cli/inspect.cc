@@ -20,10 +20,14 @@ struct Contents {
   const Metadata* metadata = nullptr;
   struct Row {
     std::string name;
-    DType dtype;
+    std::string format;  // without the layout
     Shape shape;
     TensorLayout layout;
     uint64_t bytes;
+
+    std::string FullFormat() const {
+      return format + (layout == TensorLayout::kPacked ? " packed" : "");
+    }
   };
   std::vector<Row> tensors;
   uint64_t parameters = 0, bytes = 0;
@@ -33,12 +37,16 @@ struct Contents {
   }
 };
 
+void AddRow(Contents::Row row, Contents* contents) {
+  contents->parameters += row.shape.elements();
+  contents->bytes += row.bytes;
+  contents->tensors.push_back(std::move(row));
+}
+
 Status AddTensor(const std::string& name, DType dtype, const Shape& shape, TensorLayout layout,
                  Contents* contents) {
   EW_TRY(const uint64_t bytes, TensorBytes(dtype, shape, layout).In(name));
-  contents->tensors.push_back({name, dtype, shape, layout, bytes});
-  contents->parameters += shape.elements();
-  contents->bytes += bytes;
+  AddRow({name, Info(dtype).name, shape, layout, bytes}, contents);
   return Ok{};
 }
 
@@ -47,7 +55,7 @@ std::vector<std::pair<std::string, std::pair<uint64_t, uint64_t>>> ByFormat(
     const Contents& contents) {
   std::map<std::string, std::pair<uint64_t, uint64_t>> sums;
   for (const auto& row : contents.tensors) {
-    auto& [bytes, count] = sums[FormatName(row.dtype, row.layout)];
+    auto& [bytes, count] = sums[row.FullFormat()];
     bytes += row.bytes;
     ++count;
   }
@@ -77,7 +85,7 @@ Status PrintHuman(const std::string& path, const Contents& contents, bool all) {
   if (all) {
     std::vector<std::vector<std::string>> rows = {{"tensor", "shape", "format", "bytes"}};
     for (const auto& row : contents.tensors) {
-      rows.push_back({Quote(row.name, 200), row.shape.ToString(), FormatName(row.dtype, row.layout),
+      rows.push_back({Quote(row.name, 200), row.shape.ToString(), row.FullFormat(),
                       std::to_string(row.bytes)});
     }
     text += "\n" + TextTable(rows);
@@ -99,7 +107,7 @@ Status PrintMachine(const std::string& path, const Contents& contents) {
     for (int i = 0; i < row.shape.rank(); ++i) shape.Append(row.shape[i]);
     tensors.Append(Json()
                        .Set("name", row.name)
-                       .Set("format", Info(row.dtype).name)
+                       .Set("format", row.format)
                        .Set("packed", row.layout == TensorLayout::kPacked)
                        .Set("shape", shape)
                        .Set("bytes", row.bytes));
@@ -148,7 +156,12 @@ Status RunInspect(const std::string& path, bool all, const Common& common) {
   contents.architecture = checkpoint.spec().architecture;
   contents.metadata = &checkpoint.metadata();
   for (const CheckpointTensor& tensor : checkpoint.tensors()) {
-    EW_TRY(AddTensor(tensor.name, tensor.dtype, tensor.shape, tensor.layout, &contents));
+    if (tensor.stored_as.empty()) {
+      EW_TRY(AddTensor(tensor.name, tensor.dtype, tensor.shape, tensor.layout, &contents));
+    } else {
+      AddRow({tensor.name, tensor.stored_as, tensor.shape, tensor.layout, tensor.stored_bytes},
+             &contents);
+    }
   }
   return Show(path, contents, all, common);
 }

@@ -47,6 +47,10 @@ constexpr Command kCommands[] = {
      "edgewise unpack stories-q4-packed.gguf stories-q4.gguf\n"
      "  edgewise unpack model-packed.gguf model.gguf --force --json",
      AddUnpack},
+    {"export", "Write a Hugging Face folder with its linear layers quantized for other runtimes",
+     "edgewise export models/edgewise-stories-3M stories-gptq --to gptq\n"
+     "  edgewise export model-folder model-awq --to awq --group-size 64 --json",
+     AddExport},
     {"run", "Continue a prompt",
      "edgewise run stories-q4.gguf --prompt \"Once upon a time\" --max-tokens 100\n"
      "  edgewise run stories-q4.gguf --prompt \"One day\" --temperature 0 --quiet\n"

@@ -19,12 +19,13 @@ using U64 = unsigned long long;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 
 std::optional<DType> DTypeFromSafetensors(std::string_view name) {
-  constexpr std::array<std::pair<std::string_view, DType>, 8> kNames = {{
+  constexpr std::array<std::pair<std::string_view, DType>, 9> kNames = {{
       {"F32", DType::kF32},
       {"F16", DType::kF16},
       {"BF16", DType::kBF16},
       {"F64", DType::kF64},
       {"I8", DType::kI8},
+      {"U8", DType::kI8},
       {"I16", DType::kI16},
       {"I32", DType::kI32},
       {"I64", DType::kI64},
@@ -40,7 +41,7 @@ Result<TensorView> MakeView(const SafetensorsEntry& entry, std::span<const std::
   const auto dtype = DTypeFromSafetensors(entry.dtype);
   if (!dtype) {
     return MakeError(Code::kUnsupported,
-                     "values of type %s; F64, F32, F16, BF16, I64, I32, I16 and I8 are read",
+                     "values of type %s; F64, F32, F16, BF16, I64, I32, I16, I8 and U8 are read",
                      Quote(entry.dtype).c_str());
   }
   if (entry.shape.size() > static_cast<size_t>(Shape::kMaxRank)) {

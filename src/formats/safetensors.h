@@ -22,6 +22,7 @@ class SafetensorsFile {
   static Result<SafetensorsFile> Open(const std::string& path);
   static Result<SafetensorsFile> Parse(std::span<const std::byte> bytes);
 
+  // U8 comes as I8 with the same bits: models use it for packed codes only.
   const TensorIndex& tensors() const { return tensors_; }
   // The "__metadata__" pairs.
   std::span<const std::pair<std::string, std::string>> metadata() const { return metadata_; }

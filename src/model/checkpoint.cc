@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <unordered_map>
 #include <unordered_set>
@@ -13,6 +14,7 @@
 #include "formats/gguf.h"
 #include "formats/hf_folder.h"
 #include "formats/llama2c.h"
+#include "formats/quantized_linear.h"
 #include "model/arch/arch.h"
 #include "model/arch/keys.h"
 #include "model/arch/tensors.h"
@@ -23,11 +25,10 @@ namespace {
 
 // How a tensor comes out of its source.
 struct Source {
-  TensorView view;
+  TensorView view;                             // of a quantized matrix only type and shape
+  const QuantizedMatrix* quantized = nullptr;  // in Impl::quantized
   uint32_t permuted_heads = 0;
   bool add_one = false;
-
-  bool as_is() const { return permuted_heads == 0 && !add_one; }
 };
 
 std::string BaseName(const std::string& path) {
@@ -62,6 +63,38 @@ Result<Tensor> AddOne(const TensorView& view) {
   return result;
 }
 
+Result<Tensor> DecodeMatrix(const QuantizedMatrix& matrix, const Shape& shape) {
+  EW_TRY(Tensor result, Tensor::AllocateUninitialized(DType::kF32, shape));
+  matrix.Decode(reinterpret_cast<float*>(result.mutable_data()));
+  return result;
+}
+
+bool IsInteger(DType type) {
+  return type == DType::kI8 || type == DType::kI16 || type == DType::kI32 || type == DType::kI64;
+}
+
+// AutoGPTQ gives every layer that it quantizes a bias, of zeros where the model has none.
+bool IsZeroBiasOfQuantized(const NamedTensor& tensor, const TensorIndex& found) {
+  constexpr std::string_view kBias = ".bias";
+  if (!tensor.name.ends_with(kBias)) return false;
+  const std::string stem = tensor.name.substr(0, tensor.name.size() - kBias.size());
+  if (!found.Find(stem + ".qweight")) return false;
+  std::vector<float> values(tensor.view.shape.elements());
+  tensor.view.Decode(0, values.size(), values.data());
+  return std::all_of(values.begin(), values.end(), [](float v) { return v == 0; });
+}
+
+Error MissingTensor(const TensorIndex& found, const std::string& name) {
+  const std::string codes = name.substr(0, name.rfind('.')) + ".qweight";
+  if (found.Find(codes)) {
+    return MakeError(Code::kBadData,
+                     "tensor %s is missing, but %s is there: config.json lacks the "
+                     "\"quantization_config\" that says how GPTQ or AWQ quantized it",
+                     name.c_str(), codes.c_str());
+  }
+  return MakeError(Code::kBadData, "tensor %s is missing", name.c_str());
+}
+
 Error WrongShape(const std::string& name, const Shape& expected, const Shape& found) {
   return MakeError(Code::kBadData, "tensor %s has shape %s; %s is expected", name.c_str(),
                    found.ToString().c_str(), expected.ToString().c_str());
@@ -81,6 +114,8 @@ struct Checkpoint::Impl {
   std::optional<HfFolder> folder;
   std::optional<Llama2cFile> llama2c;
   std::vector<Tensor> made;  // from config.json
+  std::optional<QuantizationConfig> quantization;
+  std::deque<QuantizedMatrix> quantized;  // sources point to them
 
   Status OpenGguf();
   Status OpenFolder();
@@ -90,13 +125,21 @@ struct Checkpoint::Impl {
   Status CheckLayerCount(const TensorIndex& found) const;
   Status Bind(const TensorIndex& found, bool add_one_to_norms, bool permute);
   Status AddMadeTensor(const NeededTensor& needed);
+  Result<bool> AddQuantized(const TensorIndex& found, const NeededTensor& needed,
+                            std::unordered_set<std::string>* known);
   void Add(std::string name, DType dtype, const Shape& shape, const Source& source);
   void WriteGeneralKeys(const Architecture& architecture);
 };
 
 void Checkpoint::Impl::Add(std::string name, DType dtype, const Shape& shape,
                            const Source& source) {
-  tensors.push_back({std::move(name), dtype, shape, source.view.layout});
+  CheckpointTensor tensor{std::move(name), dtype, shape, source.view.layout};
+  if (source.quantized) {
+    tensor.stored_as = source.quantized->name();
+    for (const NamedTensor& part : source.quantized->parts())
+      tensor.stored_bytes += part.view.bytes;
+  }
+  tensors.push_back(std::move(tensor));
   sources.push_back(source);
 }
 
@@ -121,6 +164,19 @@ Status Checkpoint::Impl::AddMadeTensor(const NeededTensor& needed) {
   return Ok{};
 }
 
+// Adds the matrix and its parts to the `known` names, or returns false where it is not quantized.
+Result<bool> Checkpoint::Impl::AddQuantized(const TensorIndex& found, const NeededTensor& needed,
+                                            std::unordered_set<std::string>* known) {
+  if (!quantization) return false;
+  EW_TRY(auto matrix, QuantizedMatrix::Find(*quantization, found, needed.hf_name, needed.shape));
+  if (!matrix) return false;
+  for (const NamedTensor& part : matrix->parts()) known->insert(part.name);
+  quantized.push_back(*std::move(matrix));
+  Source source{{DType::kF32, needed.shape}, &quantized.back(), needed.permuted_heads, false};
+  Add(needed.name, DType::kF32, needed.shape, source);
+  return true;
+}
+
 // Finds every needed tensor under its Hugging Face name.
 Status Checkpoint::Impl::Bind(const TensorIndex& found, bool add_one_to_norms, bool permute) {
   EW_TRY(CheckLayerCount(found));
@@ -130,18 +186,24 @@ Status Checkpoint::Impl::Bind(const TensorIndex& found, bool add_one_to_norms, b
       EW_TRY(AddMadeTensor(needed));
       continue;
     }
+    EW_TRY(const bool was_quantized, AddQuantized(found, needed, &known));
+    if (was_quantized) continue;
     const TensorView* view = found.Find(needed.hf_name);
-    if (!view) {
-      return MakeError(Code::kBadData, "tensor %s is missing", needed.hf_name.c_str());
-    }
+    if (!view) return MissingTensor(found, needed.hf_name);
     if (view->shape != needed.shape) return WrongShape(needed.hf_name, needed.shape, view->shape);
+    if (IsInteger(view->dtype)) {
+      return MakeError(Code::kUnsupported,
+                       "tensor %s holds integers, and nothing in the model says what they mean",
+                       needed.hf_name.c_str());
+    }
     known.insert(needed.hf_name);
-    Source source{*view, permute ? needed.permuted_heads : 0, false};
+    Source source{*view, nullptr, permute ? needed.permuted_heads : 0, false};
     source.add_one = add_one_to_norms && needed.name.ends_with("norm.weight");
     Add(needed.name, source.add_one ? DType::kF32 : view->dtype, needed.shape, source);
   }
   for (const NamedTensor& tensor : found.all()) {
     if (known.contains(tensor.name) || IsIgnoredHfTensor(spec, tensor.name)) continue;
+    if (quantization && IsZeroBiasOfQuantized(tensor, found)) continue;
     return MakeError(Code::kUnsupported, "tensor %s is no part of a %s that we know",
                      Quote(tensor.name).c_str(), spec.architecture.c_str());
   }
@@ -162,6 +224,7 @@ Status Checkpoint::Impl::OpenFolder() {
   EW_TRY(HfFolder opened, HfFolder::Open(path));
   folder.emplace(std::move(opened));
   EW_TRY(const Architecture* architecture, ArchitectureOfConfig(folder->config()).In(path));
+  EW_TRY(quantization, ReadQuantizationConfig(folder->config()).In(path));
   EW_TRY(spec, architecture->from_config(folder->config()).In(path));
   spec.name = BaseName(path);
   EW_TRY(CheckSpec(spec).In(path + "/config.json"));
@@ -283,24 +346,34 @@ std::optional<size_t> Checkpoint::Find(std::string_view name) const {
 
 Result<Tensor> Checkpoint::Load(size_t index) const {
   const Source& source = impl_->sources[index];
+  if (source.quantized) {
+    EW_TRY(Tensor decoded, DecodeMatrix(*source.quantized, source.view.shape));
+    if (source.permuted_heads == 0) return decoded;
+    return PermuteRows(decoded.view(), source.permuted_heads);
+  }
   if (source.permuted_heads > 0) return PermuteRows(source.view, source.permuted_heads);
   if (source.add_one) return AddOne(source.view);
   return Tensor::Borrow(source.view);
 }
 
 void Checkpoint::DropPages(size_t index) const {
-  const auto part = impl_->sources[index].view.as_bytes();
-  const auto drop = [&](const MappedFile* map) {
+  const auto drop_from = [](const MappedFile* map, std::span<const std::byte> part) {
     if (!map || part.empty()) return;
     const auto all = map->bytes();
     if (part.data() >= all.data() && part.data() + part.size() <= all.data() + all.size()) {
       map->DropPages(part);
     }
   };
-  if (impl_->gguf) drop(impl_->gguf->map());
-  if (impl_->folder) {
-    for (const SafetensorsFile& shard : impl_->folder->shards()) drop(shard.map());
-  }
+  const auto drop = [&](const TensorView& view) {
+    if (impl_->gguf) drop_from(impl_->gguf->map(), view.as_bytes());
+    if (!impl_->folder) return;
+    for (const SafetensorsFile& shard : impl_->folder->shards()) {
+      drop_from(shard.map(), view.as_bytes());
+    }
+  };
+  const Source& source = impl_->sources[index];
+  if (!source.quantized) return drop(source.view);
+  for (const NamedTensor& part : source.quantized->parts()) drop(part.view);
 }
 
 }  // namespace edgewise

@@ -21,18 +21,21 @@ enum class CheckpointKind : uint8_t { kGguf, kHfFolder, kLlama2c };
 
 struct CheckpointTensor {
   std::string name;  // GGUF name: "blk.0.attn_q.weight"
-  DType dtype;       // of what Load returns: as stored, but F32 for norms that Load adds 1 to
+  DType dtype;       // of what Load returns: as stored, but F32 for norms that Load adds 1 to and
+                     // for matrices that GPTQ, AWQ or bitsandbytes quantized
   Shape shape;       // in GGUF row order (q and k rows permuted for architectures whose RoPE is
                      // interleaved)
   TensorLayout layout = TensorLayout::kRows;  // as stored
+  std::string stored_as = {};  // where another tool quantized it: "gptq-4bit"; else empty
+  uint64_t stored_bytes = 0;   // then: of all its parts
 };
 
 // Immutable, so thread-safe. Copies share the maps and cost nothing.
 class Checkpoint {
  public:
   // Recognises the kind from the path and the bytes. Errors: kNotFound, kIo, kBadData (broken file;
-  // a tensor missing or of the wrong shape, named), kUnsupported (an architecture or a variant we
-  // lack, named).
+  // a tensor missing or of the wrong shape, named), kUnsupported (an architecture, a variant or a
+  // quantization we lack, named).
   static Result<Checkpoint> Open(const std::string& path);
 
   CheckpointKind kind() const;
@@ -46,7 +49,7 @@ class Checkpoint {
   std::optional<size_t> Find(std::string_view name) const;
 
   // Returns tensor `index`, borrowed from the map where the source stores it as is, else built anew
-  // (permuted, split). A borrowed one lives as long as this checkpoint or a copy of it.
+  // (permuted, decoded). A borrowed one lives as long as this checkpoint or a copy of it.
   Result<Tensor> Load(size_t index) const;
   // Tells the kernel that the pages of this tensor are not needed soon.
   void DropPages(size_t index) const;

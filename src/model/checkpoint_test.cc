@@ -219,8 +219,9 @@ TEST_CASE("variants that we lack are refused by name") {
   CHECK(error.code == Code::kUnsupported);
   CHECK(Contains(error.message, "relu"));
 
-  error = ErrorWith("quantization_config", JsonObject{{"quant_method", "gptq"}});
+  error = ErrorWith("quantization_config", JsonObject{{"quant_method", "aqlm"}});
   CHECK(error.code == Code::kUnsupported);
+  CHECK(Contains(error.message, "gptq, awq and bitsandbytes"));
 
   error = ErrorWith("rope_scaling", JsonObject{{"rope_type", "dynamic"}, {"factor", 2.0}});
   CHECK(error.code == Code::kUnsupported);

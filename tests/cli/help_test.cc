@@ -9,9 +9,9 @@
 namespace edgewise {
 namespace {
 
-const std::vector<std::string> kVerbs = {"inspect", "convert",  "quantize",  "pack",  "unpack",
-                                         "run",     "chat",     "eval",      "bench", "report",
-                                         "doctor",  "tokenize", "detokenize"};
+const std::vector<std::string> kVerbs = {"inspect", "convert", "quantize", "pack",      "unpack",
+                                         "export",  "run",     "chat",     "eval",      "bench",
+                                         "report",  "doctor",  "tokenize", "detokenize"};
 
 void CheckHelp(const std::vector<std::string>& arguments, const std::string& name) {
   const ProgramResult result = RunProgram(arguments);
@@ -49,6 +49,8 @@ TEST_CASE("wrong usage is one clear line, a hint, and exit code 2") {
       {"quantize", "in", "out"},
       {"pack", "in"},
       {"unpack", "in"},
+      {"export", "in", "out"},
+      {"export", "in", "--to", "gptq"},
       {"bench", "m.gguf", "--threads", "0"},
       {"bench", "m.gguf", "--threads", "two"},
       {"eval", "m.gguf"},

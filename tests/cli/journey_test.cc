@@ -109,6 +109,33 @@ TEST_CASE("a packed file runs the same and unpacks to the same tensors") {
   CHECK(text(back) == text(plain));
 }
 
+TEST_CASE("an exported folder runs, is measured and converted") {
+  TemporaryFolder folder;
+  const std::string out = folder / "nf4", gguf = folder / "nf4.gguf";
+  const Json done = ParseObject(RunProgram({"export", SourcePath("models/edgewise-stories-3M"), out,
+                                            "--to", "bnb-nf4", "--json"}),
+                                "export");
+  CHECK(Number(done, "bytes") ==
+        static_cast<double>(std::filesystem::file_size(out + "/model.safetensors")));
+  CHECK(Number(done, "bits_per_weight") < 4.3);
+  CHECK(done.Find("layers")->AsArray()->size() == 4 * 7);
+  CHECK(RunProgram({"inspect", out}).out.find("bnb-4bit        28 tensors") != std::string::npos);
+  const auto text = [](const std::string& model) {
+    const ProgramResult result =
+        RunProgram({"run", model, "--prompt", "Once upon a time", "--max-tokens", "20",
+                    "--temperature", "0", "--quiet"});
+    CHECK(result.exit_code == 0);
+    return result.out;
+  };
+  REQUIRE(RunProgram({"convert", out, gguf, "--to", "f32"}).exit_code == 0);
+  CHECK(text(out) == text(gguf));
+  CHECK(RunProgram({"quantize", out, folder / "q4.gguf", "--to", "q4_k_m"}).exit_code == 0);
+  const ProgramResult again =
+      RunProgram({"export", SourcePath("models/edgewise-stories-3M"), out, "--to", "awq"});
+  CHECK(again.exit_code == 2);
+  CHECK(again.err.find("--force") != std::string::npos);
+}
+
 TEST_CASE("run continues a prompt, the same at any thread count") {
   const std::vector<std::string> arguments = {
       "run", BaseModel(), "--prompt", "Once upon a time", "--max-tokens",

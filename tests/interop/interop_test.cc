@@ -325,7 +325,7 @@ TEST_CASE("with error feedback our files are nearer to the original than llama.c
                                 {"q2_k_s", 0.55},
                                 {"q4_0", 0.65},
                                 {"iq4_xs", 0.65}}) {
-    CAPTURE(row.format);
+    CAPTURE(std::string(row.format));
     const std::string theirs = folder / "theirs.gguf", ours = folder / "ours.gguf";
     MustRunPeer({"--imatrix", calibration, "quantize", source, theirs, row.format});
     QuantizeOptions options;
@@ -338,7 +338,7 @@ TEST_CASE("with error feedback our files are nearer to the original than llama.c
     CHECK(our_size <= 1.001 * static_cast<double>(std::filesystem::file_size(theirs)));
     CHECK(RunPeer({"logits", ours, "1"}).status == 0);
     const double ratio = divergence(ours) / divergence(theirs);
-    MESSAGE(row.format << ": KL divergence of our file over that of llama.cpp's: " << ratio);
+    MESSAGE(std::string(row.format) << ": KL divergence of our file over that of llama.cpp's: " << ratio);
     CHECK(ratio <= row.bound);
     std::filesystem::remove(theirs);
   }

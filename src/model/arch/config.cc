@@ -183,11 +183,6 @@ Result<std::string> ConfigReader::String(const char* key, std::string fallback) 
 }
 
 Result<ModelSpec> ReadCommonConfig(const ConfigReader& config, const ConfigDefaults& defaults) {
-  if (config.Find("quantization_config")) {
-    return MakeError(Code::kUnsupported,
-                     "config.json: the weights are quantized by another tool "
-                     "(quantization_config); use the original F16, BF16 or F32 model");
-  }
   ModelSpec spec;
   EW_TRY(spec.n_layers, config.Uint("num_hidden_layers"));
   EW_TRY(spec.dim, config.Uint("hidden_size"));

@@ -1,0 +1,310 @@
+#include "pipeline/export.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <memory>
+#include <span>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "engine/test_engine.h"
+#include "eval/perplexity.h"
+#include "formats/hf_folder.h"
+#include "model/checkpoint.h"
+#include "model/tiny_model.h"
+#include "pipeline/convert.h"
+#include "tests/test_data.h"
+
+namespace edgewise {
+namespace {
+
+std::string OwnModel() { return SourcePath("models/edgewise-stories-3M"); }
+
+ExportOptions To(const char* target) {
+  ExportOptions options;
+  options.to = target;
+  return options;
+}
+
+ExportSummary MustExport(const std::string& in, const std::string& out,
+                         const ExportOptions& options) {
+  auto summary = Export(in, out, options, nullptr);
+  REQUIRE_MESSAGE(summary, (summary ? "" : summary.error().message));
+  return *summary;
+}
+
+Error ExportError(const std::string& in, const std::string& out, const ExportOptions& options) {
+  const auto summary = Export(in, out, options, nullptr);
+  REQUIRE_FALSE(summary.has_value());
+  return summary.error();
+}
+
+std::string ReadAll(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+std::vector<float> Values(const Checkpoint& checkpoint, size_t index) {
+  const auto tensor = checkpoint.Load(index);
+  REQUIRE(tensor.has_value());
+  std::vector<float> values(tensor->view().shape.elements());
+  tensor->view().Decode(0, values.size(), values.data());
+  return values;
+}
+
+Checkpoint MustOpen(const std::string& path) {
+  auto checkpoint = Checkpoint::Open(path);
+  REQUIRE_MESSAGE(checkpoint, (checkpoint ? "" : checkpoint.error().message));
+  return *std::move(checkpoint);
+}
+
+double RelativeError(const std::vector<float>& a, const std::vector<float>& b) {
+  double error = 0, square = 0;
+  REQUIRE(a.size() == b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    error += difference * difference;
+    square += static_cast<double>(b[i]) * static_cast<double>(b[i]);
+  }
+  return std::sqrt(error / square);
+}
+
+struct Case {
+  ExportOptions options;
+  double bits_per_weight, largest_error;
+};
+
+std::vector<Case> Cases() {
+  std::vector<Case> cases = {{To("gptq"), 4.25, 0.11}, {To("gptq"), 4.75, 0.1},
+                             {To("gptq"), 3.25, 0.21}, {To("gptq"), 8.25, 0.01},
+                             {To("awq"), 4.16, 0.1},   {To("bnb-nf4"), 4.2, 0.1}};
+  cases[1].options.group_size = 32;
+  cases[1].options.asymmetric = true;
+  cases[2].options.bits = 3;
+  cases[3].options.bits = 8;
+  return cases;
+}
+
+// The summary says how far each layer is from its source; that the folder read again is as far
+// shows that the values are those that were meant.
+TEST_CASE("an exported folder opens with the values that were fitted") {
+  const Checkpoint source = MustOpen(OwnModel());
+  for (const Case& each : Cases()) {
+    CAPTURE(each.options.to);
+    CAPTURE(each.options.bits);
+    const TemporaryFolder folder;
+    const std::string out = folder / "out";
+    const ExportSummary summary = MustExport(OwnModel(), out, each.options);
+    CHECK(summary.layers.size() == 28);
+    CHECK(summary.bytes == std::filesystem::file_size(out + "/model.safetensors"));
+    CHECK(std::abs(summary.bits_per_weight - each.bits_per_weight) < 0.2);
+    const Checkpoint exported = MustOpen(out);
+    REQUIRE(exported.tensors().size() == source.tensors().size());
+    size_t layer = 0;
+    for (size_t i = 0; i < source.tensors().size(); ++i) {
+      CAPTURE(source.tensors()[i].name);
+      const auto before = Values(source, i), after = Values(exported, i);
+      if (source.tensors()[i].name.find("blk.") == 0 && source.tensors()[i].shape.rank() == 2) {
+        const double error = RelativeError(after, before);
+        CHECK(error < each.largest_error);
+        CHECK(error > 0);
+        CHECK(error == doctest::Approx(summary.layers[layer++].relative_rmse).epsilon(1e-9));
+      } else {
+        CHECK(before == after);
+      }
+    }
+    CHECK(layer == 28);
+  }
+}
+
+TEST_CASE("an exported folder has a config and the tokenizer of its source") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "out";
+  MustExport(OwnModel(), out, To("awq"));
+  for (const char* name : {"tokenizer.model", "tokenizer_config.json", "generation_config.json"}) {
+    CHECK(ReadAll(out + "/" + name) == ReadAll(OwnModel() + "/" + name));
+  }
+  const auto config = ParseJson(ReadAll(out + "/config.json"));
+  REQUIRE(config);
+  CHECK(*config->Find("model_type")->AsString() == "llama");
+  const Json* quantization = config->Find("quantization_config");
+  REQUIRE(quantization != nullptr);
+  CHECK(*quantization->Find("quant_method")->AsString() == "awq");
+  CHECK(*quantization->Find("group_size")->AsInt() == 128);
+  const auto opened = HfFolder::Open(out);
+  REQUIRE(opened);
+  CHECK(opened->tensors().Find("model.layers.0.mlp.down_proj.weight") == nullptr);
+  const TensorView* words = opened->tensors().Find("model.layers.0.mlp.down_proj.qweight");
+  REQUIRE(words != nullptr);
+  CHECK(words->shape == Shape{768, 32});
+}
+
+TEST_CASE("the same bytes for any number of threads") {
+  const TemporaryFolder folder;
+  for (const char* target : {"gptq", "awq", "bnb-nf4"}) {
+    ExportOptions options = To(target);
+    options.threads = 1;
+    const std::string one = folder / (std::string(target) + "1");
+    const std::string three = folder / (std::string(target) + "3");
+    MustExport(OwnModel(), one, options);
+    options.threads = 3;
+    MustExport(OwnModel(), three, options);
+    CHECK(ReadAll(one + "/model.safetensors") == ReadAll(three + "/model.safetensors"));
+    CHECK(ReadAll(one + "/config.json") == ReadAll(three + "/config.json"));
+  }
+}
+
+// Exporting what is on the grid already loses nothing.
+TEST_CASE("a quantized folder is exported again, to the same and to another layout") {
+  const TemporaryFolder folder;
+  const std::string nf4 = folder / "nf4", gptq = folder / "gptq", again = folder / "again";
+  MustExport(OwnModel(), nf4, To("bnb-nf4"));
+  MustExport(nf4, gptq, To("gptq"));
+  MustExport(gptq, again, To("gptq"));
+  const Checkpoint a = MustOpen(gptq), b = MustOpen(again), original = MustOpen(OwnModel());
+  for (size_t i = 0; i < a.tensors().size(); ++i) {
+    const auto x = Values(a, i), y = Values(b, i);
+    CHECK(RelativeError(y, x) < 0.02);
+    CHECK(RelativeError(y, Values(original, i)) < 0.2);
+  }
+}
+
+double Perplexity(const std::string& path) {
+  const auto engine = LoadTestEngine(path);
+  TextOptions options;
+  options.context = 128;
+  const auto result = MeasurePerplexity(engine.get(), BundledText(4000), options);
+  REQUIRE_MESSAGE(result, (result ? "" : result.error().message));
+  return result->perplexity;
+}
+
+TEST_CASE("exported models predict nearly as well as their source") {
+  const TemporaryFolder folder;
+  const double original = Perplexity(OwnModel());
+  for (const char* target : {"gptq", "awq", "bnb-nf4"}) {
+    CAPTURE(target);
+    const std::string out = folder / target;
+    MustExport(OwnModel(), out, To(target));
+    const double ratio = Perplexity(out) / original;
+    CHECK(ratio > 0.97);
+    CHECK(ratio < 1.06);
+  }
+}
+
+TEST_CASE("importance moves the error off the columns that matter") {
+  const TemporaryFolder folder;
+  const TinySizes sizes{
+      .dim = 64, .layers = 1, .heads = 4, .kv_heads = 4, .head_dim = 16, .ffn = 96, .vocab = 40};
+  TinyWeights(TinyConfig("LlamaForCausalLM", "llama", sizes), sizes, {}, 5).Write(folder.path());
+  ExportOptions options = To("gptq");
+  options.bits = 3;
+  options.group_size = 32;
+  const auto error_of_column_5 = [&](const char* name) {
+    const std::string out = folder / name;
+    MustExport(folder.path(), out, options);
+    const Checkpoint source = MustOpen(folder.path()), exported = MustOpen(out);
+    const size_t index = *source.Find("blk.0.attn_v.weight");
+    const auto before = Values(source, index), after = Values(exported, index);
+    double sum = 0;
+    for (size_t i = 5; i < before.size(); i += 64) {
+      sum += std::pow(static_cast<double>(after[i]) - static_cast<double>(before[i]), 2);
+    }
+    return sum;
+  };
+  const double plain = error_of_column_5("plain");
+  std::vector<float> weights(64, 0.001f);
+  weights[5] = 1.0f;
+  options.importance["blk.0.attn_v.weight"] = weights;
+  CHECK(error_of_column_5("weighted") < 0.5 * plain);
+  options.importance["blk.0.attn_v.weight"].pop_back();
+  CHECK(ExportError(folder.path(), folder / "wrong", options).code == Code::kInvalidArgument);
+}
+
+TEST_CASE("what cannot be exported is refused before anything is written") {
+  const TemporaryFolder folder;
+  TinyLlama().Write(folder.path());
+  const std::string out = folder / "out";
+  const auto refused = [&](ExportOptions options, Code code, const char* part) {
+    const Error error = ExportError(folder.path(), out, options);
+    CHECK(error.code == code);
+    CHECK_MESSAGE(error.message.find(part) != std::string::npos, error.message);
+    CHECK_FALSE(std::filesystem::exists(out));
+  };
+  refused(To("exl2"), Code::kInvalidArgument, "gptq, awq and bnb-nf4");
+  ExportOptions options = To("awq");
+  options.bits = 3;
+  refused(options, Code::kInvalidArgument, "--bits");
+  options = To("gptq");
+  options.bits = 5;
+  refused(options, Code::kInvalidArgument, "--bits");
+  options = To("gptq");
+  options.group_size = 0;
+  refused(options, Code::kInvalidArgument, "--group-size");
+  refused(To("awq"), Code::kUnsupported, "q_proj.weight: 48 columns");
+  // 12 columns of 4 bits would fill words, 12 rows of a head too; 40 x 3 bits do not.
+  options = To("gptq");
+  options.bits = 3;
+  options.group_size = -1;
+  refused(options, Code::kUnsupported, "do not fill 32-bit words");
+  CHECK(ExportError(folder.path(), folder.path(), To("bnb-nf4")).code == Code::kInvalidArgument);
+  CHECK(ExportError(folder.path(), folder / "absent/out", To("bnb-nf4")).code == Code::kIo);
+}
+
+TEST_CASE("a broken weight or a stop leaves nothing behind") {
+  const TemporaryFolder folder;
+  TinyModel tiny = TinyLlama();
+  tiny.tensors["model.layers.2.mlp.up_proj.weight"].values[48 + 7] =
+      std::numeric_limits<float>::infinity();
+  tiny.Write(folder.path());
+  const std::string out = folder / "out";
+  const Error error = ExportError(folder.path(), out, To("bnb-nf4"));
+  CHECK(error.code == Code::kBadData);
+  CHECK_MESSAGE(error.message.find("up_proj.weight holds NaN or infinity at row 1, column 7") !=
+                    std::string::npos,
+                error.message);
+  CHECK_FALSE(std::filesystem::exists(out));
+  class Stop final : public Progress {
+   public:
+    void Update(std::string_view, uint64_t, uint64_t) override { stopped = true; }
+    bool Cancelled() const override { return stopped; }
+    bool stopped = false;
+  } stop;
+  const auto stopped = Export(OwnModel(), out, To("awq"), &stop);
+  REQUIRE_FALSE(stopped.has_value());
+  CHECK(stopped.error().code == Code::kCancelled);
+  CHECK_FALSE(std::filesystem::exists(out));
+}
+
+TEST_CASE("a GGUF is refused with a way out") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "x.gguf";
+  REQUIRE(Convert(OwnModel(), path, {}, nullptr).has_value());
+  const Error error = ExportError(path, folder / "out", To("gptq"));
+  CHECK(error.code == Code::kUnsupported);
+  CHECK(error.message.find("name the folder") != std::string::npos);
+}
+
+TEST_CASE("an existing folder is replaced only when asked to") {
+  const TemporaryFolder folder;
+  TinyLlama().Write(folder.path());
+  const std::string out = folder / "out";
+  MustExport(folder.path(), out, To("bnb-nf4"));
+  const Error error = ExportError(folder.path(), out, To("bnb-nf4"));
+  CHECK(error.code == Code::kInvalidArgument);
+  CHECK(error.message.find("--force") != std::string::npos);
+  ExportOptions options = To("bnb-nf4");
+  options.overwrite = true;
+  MustExport(folder.path(), out, options);
+}
+
+}  // namespace
+}  // namespace edgewise
