@@ -61,7 +61,7 @@ Status RunQuantize(QuantizeFlags& flags, const Common& common) {
     EW_TRY(flags.options.embedding_type,
            ParseDType("--token-embedding-type", flags.embedding_type));
   }
-  EW_TRY(flags.options.method, ParseMethod(flags.method));
+  EW_TRY(ParseMethod(flags.method, &flags.options));
   flags.options.threads = common.Threads();
   EW_TRY(const QuantizeSummary summary,
          Quantize(flags.in, flags.out, flags.options, common.progress));
@@ -87,6 +87,8 @@ Runner AddConvert(CLI::App& app, const Common& common) {
   app.add_option("--to", flags->to,
                  "Format of the matrices: f32, f16, bf16, q8_0; auto keeps f32, f16 and bf16")
       ->capture_default_str();
+  app.add_flag("--rotate", flags->options.rotate,
+               "Spread outliers over all columns: the same model, easier to quantize");
   return [flags, &common] { return RunConvert(*flags, common); };
 }
 

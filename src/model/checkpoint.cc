@@ -330,13 +330,20 @@ Result<Checkpoint> Checkpoint::Open(const std::string& path) {
   return Checkpoint(std::move(impl));
 }
 
+struct Checkpoint::Changes {
+  std::vector<CheckpointTensor> tensors;  // as changed
+  std::unordered_map<size_t, TensorChange> by_index;
+};
+
 Checkpoint::Checkpoint(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
 
 CheckpointKind Checkpoint::kind() const { return impl_->kind; }
 const std::string& Checkpoint::path() const { return impl_->path; }
 const ModelSpec& Checkpoint::spec() const { return impl_->spec; }
 const Metadata& Checkpoint::metadata() const { return impl_->metadata; }
-std::span<const CheckpointTensor> Checkpoint::tensors() const { return impl_->tensors; }
+std::span<const CheckpointTensor> Checkpoint::tensors() const {
+  return changes_ ? changes_->tensors : impl_->tensors;
+}
 
 std::optional<size_t> Checkpoint::Find(std::string_view name) const {
   const auto found = impl_->by_name.find(name);
@@ -344,7 +351,31 @@ std::optional<size_t> Checkpoint::Find(std::string_view name) const {
   return found->second;
 }
 
+Checkpoint Checkpoint::Changed(std::unordered_map<size_t, TensorChange> changes) const {
+  EW_CHECK(!changes_);
+  Checkpoint changed = *this;
+  std::vector<CheckpointTensor> tensors = impl_->tensors;
+  for (const auto& [index, change] : changes) {
+    tensors[index] = {tensors[index].name, DType::kF32, tensors[index].shape};
+  }
+  changed.changes_ = std::make_shared<Changes>(Changes{std::move(tensors), std::move(changes)});
+  return changed;
+}
+
 Result<Tensor> Checkpoint::Load(size_t index) const {
+  if (!changes_) return LoadStored(index);
+  const auto change = changes_->by_index.find(index);
+  if (change == changes_->by_index.end()) return LoadStored(index);
+  EW_TRY(const Tensor stored, LoadStored(index));
+  EW_TRY(Tensor changed, Tensor::AllocateUninitialized(DType::kF32, stored.view().shape));
+  const std::span values(reinterpret_cast<float*>(changed.mutable_data()),
+                         stored.view().shape.elements());
+  stored.view().Decode(0, values.size(), values.data());
+  change->second(values);
+  return changed;
+}
+
+Result<Tensor> Checkpoint::LoadStored(size_t index) const {
   const Source& source = impl_->sources[index];
   if (source.quantized) {
     EW_TRY(Tensor decoded, DecodeMatrix(*source.quantized, source.view.shape));

@@ -3,11 +3,13 @@
 // weights through it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "base/result.h"
@@ -30,6 +32,9 @@ struct CheckpointTensor {
   uint64_t stored_bytes = 0;   // then: of all its parts
 };
 
+// Changes the values of a tensor, (rows, columns), on their way out of a checkpoint. Thread-safe.
+using TensorChange = std::function<void(std::span<float> values)>;
+
 // Immutable, so thread-safe. Copies share the maps and cost nothing.
 class Checkpoint {
  public:
@@ -51,13 +56,18 @@ class Checkpoint {
   // Returns tensor `index`, borrowed from the map where the source stores it as is, else built anew
   // (permuted, decoded). A borrowed one lives as long as this checkpoint or a copy of it.
   Result<Tensor> Load(size_t index) const;
+  // Returns a copy whose Load gives the tensors named by index as F32, changed.
+  Checkpoint Changed(std::unordered_map<size_t, TensorChange> changes) const;
   // Tells the kernel that the pages of this tensor are not needed soon.
   void DropPages(size_t index) const;
 
  private:
   struct Impl;
+  struct Changes;
   explicit Checkpoint(std::shared_ptr<const Impl> impl);
+  Result<Tensor> LoadStored(size_t index) const;
   std::shared_ptr<const Impl> impl_;
+  std::shared_ptr<const Changes> changes_;  // null: none
 };
 
 }  // namespace edgewise

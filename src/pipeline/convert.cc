@@ -14,6 +14,7 @@
 #include "base/thread_pool.h"
 #include "calibrate/calibration.h"
 #include "compress/quantize/layerwise.h"
+#include "compress/quantize/rotate.h"
 #include "engine/vocab_metadata.h"
 #include "formats/gguf.h"
 #include "model/checkpoint.h"
@@ -32,6 +33,7 @@ struct Job {
   bool pack = false;
   QuantizeMethod method = QuantizeMethod::kRoundToNearest;
   CalibrationText calibration;
+  bool rotate = false;
   Json recipe;  // what decides the output, and nothing else: no paths, no thread count
   std::string tokenizer_path;
   int threads = 0;
@@ -192,6 +194,12 @@ Result<InputKnowledge> LoadKnowledge(const Checkpoint& checkpoint, const Job& jo
   InputKnowledge known;
   if (job.method == QuantizeMethod::kRoundToNearest) return known;
   EW_TRY(const bool gguf, IsGguf(job.calibration.path));
+  if (gguf && job.rotate) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: was made before the rotation; give a text, or rotate with `edgewise "
+                     "convert --rotate` and calibrate what that writes",
+                     job.calibration.path.c_str());
+  }
   if (gguf) {
     EW_TRY(known.file, CalibrationFile::Open(job.calibration.path));
   } else if (job.method == QuantizeMethod::kGptq) {
@@ -287,18 +295,43 @@ Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>&
   return Ok{};
 }
 
-Result<ConvertSummary> WriteModel(const Checkpoint& checkpoint, const std::string& out_path,
-                                  const Job& job, Progress* progress) {
+constexpr uint64_t kRotationSeed = 1;
+
+// Turns the checkpoint into its rotated self; returns what of it is rotated.
+Result<std::string> RotateSource(const Job& job, Checkpoint* checkpoint) {
+  for (const CheckpointTensor& tensor : checkpoint->tensors()) {
+    if (!Info(tensor.dtype).quantized() || job.plan.allow_requantize) continue;
+    return MakeError(
+        Code::kInvalidArgument,
+        "tensor %s is quantized already (%s); rotate the f16, bf16 or f32 model that it "
+        "comes from",
+        tensor.name.c_str(), Info(tensor.dtype).name);
+  }
+  EW_TRY(Rotation rotation, Rotate(*checkpoint, kRotationSeed));
+  *checkpoint = rotation.model;
+  return std::string(rotation.residual && rotation.values ? "residual+values"
+                     : rotation.residual                  ? "residual"
+                                                          : "values");
+}
+
+Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_path, Job job,
+                                  Progress* progress) {
   const double start = NowSeconds();
   NoProgress silent;
   if (progress == nullptr) progress = &silent;
-  const std::string& in_path = checkpoint.path();
+  const std::string in_path = checkpoint.path();
   if (!job.dry_run) EW_TRY(CheckOutput(in_path, out_path, job.overwrite));
+  std::string rotated;
+  if (job.rotate) {
+    EW_TRY(rotated, RotateSource(job, &checkpoint).In(in_path));
+    job.recipe.Set("rotated", rotated).Set("rotation_seed", kRotationSeed);
+  }
   PackingCount packing;
   EW_TRY(const auto plan, PlanTensors(checkpoint, job, &packing).In(in_path));
   EW_TRY(Metadata metadata, OutputMetadata(checkpoint, job));
   EW_TRY(ConvertSummary summary, Summarize(checkpoint.tensors(), plan).In(in_path));
   summary.packing = packing;
+  summary.rotated = rotated;
   summary.output = out_path;
   EW_TRY(const auto files, SourceFiles(checkpoint, job.tokenizer_path));
   PushHistory(&metadata);
@@ -352,13 +385,16 @@ Status SetMethod(const QuantizeOptions& options, Job* job) {
                      calibrated
                          ? "--method %s needs --calibration FILE, made by `edgewise calibrate`"
                          : "--calibration has no use with --method %s",
-                     MethodName(options.method));
+                     MethodName(options.method, options.rotate).c_str());
   }
+  job->rotate = options.rotate;
   if (!calibrated) return Ok{};
   job->plan.has_importance = true;
   EW_TRY(const SourceHash hash, HashFiles({options.calibration.path}, [] { return false; }));
-  job->recipe.Set("method", MethodName(options.method)).Set("calibration_sha256", hash.digest);
-  if (options.calibration.max_tokens > 0) {
+  job->recipe.Set("method", MethodName(options.method, options.rotate))
+      .Set("calibration_sha256", hash.digest);
+  EW_TRY(const bool gguf, IsGguf(options.calibration.path));
+  if (!gguf && options.calibration.max_tokens > 0) {
     job->recipe.Set("calibration_tokens", options.calibration.max_tokens);
   }
   return Ok{};
@@ -375,19 +411,27 @@ Job PackJob(const char* command, const PackOptions& options) {
 
 }  // namespace
 
-const char* MethodName(QuantizeMethod method) {
+std::string MethodName(QuantizeMethod method, bool rotate) {
   static constexpr const char* kNames[] = {"rtn", "imatrix", "gptq"};
-  return kNames[static_cast<size_t>(method)];
+  return std::string(rotate ? "rotate+" : "") + kNames[static_cast<size_t>(method)];
 }
 
-Result<QuantizeMethod> ParseMethod(std::string_view name) {
-  for (const QuantizeMethod method :
-       {QuantizeMethod::kRoundToNearest, QuantizeMethod::kImatrix, QuantizeMethod::kGptq}) {
-    if (name == MethodName(method)) return method;
+Status ParseMethod(std::string_view name, QuantizeOptions* options) {
+  std::vector<std::string> known;
+  for (const bool rotate : {false, true}) {
+    for (const QuantizeMethod method :
+         {QuantizeMethod::kRoundToNearest, QuantizeMethod::kImatrix, QuantizeMethod::kGptq}) {
+      // The sums of a calibration are of the columns before the rotation.
+      if (rotate && method == QuantizeMethod::kImatrix) continue;
+      known.push_back(MethodName(method, rotate));
+      if (name != known.back()) continue;
+      options->method = method;
+      options->rotate = rotate;
+      return Ok{};
+    }
   }
-  return MakeError(Code::kInvalidArgument,
-                   "--method %s: no such method; known are rtn, imatrix, gptq",
-                   Quote(name).c_str());
+  return MakeError(Code::kInvalidArgument, "--method %s: no such method; known are %s",
+                   Quote(name).c_str(), Join(known, ", ").c_str());
 }
 
 Result<ConvertSummary> Convert(const std::string& in_path, const std::string& out_path,
@@ -403,11 +447,12 @@ Result<ConvertSummary> Convert(const std::string& in_path, const std::string& ou
   Job job;
   EW_TRY(job.plan.preset, FindPreset(Info(to).name));
   job.recipe.Set("command", "convert").Set("to", Info(to).name);
+  job.rotate = options.rotate;
   job.tokenizer_path = options.tokenizer_path;
   job.threads = options.threads;
   job.overwrite = options.overwrite;
   job.dry_run = options.dry_run;
-  return WriteModel(checkpoint, out_path, job, progress);
+  return WriteModel(checkpoint, out_path, std::move(job), progress);
 }
 
 Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& out_path,
@@ -439,7 +484,7 @@ Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& 
   job.overwrite = options.overwrite;
   job.dry_run = options.dry_run;
   EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(in_path));
-  return WriteModel(checkpoint, out_path, job, progress);
+  return WriteModel(checkpoint, out_path, std::move(job), progress);
 }
 
 Result<ConvertSummary> Pack(const std::string& in_path, const std::string& out_path,
@@ -457,7 +502,7 @@ Result<ConvertSummary> Pack(const std::string& in_path, const std::string& out_p
   }
   Job job = PackJob("pack", options);
   job.pack = true;
-  return WriteModel(checkpoint, out_path, job, progress);
+  return WriteModel(checkpoint, out_path, std::move(job), progress);
 }
 
 Result<ConvertSummary> Unpack(const std::string& in_path, const std::string& out_path,

@@ -21,6 +21,7 @@ struct ConvertOptions {
   // F32, F16, BF16 or Q8_0 for the matrices; empty: F16 or BF16 as the source has it, F16 for
   // anything else.
   std::optional<DType> to = DType::kF16;
+  bool rotate = false;         // compress/quantize/rotate.h
   std::string tokenizer_path;  // for sources that keep it apart (llama2.c)
   int threads = 0;             // 0: all CPUs
   bool overwrite = false;
@@ -34,10 +35,6 @@ enum class QuantizeMethod : uint8_t {
   kGptq,            // "gptq": compress/quantize/feedback.h
 };
 
-const char* MethodName(QuantizeMethod method);
-// Errors: kInvalidArgument, listing the names.
-Result<QuantizeMethod> ParseMethod(std::string_view name);
-
 struct QuantizeOptions {
   std::string preset = "q4_k_m";        // a name of presets.h
   std::vector<TypeOverride> overrides;  // --tensor-type
@@ -48,6 +45,7 @@ struct QuantizeOptions {
   bool allow_requantize = false;
   bool pack = false;  // as Pack does
   QuantizeMethod method = QuantizeMethod::kRoundToNearest;
+  bool rotate = false;  // before anything else; a calibration is then a text
   // What the other methods know of the inputs: a calibration file, or for gptq a text. A text runs
   // through the layers quantized so far, and so costs time but no file of second moments.
   CalibrationText calibration;
@@ -56,6 +54,11 @@ struct QuantizeOptions {
   bool overwrite = false;
   bool dry_run = false;
 };
+
+// "rtn", "imatrix", "gptq", "rotate+rtn", "rotate+gptq", as --method takes them.
+std::string MethodName(QuantizeMethod method, bool rotate);
+// Sets `method` and `rotate`. Errors: kInvalidArgument, listing the names.
+Status ParseMethod(std::string_view name, QuantizeOptions* options);
 
 struct PackOptions {
   int threads = 0;  // 0: all CPUs
@@ -84,6 +87,7 @@ struct ConvertSummary {
   double seconds = 0;
   uint64_t peak_rss_bytes = 0;  // of this process so far
   std::string source_sha256;    // empty in a dry run
+  std::string rotated;          // "residual+values" or "values"; empty: nothing
   PackingCount packing;
   std::vector<ConvertedTensor> tensors;
 };
