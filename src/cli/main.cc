@@ -55,6 +55,10 @@ constexpr Command kCommands[] = {
      "edgewise eval stories-q4.gguf --perplexity stories.txt\n"
      "  edgewise eval stories-q4.gguf --kl stories-f16.gguf --text stories.txt --json",
      AddEval},
+    {"audit", "Show what compression changed in a model, or what was planted in a training set",
+     "edgewise audit stories-f16.gguf stories-q4.gguf --file stories.txt --output audit.html\n"
+     "  edgewise audit data train.jsonl",
+     AddAudit},
     {"bench", "Measure speed, latency and memory",
      "edgewise bench stories-q4.gguf\n  edgewise bench model.gguf --prompt-tokens 512 "
      "--decode-tokens 128 --json",

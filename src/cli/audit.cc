@@ -1,0 +1,125 @@
+// edgewise audit: what compression changed in a model; `audit data`: what may have been planted in
+// a training set.
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "base/strings.h"
+#include "cli/command.h"
+#include "cli/generation_flags.h"
+#include "cli/output.h"
+#include "engine/engine.h"
+#include "eval/data_audit.h"
+#include "eval/training_set.h"
+
+namespace edgewise::cli {
+namespace {
+
+struct DataFlags {
+  std::string file, documents, model, tokenizer;
+  size_t show = 20;  // findings of each detector; the JSON has all
+  DataAuditOptions options;
+};
+
+Result<std::unique_ptr<Engine>> Load(const std::string& path, const std::string& tokenizer,
+                                     const Common& common) {
+  EngineOptions options;
+  options.threads = common.Threads();
+  options.tokenizer_path = tokenizer;
+  return Engine::Load(path, options);
+}
+
+Result<std::vector<TrainingExample>> ReadExamples(const DataFlags& flags) {
+  EW_TRY(const std::string text, ReadText(flags.file));
+  if (!flags.documents.empty()) {
+    return ReadSeparatedTexts(text, flags.documents).In(flags.file);
+  }
+  Result<std::vector<TrainingExample>> examples = ReadJsonLines(text).In(flags.file);
+  if (examples) return examples;
+  Error error = std::move(examples).error();
+  error.message += "; for plain text, give --documents SEPARATOR";
+  return error;
+}
+
+std::string FindingsText(const DataAudit& audit, const DetectorSummary& summary, size_t show) {
+  if (!summary.ran) {
+    return Format("%s: not looked for, it needs --model\n", DetectorName(summary.detector));
+  }
+  std::string text = Format("%s: %llu of %llu examples\n", DetectorName(summary.detector),
+                            static_cast<unsigned long long>(summary.findings),
+                            static_cast<unsigned long long>(audit.examples));
+  size_t shown = 0;
+  for (const DataFinding& f : audit.findings) {
+    if (f.detector != summary.detector) continue;
+    if (shown++ == show) {
+      return text + Format("  and %llu more; --show N or --json gives them\n",
+                           static_cast<unsigned long long>(summary.findings - show));
+    }
+    text +=
+        Format("  line %llu, score %.4g: %s\n      %s\n", static_cast<unsigned long long>(f.line),
+               f.score, f.reason.c_str(), f.excerpt.c_str());
+  }
+  return text;
+}
+
+Status RunData(const DataFlags& flags, const Common& common) {
+  EW_TRY(const std::vector<TrainingExample> examples, ReadExamples(flags));
+  std::unique_ptr<Engine> engine;
+  if (!flags.model.empty()) {
+    EW_TRY(engine, Load(flags.model, flags.tokenizer, common));
+  }
+  std::unique_ptr<ThreadPool> own;
+  if (!engine) own = std::make_unique<ThreadPool>(common.Threads());
+  ThreadPool* pool = engine ? &engine->pool() : own.get();
+  EW_TRY(const DataAudit audit,
+         AuditData(examples, flags.options, engine.get(), pool, common.progress).In(flags.file));
+  if (common.json) return PrintJson("audit", ToJson(audit));
+  std::string text;
+  for (const DetectorSummary& summary : audit.detectors) {
+    text += FindingsText(audit, summary, flags.show);
+  }
+  if (!common.quiet) {
+    text +=
+        "A finding is a reason to look, not a proof; what these detectors cannot see is in "
+        "docs/audit.md.\n";
+  }
+  return Print(text);
+}
+
+Runner AddData(CLI::App& app, const Common& common) {
+  auto flags = std::make_shared<DataFlags>();
+  app.add_option("file", flags->file, "Training set: JSON lines, or text with --documents")
+      ->required();
+  app.add_option("--documents", flags->documents,
+                 "The file is plain text; examples end with this separator");
+  CLI::Option* model =
+      app.add_option("--model", flags->model, "Model that judges which words do not belong");
+  app.add_option("--tokenizer", flags->tokenizer,
+                 "Tokenizer file, where the model does not bring one (llama2.c)")
+      ->needs(model);
+  app.add_option("--similarity", flags->options.near_duplicate,
+                 "Least share of common word trigrams in near duplicates")
+      ->capture_default_str();
+  app.add_option("--words", flags->options.odd_word_words,
+                 "Words to try of each example, with --model")
+      ->capture_default_str();
+  app.add_option("--show", flags->show, "Findings to print of each detector")
+      ->capture_default_str();
+  return [flags, &common] { return RunData(*flags, common); };
+}
+
+}  // namespace
+
+Runner AddAudit(CLI::App& app, const Common& common) {
+  CLI::App* data = app.add_subcommand("data", "Look for planted and repeated examples in a file");
+  data->footer(
+      "Examples:\n  edgewise audit data train.jsonl\n"
+      "  edgewise audit data stories.txt --documents '<|endoftext|>' --model stories-q4.gguf");
+  data->fallthrough();
+  const Runner run_data = AddData(*data, common);
+  return [data, run_data]() -> Status {
+    if (data->parsed()) return run_data();
+    return Error{Code::kInvalidArgument, "say what to look through: data FILE"};
+  };
+}
+
+}  // namespace edgewise::cli
