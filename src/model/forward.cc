@@ -100,8 +100,17 @@ struct ForwardPass::Impl {
   void CutQueries(uint32_t layer, size_t first);
   void AddResidual(const Linear& linear, const std::vector<float>& post_norm, size_t first);
   float AttentionScale() const;
+  // The model that gives the weights of a part.
+  const Model::Impl& Of(const ModelPart& part) const {
+    return other && part == substituted ? *other : model;
+  }
+  const LayerWeights& Layer(uint32_t layer) const {
+    return Of({ModelPart::Kind::kLayer, layer}).layers[layer];
+  }
 
   const Model::Impl& model;
+  const Model::Impl* other = nullptr;  // gives the weights of `substituted`; null: none
+  ModelPart substituted;
   const ModelSpec& spec;
   const Kernels& kernel;
   ThreadPool* pool;
@@ -260,8 +269,9 @@ void ForwardPass::Impl::Block(float* logits) {
 }
 
 void ForwardPass::Impl::Embed() {
+  const TensorView& embedding = Of({ModelPart::Kind::kEmbedding}).embedding;
   for (size_t i = 0; i < rows; ++i) {
-    model.embedding.DecodeRow(static_cast<uint64_t>(tokens[i]), x.row(i));
+    embedding.DecodeRow(static_cast<uint64_t>(tokens[i]), x.row(i));
     if (spec.embedding_scale != 1.0f) kernel.scale(spec.embedding_scale, x.row(i), spec.dim);
   }
 }
@@ -278,7 +288,7 @@ void ForwardPass::Impl::Normalize(const std::vector<float>& weight, size_t first
 }
 
 void ForwardPass::Impl::Attention(uint32_t layer, size_t first) {
-  const LayerWeights& w = model.layers[layer];
+  const LayerWeights& w = Layer(layer);
   const Linear* users[] = {&w.q, &w.k, &w.v};
   Normalize(w.attention_norm, 0, users);
   const LinearJob jobs[] = {{&w.q, first, rows - first, q.row(first), q.columns()},
@@ -295,7 +305,7 @@ void ForwardPass::Impl::Attention(uint32_t layer, size_t first) {
 // Biases, norms and rotation of one row's heads; its keys and values go to the cache.
 void ForwardPass::Impl::PrepareHeads(uint32_t layer, const Segment& segment, size_t row,
                                      size_t first) {
-  const LayerWeights& w = model.layers[layer];
+  const LayerWeights& w = Layer(layer);
   const bool local = spec.local_rope_base != 0 && spec.LayerSlides(layer);
   const RopeTable& table = local ? sliding_rope : rope;
   const auto prepare = [&](const Linear& linear, const std::vector<float>& norm, float* heads,
@@ -406,7 +416,7 @@ void ForwardPass::Impl::AttendHeads(uint32_t layer, size_t first) {
 void ForwardPass::Impl::Attend(uint32_t layer, size_t first) {
   input.Begin(spec.q_dim());
   AttendHeads(layer, first);
-  const Linear* users[] = {&model.layers[layer].output};
+  const Linear* users[] = {&Layer(layer).output};
   ForEach(rows - first, spec.q_dim(), pool, [&](size_t i) {
     const size_t row = first + i;
     if (TurnsHeads(segments[segment_of[row]].cache->format_)) {
@@ -431,7 +441,7 @@ void ForwardPass::Impl::AddResidual(const Linear& linear, const std::vector<floa
 
 void ForwardPass::Impl::FeedForward(uint32_t layer, size_t first) {
   if (first == rows) return;
-  const LayerWeights& w = model.layers[layer];
+  const LayerWeights& w = Layer(layer);
   const Linear* users[] = {&w.gate, &w.up};
   Normalize(w.feed_forward_norm, first, users);
   const size_t count = rows - first;
@@ -453,9 +463,10 @@ void ForwardPass::Impl::FeedForward(uint32_t layer, size_t first) {
 void ForwardPass::Impl::Logits(float* logits) {
   const size_t first = first_logits;
   if (first == rows) return;
-  const Linear* users[] = {&model.logits};
-  Normalize(model.output_norm, first, users);
-  const LinearJob job = {&model.logits, first, rows - first, logits, spec.vocab_size};
+  const Model::Impl& output = Of({ModelPart::Kind::kOutput});
+  const Linear* users[] = {&output.logits};
+  Normalize(output.output_norm, first, users);
+  const LinearJob job = {&output.logits, first, rows - first, logits, spec.vocab_size};
   RunLinears({&job, 1}, input, pool);
   if (spec.logit_softcap <= 0) return;
   ForEach(rows - first, 8 * spec.vocab_size, pool, [&](size_t i) {
@@ -468,6 +479,27 @@ ForwardPass::ForwardPass(const Model& model, ThreadPool* pool, uint32_t max_batc
 ForwardPass::ForwardPass(ForwardPass&&) noexcept = default;
 ForwardPass& ForwardPass::operator=(ForwardPass&&) noexcept = default;
 ForwardPass::~ForwardPass() = default;
+
+Status ForwardPass::Substitute(const Model& other, const ModelPart& part) {
+  // How tensors are stored and what the model is called does not change what is computed.
+  const auto computed = [](ModelSpec spec) {
+    spec.name.clear();
+    spec.fused_qkv = spec.fused_gate_up = spec.tied_embeddings = false;
+    return spec;
+  };
+  if (computed(other.spec()) != computed(impl_->spec)) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s has another shape or computes differently, so no part of it fits into %s",
+                     other.checkpoint().path().c_str(), impl_->model.checkpoint.path().c_str());
+  }
+  if (part.kind == ModelPart::Kind::kLayer && part.layer >= impl_->spec.n_layers) {
+    return MakeError(Code::kInvalidArgument, "there is no layer %u: the model has %u", part.layer,
+                     impl_->spec.n_layers);
+  }
+  impl_->other = other.impl_.get();
+  impl_->substituted = part;
+  return Ok{};
+}
 
 Status ForwardPass::Run(std::span<const SequenceTokens> batch, std::span<float> logits) {
   EW_TRY(impl_->Check(batch, logits.size()));
