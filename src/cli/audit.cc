@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 
@@ -84,8 +85,9 @@ Status RunModel(ModelFlags* flags, const Common& common) {
   EW_TRY(const std::string text, ReadText(flags->file));
   EW_TRY(const std::unique_ptr<Engine> base, Load(flags->base, flags->tokenizer, common));
   EW_TRY(const std::unique_ptr<Engine> model, Load(flags->model, flags->tokenizer, common));
-  EW_TRY(const ModelAudit audit,
-         AuditModel(base.get(), model.get(), text, flags->options, common.progress));
+  EW_TRY(
+      const ModelAudit audit,
+      AuditModel(base.get(), model.get(), text, flags->options, common.progress).In(flags->file));
   if (page) {
     EW_TRY(page->Write(AuditHtml(audit, Facts(*flags))));
     EW_TRY(page->Commit());
@@ -115,6 +117,7 @@ Result<std::vector<TrainingExample>> ReadExamples(const DataFlags& flags) {
   return error;
 }
 
+// Findings of one detector; those with the same reason share an entry.
 std::string FindingsText(const DataAudit& audit, const DetectorSummary& summary, size_t show) {
   if (!summary.ran) {
     return Format("%s: not looked for, it needs --model\n", DetectorName(summary.detector));
@@ -122,16 +125,25 @@ std::string FindingsText(const DataAudit& audit, const DetectorSummary& summary,
   std::string text = Format("%s: %llu of %llu examples\n", DetectorName(summary.detector),
                             static_cast<unsigned long long>(summary.findings),
                             static_cast<unsigned long long>(audit.examples));
+  std::map<std::string_view, uint64_t> same;
+  for (const DataFinding& f : audit.findings) {
+    if (f.detector == summary.detector) ++same[f.reason];
+  }
   size_t shown = 0;
   for (const DataFinding& f : audit.findings) {
-    if (f.detector != summary.detector) continue;
+    const auto entry = f.detector == summary.detector ? same.find(f.reason) : same.end();
+    if (entry == same.end()) continue;
     if (shown++ == show) {
-      return text + Format("  and %llu more; --show N or --json gives them\n",
-                           static_cast<unsigned long long>(summary.findings - show));
+      return text + Format("  and %zu more; --show N or --json gives them\n", same.size());
     }
+    const std::string others =
+        entry->second == 1
+            ? ""
+            : Format(" and %llu more", static_cast<unsigned long long>(entry->second - 1));
     text +=
-        Format("  line %llu, score %.4g: %s\n      %s\n", static_cast<unsigned long long>(f.line),
-               f.score, f.reason.c_str(), f.excerpt.c_str());
+        Format("  line %llu%s, score %.4g: %s\n      %s\n", static_cast<unsigned long long>(f.line),
+               others.c_str(), f.score, f.reason.c_str(), f.excerpt.c_str());
+    same.erase(entry);
   }
   return text;
 }
@@ -206,7 +218,8 @@ Runner AddData(CLI::App& app, const Common& common) {
   app.add_option("--words", flags->options.odd_word_words,
                  "Words to try of each example, with --model")
       ->capture_default_str();
-  app.add_option("--show", flags->show, "Findings to print of each detector")
+  app.add_option("--show", flags->show,
+                 "Findings to print of each detector, those for one reason as one")
       ->capture_default_str();
   return [flags, &common] { return RunData(*flags, common); };
 }
@@ -218,7 +231,6 @@ Runner AddAudit(CLI::App& app, const Common& common) {
   data->footer(
       "Examples:\n  edgewise audit data train.jsonl\n"
       "  edgewise audit data stories.txt --documents '<|endoftext|>' --model stories-q4.gguf");
-  data->fallthrough();
   const Runner run_models = AddModels(app, common), run_data = AddData(*data, common);
   return [data, run_models, run_data] { return data->parsed() ? run_data() : run_models(); };
 }

@@ -96,6 +96,14 @@ std::vector<std::string> Arguments(int argc, char** argv) {
   return arguments;
 }
 
+void AddCommonFlags(CLI::App* app, Common* common) {
+  app->add_flag("--json", common->json, "Print one JSON object on stdout");
+  app->add_flag("--quiet", common->quiet, "Print results only: no progress, no remarks");
+  app->add_option("--threads", common->threads,
+                  "Threads to use (default: every CPU this process may use)")
+      ->check(CLI::Range(1, 1024));
+}
+
 int Fail(const char* verb, const Common& common, const Error& error) {
   std::fprintf(stderr, "edgewise %s: %s\n", verb, error.message.c_str());
   if (common.json) {
@@ -140,11 +148,10 @@ int Main(int argc, char** argv) {
     CLI::App* sub = app.add_subcommand(command.name, command.summary);
     sub->footer(std::string("Examples:\n  ") + command.examples);
     Runner run = command.add(*sub, common);
-    sub->add_flag("--json", common.json, "Print one JSON object on stdout");
-    sub->add_flag("--quiet", common.quiet, "Print results only: no progress, no remarks");
-    sub->add_option("--threads", common.threads,
-                    "Threads to use (default: every CPU this process may use)")
-        ->check(CLI::Range(1, 1024));
+    AddCommonFlags(sub, &common);
+    for (CLI::App* nested : sub->get_subcommands([](CLI::App*) { return true; })) {
+      AddCommonFlags(nested, &common);
+    }
     rows.push_back({sub, std::move(run), &command});
   }
 

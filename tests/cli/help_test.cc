@@ -55,6 +55,7 @@ TEST_CASE("wrong usage is one clear line, a hint, and exit code 2") {
       {"audit"},
       {"audit", "b.gguf", "m.gguf"},
       {"audit", "data"},
+      {"audit", "data", "f.jsonl", "--file", "t"},
       {"audit", "data", "f.jsonl", "--tokenizer", "t"},
       {"eval", "m.gguf"},
       {"eval", "m.gguf", "--kl", "b.gguf"},
