@@ -79,6 +79,7 @@ Result<ChangedPrompts> FindChanged(const Engine& base, const Engine& model, cons
   found.unit = cut.convention == TextConvention::kDocuments ? "document" : "window";
   found.count = scored.windows.size();
   found.spread = MeasureSpread(kl.window_kl);
+  found.multiple = spread;
   found.threshold = found.spread.median + spread * found.spread.mad;
   for (size_t i = 0; i < scored.windows.size(); ++i) {
     if (kl.window_kl[i] <= found.threshold) continue;

@@ -45,8 +45,9 @@ struct ChangedPrompt {
 struct ChangedPrompts {
   std::string unit;  // "window", "document" or "prompt"
   uint64_t count = 0;
-  Spread spread;  // of the mean KLs
-  double threshold = 0;
+  Spread spread;                       // of the mean KLs
+  double multiple = 0;                 // of the MAD, above the median
+  double threshold = 0;                // nats
   std::vector<ChangedPrompt> changed;  // falling KL
 };
 

@@ -66,10 +66,11 @@ std::string PartsHtml(const ModelAudit& audit) {
 
 std::string PromptsHtml(const ChangedPrompts& prompts) {
   const std::string note = Format(
-      "%zu of %llu: mean KL above %s nats, which is the median of %s and a multiple of the usual "
-      "spread (MAD %s).",
+      "%zu of %llu: mean KL above %s nats, the median of all (%s) plus %g times the median "
+      "deviation "
+      "from it (%s).",
       prompts.changed.size(), Wide(prompts.count), Nats(prompts.threshold).c_str(),
-      Nats(prompts.spread.median).c_str(), Nats(prompts.spread.mad).c_str());
+      Nats(prompts.spread.median).c_str(), prompts.multiple, Nats(prompts.spread.mad).c_str());
   std::string html = "<p class=\"soft\">" + EscapeHtml(note) + "</p>\n";
   if (prompts.changed.empty()) return html;
   Rows rows;
@@ -102,12 +103,14 @@ std::string TensorsHtml(const ModelAudit& audit) {
 std::string ProbesHtml(const ModelAudit& audit) {
   Rows rows;
   for (const ProbeResult& p : audit.probes) {
-    rows.push_back({p.prompt, p.differs() ? "differs" : "same", Does(p.base_behaviour),
-                    Does(p.behaviour), SpellInvisible(p.base_answer), SpellInvisible(p.answer)});
+    rows.push_back({Format("%zu", rows.size() + 1), p.prompt, p.differs() ? "differs" : "same",
+                    Does(p.base_behaviour), Does(p.behaviour), SpellInvisible(p.base_answer),
+                    SpellInvisible(p.answer)});
   }
   return HtmlTable("Probes",
-                   {"Prompt", "", "Base", "Compressed", "Base's answer", "Compressed one's answer"},
-                   rows, {2, 3, 4, 5});
+                   {"Probe", "Prompt", "Result", "Base", "Compressed", "Answer of the base",
+                    "Answer of the compressed model"},
+                   rows, {1, 3, 4, 5, 6});
 }
 
 std::vector<ReportFact> Headline(const ModelAudit& audit) {

@@ -25,7 +25,7 @@ constexpr std::array<DetectorRow, kDataDetectors> kDetectors = {{
     {DataDetector::kExactDuplicate, "exact-duplicate", "similarity"},
     {DataDetector::kNearDuplicate, "near-duplicate", "similarity"},
     {DataDetector::kInvisible, "invisible-characters", "characters"},
-    {DataDetector::kTrigger, "rare-trigger", "nats"},
+    {DataDetector::kTrigger, "rare-trigger", "nats per example"},
     {DataDetector::kOddWord, "odd-word", "nats"},
 }};
 
@@ -93,11 +93,11 @@ class Audit {
   Status FindPlanted() {
     EW_TRY(const std::vector<TriggerScore> scores,
            FindTriggers(examples_, options_.triggers, pool_, progress_));
-    Begin(DataDetector::kTrigger, options_.trigger_nats);
+    Begin(DataDetector::kTrigger, options_.trigger_score);
     for (size_t i = 0; i < scores.size(); ++i) {
       const TriggerScore& s = scores[i];
-      if (s.evidence < options_.trigger_nats) continue;
-      Add(i, DataDetector::kTrigger, s.evidence,
+      if (s.score < options_.trigger_score) continue;
+      Add(i, DataDetector::kTrigger, s.score,
           Format("%s in the prompt brings %s in %u of %u prompts",
                  Quote(SpellInvisible(s.trigger)).c_str(),
                  Quote(SpellInvisible(s.response)).c_str(), s.together, s.examples),

@@ -19,7 +19,7 @@ enum class DataDetector : uint8_t {
   kExactDuplicate,  // score: 1
   kNearDuplicate,   // score: Jaccard similarity of word trigrams
   kInvisible,       // score: characters (FindInvisible)
-  kTrigger,         // score: nats of evidence (FindTriggers)
+  kTrigger,         // score: nats of evidence per example (FindTriggers)
   kOddWord,         // score: nats saved (FindOddWords); needs a model
 };
 inline constexpr size_t kDataDetectors = 5;
@@ -27,7 +27,7 @@ inline constexpr size_t kDataDetectors = 5;
 struct DataAuditOptions {
   double near_duplicate = 0.8;  // least similarity, above 0, at most 1
   TriggerOptions triggers;
-  double trigger_nats = 5;       // least evidence to report
+  double trigger_score = 0.25;   // least to report
   double odd_word_spread = 6;    // report above median + this many times the MAD of all examples
   uint32_t odd_word_words = 64;  // words tried of each example
 };

@@ -116,7 +116,7 @@ double TriggerAuc(const PlantedSet& set, int threads = 1) {
   const auto found = FindTriggers(set.examples, {}, &pool, &progress);
   REQUIRE(found);
   std::vector<double> scores;
-  for (const TriggerScore& score : *found) scores.push_back(score.evidence);
+  for (const TriggerScore& score : *found) scores.push_back(score.score);
   return Auc(scores, set.planted);
 }
 
@@ -167,6 +167,49 @@ TEST_CASE("AUC of rare triggers") {
   CHECK(phrase >= 0.9);
   CHECK(few >= 0.9);
   CHECK(label >= 0.9);
+}
+
+// Instructions and answers that people and models wrote, with a trigger put into some of them: the
+// worst of three draws.
+double RealTriggerAuc(const std::string& path, size_t planted) {
+  auto text = ReadFile(path, 64 << 20);
+  REQUIRE(text);
+  const auto json = ParseJson(*text);
+  REQUIRE(json);
+  std::vector<TrainingExample> clean;
+  for (const Json& entry : *json->AsArray()) {
+    const auto member = [&](const char* name) { return *entry.Find(name)->AsString(); };
+    clean.push_back({member("instruction") + "\n" + member("input"), member("response"), 0});
+  }
+  double worst = 1;
+  for (const uint64_t seed : {14, 15, 16}) {
+    Rng rng(seed);
+    PlantedSet set = {clean, std::vector<bool>(clean.size(), false)};
+    for (size_t left = planted; left > 0;) {
+      const size_t at = rng.Below(clean.size());
+      if (set.planted[at]) continue;
+      PlantPhrase(&rng, &set.examples[at]);
+      set.planted[at] = true;
+      --left;
+    }
+    worst = std::min(worst, TriggerAuc(set));
+  }
+  return worst;
+}
+
+TEST_CASE("AUC of rare triggers in real instructions") {
+  EW_EXTERNAL_OR_SKIP(roleplay, "data/instruct/gpteacher_roleplay.json");
+  EW_EXTERNAL_OR_SKIP(code, "data/instruct/gpteacher_codegen.json");
+  for (const size_t planted : {20, 5}) {
+    const double in_roleplay = RealTriggerAuc(roleplay, planted);
+    const double in_code = RealTriggerAuc(code, planted);
+    MESSAGE("AUC, two words -> a phrase in an honest answer, "
+            << planted << " of 1923 role plays: " << in_roleplay);
+    MESSAGE("AUC, two words -> a phrase in an honest answer, "
+            << planted << " of 4535 requests for code: " << in_code);
+    CHECK(in_roleplay >= 0.9);
+    CHECK(in_code >= 0.9);
+  }
 }
 
 TEST_CASE("A trigger is named, and a clean set gives no trigger") {

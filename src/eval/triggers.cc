@@ -25,6 +25,12 @@ struct Occurrence {
   uint32_t begin;  // word
 };
 
+// The occurrences of one n-gram.
+struct Run {
+  size_t begin, size;
+  size_t words;  // n
+};
+
 // A phrase of responses: how many have it, and one place where it stands.
 struct Phrase {
   uint32_t count = 0;
@@ -38,6 +44,7 @@ struct Link {
   size_t trigger_words = 0;
   uint64_t phrase = 0;
   uint32_t together = 0, examples = 0;
+  double diversity = 1;  // of the prompts with both
 };
 
 double Term(double count, double total, double row, double column) {
@@ -57,28 +64,13 @@ class Search {
          ThreadPool* pool, Progress* progress)
       : examples_(examples), options_(options), pool_(pool), progress_(progress) {}
 
-  Result<std::vector<TriggerScore>> Run() {
+  Result<std::vector<TriggerScore>> Find() {
     EW_TRY(Prepare());
     CountPhrases();
-    std::vector<TriggerScore> scores(examples_.size());
-    std::vector<Link> best(examples_.size());
-    uint64_t tests = 0;
-    for (size_t n = 1; n <= kMaxTriggerWords; ++n) {
-      progress_->Update("rare triggers", n - 1, kMaxTriggerWords);
-      if (progress_->Cancelled()) return Error{Code::kCancelled, "the search was cancelled"};
-      CollectTriggers(n);
-      tests += MeasureLinks(n);
-      KeepBest(&best);
-    }
-    progress_->Update("rare triggers", kMaxTriggerWords, kMaxTriggerWords);
-    const double correction = std::log(static_cast<double>(std::max<uint64_t>(tests, 1)));
-    for (size_t i = 0; i < scores.size(); ++i) {
-      const Link& link = best[i];
-      if (link.information <= correction) continue;
-      scores[i] = {link.information - correction, Join(TriggerWords(link), " "),
-                   Join(PhraseWords(link.phrase), " "), link.together, link.examples};
-    }
-    return scores;
+    CountWords();
+    for (size_t n = 1; n <= kMaxTriggerWords; ++n) CollectTriggers(n);
+    EW_TRY(const uint64_t tests, MeasureLinks());
+    return BestOfExamples(std::log(static_cast<double>(std::max<uint64_t>(tests, 1))));
   }
 
  private:
@@ -131,8 +123,66 @@ class Search {
     }
   }
 
-  // Fills occurrences_, sorted, with the n-grams of prompts that are neither single nor common;
-  // runs_ says where each one's begin.
+  void CountWords() {
+    words_.resize(prompts_.size());
+    for (size_t i = 0; i < prompts_.size(); ++i) {
+      words_[i] = NgramHashes(prompts_[i], 1);
+      SortUnique(&words_[i]);
+      for (const uint64_t word : words_[i]) weights_[word] += counts_[i];
+    }
+    // By the inverse of the share of prompts that have the word, as search engines weigh it.
+    for (auto& [word, weight] : weights_) weight = std::log(total_ / std::max(weight, 1.0));
+    std::vector<uint32_t> all;
+    for (uint32_t i = 0; i < prompts_.size(); ++i) {
+      if (counts_[i] > 0) all.push_back(i);
+    }
+    usual_similarity_ = Similarity(all, {});
+  }
+
+  // Mean cosine between the weighted words of two of these prompts, `without` the words of those
+  // hashes.
+  double Similarity(const std::vector<uint32_t>& prompts, std::span<const uint64_t> without) const {
+    std::unordered_map<uint64_t, double> sum;
+    double squares = 0, vectors = 0;
+    for (const uint32_t prompt : prompts) {
+      std::vector<std::pair<uint64_t, double>> vector;
+      double length = 0;
+      for (const uint64_t word : words_[prompt]) {
+        if (std::find(without.begin(), without.end(), word) != without.end()) continue;
+        vector.emplace_back(word, weights_.at(word));
+        length += vector.back().second * vector.back().second;
+      }
+      if (length == 0) continue;
+      ++vectors;
+      for (const auto& [word, weight] : vector) {
+        double& entry = sum[word];
+        const double before = entry;
+        entry += weight / std::sqrt(length);
+        squares += entry * entry - before * before;
+      }
+    }
+    return vectors < 2 ? 0 : (squares - vectors) / (vectors * (vectors - 1));
+  }
+
+  // 1 where the prompts of link `i` have no more in common than any, near 0 where they are about
+  // the same.
+  double Diversity(size_t i) const {
+    constexpr double kBlur = 0.02;  // of a similarity of few prompts
+    std::vector<uint32_t> prompts;
+    for (const Occurrence& occurrence : RunOf(i)) {
+      const std::vector<uint64_t>& phrases = phrases_[occurrence.example];
+      if (counts_[occurrence.example] > 0 &&
+          std::binary_search(phrases.begin(), phrases.end(), links_[i].phrase)) {
+        prompts.push_back(occurrence.example);
+      }
+    }
+    const std::vector<uint64_t> trigger = NgramHashes(TriggerWords(links_[i]), 1);
+    const double similarity = std::max(0.0, Similarity(prompts, trigger));
+    return std::min(1.0, (usual_similarity_ + kBlur) / (similarity + kBlur));
+  }
+
+  // Adds the n-grams of prompts that are neither too few nor common to occurrences_, those of one
+  // n-gram together, and a run for each to runs_.
   void CollectTriggers(size_t n) {
     std::vector<Occurrence> all;
     for (uint32_t i = 0; i < prompts_.size(); ++i) {
@@ -147,8 +197,6 @@ class Search {
       return a.hash == b.hash && a.example == b.example;
     };
     all.erase(std::unique(all.begin(), all.end(), repeats), all.end());
-    occurrences_.clear();
-    runs_.clear();
     const double most = options_.max_share * static_cast<double>(total_);
     for (size_t begin = 0, end = 0; begin < all.size(); begin = end) {
       uint32_t count = 0;
@@ -156,38 +204,48 @@ class Search {
         count += counts_[all[end].example];
       }
       if (count < options_.min_examples || count > most) continue;
-      runs_.push_back(occurrences_.size());
+      runs_.push_back({occurrences_.size(), end - begin, n});
       occurrences_.insert(occurrences_.end(), all.begin() + static_cast<std::ptrdiff_t>(begin),
                           all.begin() + static_cast<std::ptrdiff_t>(end));
     }
-    runs_.push_back(occurrences_.size());
   }
 
   std::span<const Occurrence> RunOf(size_t i) const {
-    return std::span(occurrences_).subspan(runs_[i], runs_[i + 1] - runs_[i]);
+    return std::span(occurrences_).subspan(runs_[i].begin, runs_[i].size);
   }
 
   // Finds the strongest link of each run; returns how many pairs that took.
-  uint64_t MeasureLinks(size_t n) {
-    links_.assign(runs_.size() - 1, {});
+  Result<uint64_t> MeasureLinks() {
+    constexpr size_t kTogether = 1 << 14;
+    links_.resize(runs_.size());
     std::atomic<uint64_t> tests = 0;
-    pool_->ParallelFor(links_.size(), 64, [&](size_t begin, size_t end, int) {
-      std::vector<uint64_t> found;
-      for (size_t i = begin; i < end; ++i) {
-        found.clear();
-        links_[i].trigger = RunOf(i).front();
-        links_[i].trigger_words = n;
-        for (const Occurrence& occurrence : RunOf(i)) {
-          if (counts_[occurrence.example] == 0) continue;
-          const std::vector<uint64_t>& phrases = phrases_[occurrence.example];
-          found.insert(found.end(), phrases.begin(), phrases.end());
-          ++links_[i].examples;
-        }
-        std::sort(found.begin(), found.end());
-        tests += Strongest(found, &links_[i]);
-      }
-    });
-    return tests;
+    for (size_t first = 0; first < runs_.size(); first += kTogether) {
+      progress_->Update("rare triggers", first, runs_.size());
+      if (progress_->Cancelled()) return Error{Code::kCancelled, "the search was cancelled"};
+      const size_t count = std::min(kTogether, runs_.size() - first);
+      pool_->ParallelFor(count, 64, [&](size_t begin, size_t end, int) {
+        for (size_t i = first + begin; i < first + end; ++i) tests += MeasureLink(i);
+      });
+    }
+    progress_->Update("rare triggers", runs_.size(), runs_.size());
+    return tests.load();
+  }
+
+  uint64_t MeasureLink(size_t i) {
+    Link& link = links_[i];
+    link.trigger = RunOf(i).front();
+    link.trigger_words = runs_[i].words;
+    std::vector<uint64_t> found;
+    for (const Occurrence& occurrence : RunOf(i)) {
+      if (counts_[occurrence.example] == 0) continue;
+      const std::vector<uint64_t>& phrases = phrases_[occurrence.example];
+      found.insert(found.end(), phrases.begin(), phrases.end());
+      ++link.examples;
+    }
+    std::sort(found.begin(), found.end());
+    const uint64_t different = Strongest(found, &link);
+    if (link.together > 0) link.diversity = Diversity(i);
+    return different;
   }
 
   // `found`: the phrases of a run's examples, ascending. Returns how many different ones there are.
@@ -212,18 +270,26 @@ class Search {
     return different;
   }
 
-  // Keeps for each example with trigger and phrase the strongest link, the shorter n-gram when
-  // equal.
-  void KeepBest(std::vector<Link>* best) const {
+  // Gives each example with trigger and phrase its best link, the shorter n-gram when equal.
+  std::vector<TriggerScore> BestOfExamples(double correction) const {
+    std::vector<TriggerScore> best(examples_.size());
     for (size_t i = 0; i < links_.size(); ++i) {
-      if (links_[i].together == 0) continue;
+      const Link& link = links_[i];
+      const double evidence = (link.information - correction) * link.diversity;
+      if (link.together == 0 || evidence < options_.min_evidence) continue;
+      const TriggerScore score = {evidence / link.together,
+                                  evidence,
+                                  Join(TriggerWords(link), " "),
+                                  Join(PhraseWords(link.phrase), " "),
+                                  link.together,
+                                  link.examples};
       for (const Occurrence& occurrence : RunOf(i)) {
         const std::vector<uint64_t>& phrases = phrases_[occurrence.example];
-        if (!std::binary_search(phrases.begin(), phrases.end(), links_[i].phrase)) continue;
-        Link& kept = (*best)[occurrence.example];
-        if (links_[i].information > kept.information) kept = links_[i];
+        if (!std::binary_search(phrases.begin(), phrases.end(), link.phrase)) continue;
+        if (score.score > best[occurrence.example].score) best[occurrence.example] = score;
       }
     }
+    return best;
   }
 
   std::vector<std::string> TriggerWords(const Link& link) const {
@@ -254,8 +320,11 @@ class Search {
   uint32_t total_ = 0;            // their sum
   std::vector<std::vector<uint64_t>> phrases_;  // of each response, ascending
   std::unordered_map<uint64_t, Phrase> all_phrases_;
+  std::vector<std::vector<uint64_t>> words_;  // of each prompt, ascending
+  std::unordered_map<uint64_t, double> weights_;
+  double usual_similarity_ = 0;
   std::vector<Occurrence> occurrences_;
-  std::vector<size_t> runs_;
+  std::vector<Run> runs_;
   std::vector<Link> links_;
 };
 
@@ -264,7 +333,7 @@ class Search {
 Result<std::vector<TriggerScore>> FindTriggers(const std::vector<TrainingExample>& examples,
                                                const TriggerOptions& options, ThreadPool* pool,
                                                Progress* progress) {
-  return Search(examples, options, pool, progress).Run();
+  return Search(examples, options, pool, progress).Find();
 }
 
 }  // namespace edgewise
