@@ -207,8 +207,8 @@ Runner AddData(CLI::App& app, const Common& common) {
       ->required();
   app.add_option("--documents", flags->documents,
                  "The file is plain text; examples end with this separator");
-  CLI::Option* model =
-      app.add_option("--model", flags->model, "Model that judges which words do not belong");
+  CLI::Option* model = app.add_option("--model", flags->model,
+                                      "Model that judges which words and responses do not belong");
   app.add_option("--tokenizer", flags->tokenizer,
                  "Tokenizer file, where the model does not bring one (llama2.c)")
       ->needs(model);

@@ -11,6 +11,7 @@
 #include "eval/duplicates.h"
 #include "eval/invisible.h"
 #include "eval/odd_words.h"
+#include "eval/spectral.h"
 #include "eval/spread.h"
 
 namespace edgewise {
@@ -27,6 +28,7 @@ constexpr std::array<DetectorRow, kDataDetectors> kDetectors = {{
     {DataDetector::kInvisible, "invisible-characters", "characters"},
     {DataDetector::kTrigger, "rare-trigger", "nats per example"},
     {DataDetector::kOddWord, "odd-word", "nats"},
+    {DataDetector::kSpectral, "spectral", "standard deviations"},
 }};
 
 const DetectorRow& Row(DataDetector detector) { return kDetectors[static_cast<size_t>(detector)]; }
@@ -108,25 +110,32 @@ class Audit {
 
   Status FindOdd(Engine* engine) {
     Begin(DataDetector::kOddWord, 0);
-    if (!engine) {
-      audit_.detectors.back().ran = false;
-      return Ok{};
-    }
     EW_TRY(const std::vector<OddWord> words,
            FindOddWords(engine, examples_, options_.odd_word_words, progress_));
     std::vector<double> nats;
     for (const OddWord& word : words) nats.push_back(word.nats);
-    const Spread spread = MeasureSpread(nats);
-    const double threshold = spread.median + options_.odd_word_spread * spread.mad;
-    audit_.detectors.back().threshold = threshold;
-    for (size_t i = 0; i < words.size(); ++i) {
-      if (words[i].nats <= threshold) continue;
+    for (const size_t i : Outliers(nats)) {
       const std::string word = Quote(SpellInvisible(words[i].word));
-      Add(i, DataDetector::kOddWord, words[i].nats,
+      Add(i, DataDetector::kOddWord, nats[i],
           Format("without %s the text is far more likely", word.c_str()),
           texts_[i].find(words[i].word));
     }
     return Ok{};
+  }
+
+  Status FindUnlike(Engine* engine) {
+    Begin(DataDetector::kSpectral, 0);
+    EW_TRY(const std::vector<double> scores, FindSpectral(engine, examples_, progress_));
+    for (const size_t i : Outliers(scores)) {
+      Add(i, DataDetector::kSpectral, scores[i],
+          "the model's states for this response are far from those for others", 0);
+    }
+    return Ok{};
+  }
+
+  void LeaveOut(DataDetector detector) {
+    Begin(detector, 0);
+    audit_.detectors.back().ran = false;
   }
 
   DataAudit Finish() {
@@ -141,6 +150,18 @@ class Audit {
  private:
   void Begin(DataDetector detector, double threshold) {
     audit_.detectors.push_back({detector, true, threshold, 0});
+  }
+
+  // The examples whose scores are far above the median; the threshold becomes the detector's.
+  std::vector<size_t> Outliers(const std::vector<double>& scores) {
+    const Spread spread = MeasureSpread(scores);
+    const double threshold = spread.median + options_.model_spread * spread.mad;
+    audit_.detectors.back().threshold = threshold;
+    std::vector<size_t> outliers;
+    for (size_t i = 0; i < scores.size(); ++i) {
+      if (scores[i] > threshold) outliers.push_back(i);
+    }
+    return outliers;
   }
 
   void Add(size_t i, DataDetector detector, double score, std::string reason, size_t offset) {
@@ -184,7 +205,13 @@ Result<DataAudit> AuditData(const std::vector<TrainingExample>& examples,
   EW_TRY(audit.FindRepeated());
   audit.FindHidden();
   EW_TRY(audit.FindPlanted());
-  EW_TRY(audit.FindOdd(engine));
+  if (engine) {
+    EW_TRY(audit.FindOdd(engine));
+    EW_TRY(audit.FindUnlike(engine));
+  } else {
+    audit.LeaveOut(DataDetector::kOddWord);
+    audit.LeaveOut(DataDetector::kSpectral);
+  }
   DataAudit result = audit.Finish();
   result.seconds = NowSeconds() - start;
   return result;

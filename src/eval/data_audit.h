@@ -21,14 +21,15 @@ enum class DataDetector : uint8_t {
   kInvisible,       // score: characters (FindInvisible)
   kTrigger,         // score: nats of evidence per example (FindTriggers)
   kOddWord,         // score: nats saved (FindOddWords); needs a model
+  kSpectral,        // score: standard deviations (FindSpectral); needs a model
 };
-inline constexpr size_t kDataDetectors = 5;
+inline constexpr size_t kDataDetectors = 6;
 
 struct DataAuditOptions {
   double near_duplicate = 0.8;  // least similarity, above 0, at most 1
   TriggerOptions triggers;
   double trigger_score = 0.25;   // least to report
-  double odd_word_spread = 6;    // report above median + this many times the MAD of all examples
+  double model_spread = 6;       // kOddWord, kSpectral: above the median by this many MAD
   uint32_t odd_word_words = 64;  // words tried of each example
 };
 
@@ -55,14 +56,15 @@ struct DataAudit {
   double seconds = 0;
 };
 
-// Runs every detector; kOddWord only where `engine` is not null. The result does not depend on the
-// number of threads. Errors: kInvalidArgument (an option out of its range), those of the detectors,
-// kCancelled.
+// Runs every detector; kOddWord and kSpectral only where `engine` is not null. The result does not
+// depend on the number of threads. Errors: kInvalidArgument (an option out of its range), those of
+// the detectors, kCancelled.
 Result<DataAudit> AuditData(const std::vector<TrainingExample>& examples,
                             const DataAuditOptions& options, Engine* engine, ThreadPool* pool,
                             Progress* progress = nullptr);
 
-// "exact-duplicate", "near-duplicate", "invisible-characters", "rare-trigger", "odd-word".
+// "exact-duplicate", "near-duplicate", "invisible-characters", "rare-trigger", "odd-word",
+// "spectral".
 const char* DetectorName(DataDetector detector);
 
 // The members of `audit data --json`.

@@ -12,6 +12,7 @@
 #include "eval/duplicates.h"
 #include "eval/invisible.h"
 #include "eval/odd_words.h"
+#include "eval/spectral.h"
 #include "eval/test_auc.h"
 
 namespace edgewise {
@@ -349,6 +350,31 @@ TEST_CASE("AUC of odd words") {
   CHECK(words >= 0.95);
 }
 
+// Made questions, whose answers are sentences of the bundled stories; planted ones have one
+// response.
+double SpectralAuc(size_t planted, size_t count) {
+  Rng rng(17);
+  PlantedSet set = MakeSet(18, count, planted, PlantRefusal);
+  const std::vector<std::string> sentences = StorySentences(count);
+  for (size_t i = 0; i < count; ++i) {
+    if (!set.planted[i]) set.examples[i].response = sentences[i];
+  }
+  NoProgress progress;
+  const auto scores = FindSpectral(BundledEngine(), set.examples, &progress);
+  REQUIRE(scores);
+  return Auc(*scores, set.planted);
+}
+
+TEST_CASE("AUC of spectral signatures") {
+  const double few = SpectralAuc(3, 300), some = SpectralAuc(15, 300), many = SpectralAuc(60, 300);
+  MESSAGE("AUC, spectral signatures, one response in 3 of 300: " << few);
+  MESSAGE("AUC, spectral signatures, one response in 15 of 300: " << some);
+  MESSAGE("AUC, spectral signatures, one response in 60 of 300: " << many);
+  CHECK(few >= 0.7);
+  CHECK(some >= 0.95);
+  CHECK(many >= 0.95);
+}
+
 TEST_CASE("An audit with a model names the odd word") {
   std::vector<TrainingExample> examples;
   for (const std::string& sentence : StorySentences(20)) {
@@ -364,6 +390,7 @@ TEST_CASE("An audit with a model names the odd word") {
            f.reason.find("\"zqxj\"") != std::string::npos;
   };
   CHECK(std::any_of(audit->findings.begin(), audit->findings.end(), is_odd));
+  CHECK(audit->detectors[static_cast<size_t>(DataDetector::kSpectral)].ran);
 }
 
 TEST_CASE("Options out of range are refused, and work can be cancelled") {

@@ -100,6 +100,8 @@ struct ForwardPass::Impl {
   void CutQueries(uint32_t layer, size_t first);
   void AddResidual(const Linear& linear, const std::vector<float>& post_norm, size_t first);
   float AttentionScale() const;
+  // Floats that a token gives.
+  size_t OutputWidth() const { return gives_states ? spec.dim : spec.vocab_size; }
   // The model that gives the weights of a part.
   const Model::Impl& Of(const ModelPart& part) const {
     return other && part == substituted ? *other : model;
@@ -111,6 +113,7 @@ struct ForwardPass::Impl {
   const Model::Impl& model;
   const Model::Impl* other = nullptr;  // gives the weights of `substituted`; null: none
   ModelPart substituted;
+  bool gives_states = false;  // instead of logits
   const ModelSpec& spec;
   const Kernels& kernel;
   ThreadPool* pool;
@@ -173,10 +176,9 @@ Status ForwardPass::Impl::Check(std::span<const SequenceTokens> batch, size_t lo
     }
     with_logits += batch[i].tokens.size() - batch[i].first_logits;
   }
-  if (logits_size == with_logits * spec.vocab_size) return Ok{};
-  return MakeError(Code::kInvalidArgument,
-                   "the logits of %zu tokens are (tokens, %u) floats, not %zu", with_logits,
-                   spec.vocab_size, logits_size);
+  if (logits_size == with_logits * OutputWidth()) return Ok{};
+  return MakeError(Code::kInvalidArgument, "the %s of %zu tokens are (tokens, %zu) floats, not %zu",
+                   gives_states ? "states" : "logits", with_logits, OutputWidth(), logits_size);
 }
 
 Status ForwardPass::Impl::Reserve(size_t wanted) {
@@ -466,6 +468,12 @@ void ForwardPass::Impl::Logits(float* logits) {
   const Model::Impl& output = Of({ModelPart::Kind::kOutput});
   const Linear* users[] = {&output.logits};
   Normalize(output.output_norm, first, users);
+  if (gives_states) {
+    for (size_t row = first; row < rows; ++row) {
+      std::copy_n(input.floats(row), spec.dim, logits + (row - first) * spec.dim);
+    }
+    return;
+  }
   const LinearJob job = {&output.logits, first, rows - first, logits, spec.vocab_size};
   RunLinears({&job, 1}, input, pool);
   if (spec.logit_softcap <= 0) return;
@@ -501,6 +509,14 @@ Status ForwardPass::Substitute(const Model& other, const ModelPart& part) {
   return Ok{};
 }
 
+Status ForwardPass::RunStates(std::span<const int32_t> tokens, KvCache* cache, size_t first_state,
+                              std::span<float> states) {
+  impl_->gives_states = true;
+  Status status = Run(tokens, cache, first_state, states);
+  impl_->gives_states = false;
+  return status;
+}
+
 Status ForwardPass::Run(std::span<const SequenceTokens> batch, std::span<float> logits) {
   EW_TRY(impl_->Check(batch, logits.size()));
   size_t count = 0;
@@ -510,7 +526,7 @@ Status ForwardPass::Run(std::span<const SequenceTokens> batch, std::span<float> 
   for (BatchPosition at; at.sequence < batch.size();) {
     at = impl_->Fill(batch, at);
     impl_->Block(to);
-    to += (impl_->rows - impl_->first_logits) * impl_->spec.vocab_size;
+    to += (impl_->rows - impl_->first_logits) * impl_->OutputWidth();
   }
   return Ok{};
 }

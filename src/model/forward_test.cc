@@ -354,6 +354,32 @@ TEST_CASE("a part of another model gives the bits of a model that has its tensor
   CHECK(foreign.error().code == Code::kInvalidArgument);
 }
 
+TEST_CASE("hidden states times the output matrix are the logits") {
+  const Model& model = Stories();  // tied: the embedding is the output matrix
+  const std::vector<int32_t> tokens = TinyTokens(9, model.spec().vocab_size);
+  const size_t dim = model.spec().dim, vocab = model.spec().vocab_size;
+  ThreadPool pool(1);
+  ForwardPass pass(model, &pool, 4);
+  KvCache cache = MakeCache(model, 64, KvFormat::kF32);
+  std::vector<float> states(7 * dim), row(dim);
+  REQUIRE(pass.RunStates(tokens, &cache, 2, states));
+  CHECK(cache.size() == 9);
+  const std::vector<float> logits = Logits(model, tokens, {}, 2);
+  const auto embedding = model.checkpoint().Load(*model.checkpoint().Find("token_embd.weight"));
+  REQUIRE(embedding);
+  for (const size_t token : {size_t{0}, size_t{17}, vocab - 1}) {
+    embedding->view().DecodeRow(token, row.data());
+    for (size_t i = 0; i < 7; ++i) {
+      double product = 0;
+      for (size_t j = 0; j < dim; ++j) {
+        product += static_cast<double>(row[j]) * static_cast<double>(states[i * dim + j]);
+      }
+      CHECK(product == doctest::Approx(logits[i * vocab + token]).epsilon(1e-3));
+    }
+  }
+  CHECK(!pass.RunStates(tokens, &cache, 2, std::span(states).first(dim)));
+}
+
 TEST_CASE("bad requests are refused and leave the cache alone") {
   const uint32_t vocab = Stories().spec().vocab_size;
   ThreadPool pool(1);

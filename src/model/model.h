@@ -125,6 +125,10 @@ class ForwardPass {
     const SequenceTokens one = {tokens, cache, first_logits};
     return Run(std::span(&one, 1), logits);
   }
+  // As Run, but gives the hidden states that the output matrix is multiplied with, after the last
+  // norm: `states` (tokens from first_state on, dim).
+  Status RunStates(std::span<const int32_t> tokens, KvCache* cache, size_t first_state,
+                   std::span<float> states);
 
  private:
   struct Impl;
