@@ -52,6 +52,7 @@ TEST_CASE("Honest weights in bfloat16, or rounded by nothing but a step, are not
     positions.Add(values, decoded);
     CHECK(!positions.FindPeak().unusual());
   }
+  for (float& value : values) value = static_cast<float>(0.02 * rng.Gaussian());
   for (const double step : {0.0005, 0.004, 0.015}) {
     for (size_t i = 0; i < values.size(); ++i) {
       decoded[i] = static_cast<float>(step * std::round(values[i] / step));
