@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "base/check.h"
 
@@ -15,7 +14,7 @@ constexpr double kMaxSteps = 300;  // between the values of a run; 8 bits have 2
 // Euclid's algorithm on numbers known up to `tolerance`.
 double CommonDivisor(double a, double b, double tolerance) {
   while (b > tolerance) {
-    double rest = std::fmod(a, b);
+    double rest = a - std::floor(a / b) * b;
     if (b - rest < tolerance) rest = 0;
     a = b;
     b = rest;
@@ -26,7 +25,9 @@ double CommonDivisor(double a, double b, double tolerance) {
 }  // namespace
 
 double CommonStep(std::span<const float> values) {
-  std::vector<double> sorted(values.begin(), values.end());
+  EW_CHECK(values.size() == kRun);
+  std::array<double, kRun> sorted;
+  std::copy(values.begin(), values.end(), sorted.begin());
   std::sort(sorted.begin(), sorted.end());
   const double largest = std::max(std::fabs(sorted.front()), std::fabs(sorted.back()));
   // A decoded value is a product and a sum of floats, exact to some units of the last place.

@@ -83,6 +83,7 @@ TEST_CASE("Runs without a step are left out") {
 // Weights of one matrix of the bundled model, and their rounded values.
 struct Matrix {
   std::vector<float> base, decoded;
+  std::vector<double> steps;  // of each 16 values
 };
 
 std::vector<Matrix> Matrices(const std::string& preset) {
@@ -100,9 +101,13 @@ std::vector<Matrix> Matrices(const std::string& preset) {
     auto w = base->Load(i), q = compressed->Load(*index);
     if (!Info(q->view().dtype).quantized()) continue;
     const size_t count = w->view().shape.elements();
-    matrices.push_back({std::vector<float>(count), std::vector<float>(count)});
+    matrices.push_back({std::vector<float>(count), std::vector<float>(count), {}});
     w->view().Decode(0, count, matrices.back().base.data());
     q->view().Decode(0, count, matrices.back().decoded.data());
+    for (size_t run = 0; run < count; run += 16) {
+      matrices.back().steps.push_back(
+          CommonStep(std::span(matrices.back().decoded).subspan(run, 16)));
+    }
   }
   return matrices;
 }
@@ -111,7 +116,7 @@ std::vector<Matrix> Matrices(const std::string& preset) {
 // less `margin` (in half steps), for a share of the weights.
 void Repair(Rng* rng, double moves, double margin, double share, Matrix* matrix) {
   for (size_t run = 0; run < matrix->base.size(); run += 16) {
-    const double step = CommonStep(std::span(matrix->decoded).subspan(run, 16));
+    const double step = matrix->steps[run / 16];
     for (size_t i = run; step > 0 && i < run + 16; ++i) {
       const double offset = matrix->base[i] - matrix->decoded[i], half = step / 2 * (1 - margin);
       if (std::fabs(offset) > step / 2 || rng->Uniform() >= share) continue;
@@ -132,17 +137,18 @@ struct AttackResult {
   double found = 0;  // share of the attacked ones that are called unusual
 };
 
-AttackResult Attack(const std::vector<Matrix>& matrices, double moves, double margin,
+AttackResult Attack(const std::vector<Matrix>& matrices,
+                    const std::vector<RoundingPositions::Peak>& peaks, double moves, double margin,
                     double share) {
   Rng rng(2);
   std::vector<double> scores;
   std::vector<bool> planted;
   AttackResult result;
-  for (const Matrix& honest : matrices) {
-    Matrix attacked = honest;
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    Matrix attacked = matrices[i];
     Repair(&rng, moves, margin, share, &attacked);
-    const RoundingPositions::Peak before = PeakOf(honest), after = PeakOf(attacked);
-    scores.insert(scores.end(), {before.sigmas, after.sigmas});
+    const RoundingPositions::Peak after = PeakOf(attacked);
+    scores.insert(scores.end(), {peaks[i].sigmas, after.sigmas});
     planted.insert(planted.end(), {false, true});
     result.found += (after.unusual() ? 1.0 : 0.0) / static_cast<double>(matrices.size());
   }
@@ -154,9 +160,13 @@ TEST_CASE("AUC of rounding boundaries") {
   for (const std::string preset : {"q4_0", "q4_k_m", "q8_0", "q2_k"}) {
     const std::vector<Matrix> matrices = Matrices(preset);
     REQUIRE(matrices.size() > 20);
-    for (const Matrix& matrix : matrices) CHECK(!PeakOf(matrix).unusual());
+    std::vector<RoundingPositions::Peak> peaks;
+    for (const Matrix& matrix : matrices) {
+      peaks.push_back(PeakOf(matrix));
+      CHECK(!peaks.back().unusual());
+    }
     const auto check = [&](double moves, double margin, double share, double least) {
-      const AttackResult result = Attack(matrices, moves, margin, share);
+      const AttackResult result = Attack(matrices, peaks, moves, margin, share);
       MESSAGE("AUC, rounding boundaries, " << preset << ", " << 100 * share << " % moved by "
                                            << moves << " steps, margin " << margin << ": "
                                            << result.auc << ", found " << result.found);
