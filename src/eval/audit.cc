@@ -86,8 +86,10 @@ Result<ChangedPrompts> FindChanged(const Engine& base, const Engine& model, cons
     EW_TRY(std::string beginning, Beginning(base.tokenizer(), scored.windows[i]));
     found.changed.push_back({i, kl.window_kl[i], std::move(beginning)});
   }
-  std::stable_sort(found.changed.begin(), found.changed.end(),
-                   [](const ChangedPrompt& a, const ChangedPrompt& b) { return a.kl > b.kl; });
+  std::sort(found.changed.begin(), found.changed.end(),
+            [](const ChangedPrompt& a, const ChangedPrompt& b) {
+              return a.kl != b.kl ? a.kl > b.kl : a.index < b.index;
+            });
   return found;
 }
 

@@ -133,8 +133,8 @@ std::vector<ReportFact> Headline(const ModelAudit& audit) {
 std::string TensorLines(const ModelAudit& audit) {
   std::vector<const TensorError*> worst;
   for (const TensorError& t : audit.tensors) worst.push_back(&t);
-  std::stable_sort(worst.begin(), worst.end(), [](const TensorError* a, const TensorError* b) {
-    return a->relative_rmse > b->relative_rmse;
+  std::sort(worst.begin(), worst.end(), [](const TensorError* a, const TensorError* b) {
+    return a->relative_rmse != b->relative_rmse ? a->relative_rmse > b->relative_rmse : a < b;
   });
   worst.resize(std::min<size_t>(worst.size(), 5));
   std::string text = "\nlargest errors of tensors\n";

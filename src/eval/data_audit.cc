@@ -139,11 +139,11 @@ class Audit {
   }
 
   DataAudit Finish() {
-    std::stable_sort(audit_.findings.begin(), audit_.findings.end(),
-                     [](const DataFinding& a, const DataFinding& b) {
-                       return a.detector != b.detector ? a.detector < b.detector
-                                                       : a.score > b.score;
-                     });
+    std::sort(audit_.findings.begin(), audit_.findings.end(),
+              [](const DataFinding& a, const DataFinding& b) {
+                if (a.detector != b.detector) return a.detector < b.detector;
+                return a.score != b.score ? a.score > b.score : a.example < b.example;
+              });
     return std::move(audit_);
   }
 

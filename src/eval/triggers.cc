@@ -112,8 +112,9 @@ class Search {
     });
     for (uint32_t i = 0; i < phrases_.size(); ++i) {
       const std::vector<uint64_t> hashes = NgramHashes(responses_[i], kPhraseWords);
-      for (uint32_t at = 0; at < hashes.size(); ++at)
-        all_phrases_.try_emplace(hashes[at], 0, i, at);
+      for (uint32_t at = 0; at < hashes.size(); ++at) {
+        all_phrases_.try_emplace(hashes[at], Phrase{0, i, at});
+      }
       for (const uint64_t phrase : phrases_[i]) all_phrases_[phrase].count += counts_[i];
     }
     std::erase_if(all_phrases_,
