@@ -139,8 +139,9 @@ std::string TensorLines(const ModelAudit& audit) {
   worst.resize(std::min<size_t>(worst.size(), 5));
   std::string text = "\nlargest errors of tensors\n";
   for (const TensorError* t : worst) {
-    text += Format("  %-28s %-6s relative RMSE %.5f, cosine %.6f\n", t->name.c_str(),
-                   Info(t->dtype).name, t->relative_rmse, t->cosine);
+    text +=
+        Format("  %-28s %-6s relative RMSE %.5f, cosine %.6f\n", SpellInvisible(t->name).c_str(),
+               Info(t->dtype).name, t->relative_rmse, t->cosine);
   }
   text += Format("\nbase weights gather at rounding boundaries: %zu of %zu tensors\n",
                  UnusualTensors(audit), audit.tensors.size());
@@ -148,7 +149,7 @@ std::string TensorLines(const ModelAudit& audit) {
     const RoundingPositions::Peak peak = t.positions.FindPeak();
     if (!peak.unusual()) continue;
     text += Format("  %-28s %.2f times as many as usual at %.2f of the half interval\n",
-                   t.name.c_str(), peak.ratio, peak.position);
+                   SpellInvisible(t.name).c_str(), peak.ratio, peak.position);
   }
   return text;
 }
