@@ -34,6 +34,7 @@ struct Command {
   Runner (*add)(CLI::App& app, const Common& common);
 };
 
+Runner AddAudit(CLI::App& app, const Common& common);
 Runner AddBench(CLI::App& app, const Common& common);
 Runner AddCalibrate(CLI::App& app, const Common& common);
 Runner AddChat(CLI::App& app, const Common& common);

@@ -30,15 +30,17 @@ constexpr Command kCommands[] = {
      "edgewise convert models/edgewise-stories-3M stories-f16.gguf\n"
      "  edgewise convert stories260K.bin stories.gguf --tokenizer tok512.bin --to f32",
      AddConvert},
-    {"quantize", "Write a smaller GGUF in a quantized format",
-     "edgewise quantize stories-f16.gguf stories-q4.gguf --to q4_k_m\n"
-     "  edgewise quantize model.gguf out.gguf --to q4_0 --tensor-type 'ffn_down=q6_k' --dry-run",
-     AddQuantize},
     {"calibrate", "Run text through a model and keep what its linear layers see",
      "edgewise calibrate model-f16.gguf text.txt model.calibration.gguf\n"
      "  edgewise calibrate model-f16.gguf text.txt imatrix.gguf --no-hessians --tokens 100000\n"
      "  edgewise calibrate --merge a.gguf --merge b.gguf --output both.gguf",
      AddCalibrate},
+    {"quantize", "Write a smaller GGUF in a quantized format",
+     "edgewise quantize stories-f16.gguf stories-q4.gguf --to q4_k_m\n"
+     "  edgewise quantize stories-f16.gguf stories-q4.gguf --to q4_k_m --method gptq --calibration "
+     "text.txt\n"
+     "  edgewise quantize model.gguf out.gguf --to q4_0 --tensor-type 'ffn_down=q6_k' --dry-run",
+     AddQuantize},
     {"pack", "Write a quantized GGUF as the kernels read it: it loads at once, in Edgewise only",
      "edgewise pack stories-q4.gguf stories-q4-packed.gguf\n"
      "  edgewise pack model.gguf model-packed.gguf --force --json",
@@ -64,6 +66,10 @@ constexpr Command kCommands[] = {
      "edgewise eval stories-q4.gguf --perplexity stories.txt\n"
      "  edgewise eval stories-q4.gguf --kl stories-f16.gguf --text stories.txt --json",
      AddEval},
+    {"audit", "Show what compression changed in a model, or what was planted in a training set",
+     "edgewise audit stories-f16.gguf stories-q4.gguf --file stories.txt --output audit.html\n"
+     "  edgewise audit data train.jsonl",
+     AddAudit},
     {"bench", "Measure speed, latency and memory",
      "edgewise bench stories-q4.gguf\n  edgewise bench model.gguf --prompt-tokens 512 "
      "--decode-tokens 128 --json",
@@ -99,6 +105,14 @@ std::vector<std::string> Arguments(int argc, char** argv) {
     arguments.push_back(std::move(argument));
   }
   return arguments;
+}
+
+void AddCommonFlags(CLI::App* app, Common* common) {
+  app->add_flag("--json", common->json, "Print one JSON object on stdout");
+  app->add_flag("--quiet", common->quiet, "Print results only: no progress, no remarks");
+  app->add_option("--threads", common->threads,
+                  "Threads to use (default: every CPU this process may use)")
+      ->check(CLI::Range(1, 1024));
 }
 
 int Fail(const char* verb, const Common& common, const Error& error) {
@@ -145,11 +159,10 @@ int Main(int argc, char** argv) {
     CLI::App* sub = app.add_subcommand(command.name, command.summary);
     sub->footer(std::string("Examples:\n  ") + command.examples);
     Runner run = command.add(*sub, common);
-    sub->add_flag("--json", common.json, "Print one JSON object on stdout");
-    sub->add_flag("--quiet", common.quiet, "Print results only: no progress, no remarks");
-    sub->add_option("--threads", common.threads,
-                    "Threads to use (default: every CPU this process may use)")
-        ->check(CLI::Range(1, 1024));
+    AddCommonFlags(sub, &common);
+    for (CLI::App* nested : sub->get_subcommands([](CLI::App*) { return true; })) {
+      AddCommonFlags(nested, &common);
+    }
     rows.push_back({sub, std::move(run), &command});
   }
 

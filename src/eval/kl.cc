@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <utility>
 #include <vector>
 
 #include "base/process.h"
@@ -134,10 +136,9 @@ Status CheckSameCut(const ScoredText& base, const ScoredText& model) {
                "predictions cannot be compared"};
 }
 
-}  // namespace
-
-Result<KlResult> MeasureKl(Engine* base, Engine* model, std::string_view text,
-                           const TextOptions& options, Progress* progress) {
+// `part`: null for all of `model`.
+Result<KlResult> Measure(Engine* base, Engine* model, const ModelPart* part, std::string_view text,
+                         const TextOptions& options, Progress* progress) {
   NoProgress silent;
   if (!progress) progress = &silent;
   const double start = NowSeconds();
@@ -158,17 +159,37 @@ Result<KlResult> MeasureKl(Engine* base, Engine* model, std::string_view text,
   const size_t rows = LogitStream::RowsFor(spec.vocab_size);
   EW_TRY(LogitStream base_stream,
          LogitStream::Create(base, scored.context, rows, kernels::KvFormat::kF16));
-  EW_TRY(LogitStream stream, LogitStream::Create(model, scored.context, rows, options.kv_format));
+  EW_TRY(LogitStream stream,
+         LogitStream::Create(part ? base : model, scored.context, rows, options.kv_format));
+  if (part) EW_TRY(stream.Substitute(model->model(), *part));
   Sums sums;
+  std::vector<double> window_kl;
   for (const ScoredWindow& window : scored.windows) {
     progress->Update("KL divergence", sums.kl.count(), scored.tokens);
     if (progress->Cancelled()) return Error{Code::kCancelled, "KL divergence was cancelled"};
+    const auto before = static_cast<std::ptrdiff_t>(sums.all_kl.size());
     EW_TRY(ScoreWindow(window, spec.vocab_size, &model->pool(), &base_stream, &stream, &sums));
+    window_kl.push_back(std::accumulate(sums.all_kl.begin() + before, sums.all_kl.end(), 0.0) /
+                        window.targets());
   }
   progress->Update("KL divergence", sums.kl.count(), scored.tokens);
   KlResult result = Summarize(sums, scored);
+  result.window_kl = std::move(window_kl);
   result.seconds = NowSeconds() - start;
   return result;
+}
+
+}  // namespace
+
+Result<KlResult> MeasureKl(Engine* base, Engine* model, std::string_view text,
+                           const TextOptions& options, Progress* progress) {
+  return Measure(base, model, nullptr, text, options, progress);
+}
+
+Result<KlResult> MeasurePartKl(Engine* base, Engine* model, const ModelPart& part,
+                               std::string_view text, const TextOptions& options,
+                               Progress* progress) {
+  return Measure(base, model, &part, text, options, progress);
 }
 
 Json ToJson(const KlResult& r) {

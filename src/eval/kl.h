@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/result.h"
 #include "engine/engine.h"
 #include "eval/windows.h"
+#include "model/model.h"
 
 namespace edgewise {
 
@@ -30,8 +32,9 @@ struct KlResult {
   MeanError delta_p;         // mean of it, percent
   double base_perplexity = 0;
   double perplexity = 0;
-  MeanError ppl_ratio;  // perplexity / base_perplexity; error from the paired differences
-  uint64_t tokens = 0;  // scored positions
+  MeanError ppl_ratio;            // perplexity / base_perplexity; error from the paired differences
+  std::vector<double> window_kl;  // mean KL of each window of CutText
+  uint64_t tokens = 0;            // scored positions
   uint64_t windows = 0;
   uint64_t unused_tokens = 0;
   uint64_t skipped_documents = 0;
@@ -46,6 +49,12 @@ struct KlResult {
 // those of MeasurePerplexity.
 Result<KlResult> MeasureKl(Engine* base, Engine* model, std::string_view text,
                            const TextOptions& options, Progress* progress = nullptr);
+
+// The same for a model that is `base` but for `part`, whose weights are those of `model`: what that
+// part alone does. Errors: also those of ForwardPass::Substitute.
+Result<KlResult> MeasurePartKl(Engine* base, Engine* model, const ModelPart& part,
+                               std::string_view text, const TextOptions& options,
+                               Progress* progress = nullptr);
 
 // The members of `eval --kl --json`.
 Json ToJson(const KlResult& result);

@@ -22,6 +22,11 @@ class LogitStream {
   // How many rows of logits to compute together for this vocabulary.
   static size_t RowsFor(uint32_t vocab_size);
 
+  // As ForwardPass::Substitute; before Begin.
+  Status Substitute(const Model& other, const ModelPart& part) {
+    return forward_.Substitute(other, part);
+  }
+
   // Starts on a window; it must outlive the reading.
   Status Begin(const ScoredWindow& window);
   // Returns the logits (count, vocab_size) that predict the next `count` targets, at most `rows` of

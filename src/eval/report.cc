@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "base/strings.h"
+#include "eval/html_page.h"
 #include "eval/svg.h"
 
 namespace edgewise {
@@ -89,65 +90,7 @@ std::string SizeAgainstKl(const ReportData& data) {
   return ScatterSvg(plot);
 }
 
-constexpr std::string_view kStyle = R"(
-:root{--page:#f6f7f9;--card:#ffffff;--ink:#1a2330;--soft:#566273;--line:#dde2e9;--accent:#0b6e6e;--tint:#e7f3f2}
-@media (prefers-color-scheme:dark){:root{--page:#10151c;--card:#182029;--ink:#e6ebf1;--soft:#9aa8b8;--line:#2b3642;--accent:#4fc3b8;--tint:#17302f}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
-main{max-width:1080px;margin:0 auto;padding:32px 16px 64px}
-h1{font-size:1.9rem;line-height:1.2;margin:0 0 8px;overflow-wrap:anywhere}
-h2{font-size:1.15rem;margin:0 0 12px}
-p{margin:0 0 12px;max-width:70ch}
-.kind{color:var(--accent);font-weight:600;font-size:.85rem;letter-spacing:.06em;text-transform:uppercase;margin:0 0 4px}
-.soft{color:var(--soft);font-size:.9rem}
-section{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:20px;margin-top:20px}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(125px,1fr));gap:12px;margin:20px 0 0}
-.figures div{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 18px}
-.figures dt{color:var(--soft);font-size:.85rem}
-.figures dd{margin:0;font-size:1.55rem;font-weight:650;line-height:1.3;overflow-wrap:anywhere}
-.scroll{overflow-x:auto}
-.scroll:focus-visible,pre:focus-visible{outline:2px solid var(--accent);outline-offset:-2px}
-table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{padding:8px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
-thead th{color:var(--soft);font-weight:600;vertical-align:bottom;line-height:1.3}
-thead small{display:block;font-weight:400}
-th:first-child,td:first-child{text-align:left}
-tbody th{font-weight:600}
-thead th:first-child,tbody th{position:sticky;left:0;background:var(--card)}
-tr.base,tr.base th{background:var(--tint)}
-tbody tr:last-child th,tbody tr:last-child td{border-bottom:0}
-figure{margin:0}
-figcaption{color:var(--soft);font-size:.9rem;margin-top:8px;max-width:75ch}
-.plot{display:block;width:100%;min-width:520px;height:auto}
-.plot-grid{stroke:var(--line);stroke-width:1}
-.plot-axis{stroke:var(--soft);stroke-width:1.2}
-.plot-text{fill:var(--soft);font-size:13px}
-.plot-label{fill:var(--ink);font-size:13px;font-weight:600}
-.plot-line{fill:none;stroke:var(--accent);stroke-width:1.5;opacity:.55}
-.plot-point{fill:var(--card);stroke:var(--accent);stroke-width:2}
-.plot-strong{fill:var(--accent)}
-.plot-mark{stroke:var(--soft);stroke-width:1.2;stroke-dasharray:5 4}
-.facts{display:grid;grid-template-columns:minmax(110px,max-content) 1fr;gap:6px 20px;margin:0}
-.facts dt{color:var(--soft)}
-.facts dd{margin:0;overflow-wrap:anywhere}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));gap:20px}
-pre{margin:0;padding:14px 16px;overflow-x:auto;background:var(--page);border:1px solid var(--line);border-radius:8px;font:.85rem/1.6 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
-ul{margin:0;padding-left:20px}
-@media (max-width:480px){section{padding:16px}.figures dd{font-size:1.25rem}.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:8px}}
-@media print{body{background:#fff}section,.figures div{break-inside:avoid}}
-)";
-
-std::string Facts(const std::vector<ReportFact>& facts, const char* css) {
-  std::string html = Format("<dl class=\"%s\">\n", css);
-  const bool boxed = std::string_view(css) == "figures";
-  for (const ReportFact& fact : facts) {
-    html += (boxed ? "<div><dt>" : "<dt>") + EscapeHtml(fact.name) + "</dt><dd>" +
-            EscapeHtml(fact.value) + (boxed ? "</dd></div>\n" : "</dd>\n");
-  }
-  return html + "</dl>\n";
-}
-
-std::string HtmlTable(const std::vector<ReportRow>& rows) {
+std::string ResultsTable(const std::vector<ReportRow>& rows) {
   std::string html =
       "<div class=\"scroll\" role=\"region\" aria-label=\"Results by format\" tabindex=\"0\">\n"
       "<table>\n<thead><tr>";
@@ -166,20 +109,10 @@ std::string HtmlTable(const std::vector<ReportRow>& rows) {
   return html + "</tbody>\n</table>\n</div>\n";
 }
 
-std::string Section(const char* title, const std::string& body) {
-  return Format("<section>\n<h2>%s</h2>\n", title) + body + "</section>\n";
-}
-
 std::string HtmlCommands(const std::vector<std::string>& commands) {
   std::string html = "<pre tabindex=\"0\" aria-label=\"Commands\">";
   for (const std::string& command : commands) html += EscapeHtml(command) + "\n";
   return html + "</pre>\n";
-}
-
-std::string HtmlNotes(const std::vector<std::string>& notes) {
-  std::string html = "<ul>\n";
-  for (const std::string& note : notes) html += "<li>" + EscapeHtml(note) + "</li>\n";
-  return html + "</ul>\n";
 }
 
 std::string EscapeMarkdown(std::string_view text) {
@@ -224,19 +157,10 @@ Json OrNull(const std::optional<T>& value) {
 }  // namespace
 
 std::string ReportHtml(const ReportData& data) {
-  std::string html =
-      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-      "<meta name=\"color-scheme\" content=\"light dark\">\n<title>" +
-      EscapeHtml(data.title) + " \u2013 compression report</title>\n<style>" + std::string(kStyle) +
-      "</style>\n</head>\n<body>\n<main>\n<header>\n<p class=\"kind\">Compression "
-      "report</p>\n<h1>" +
-      EscapeHtml(data.title) + "</h1>\n";
-  if (!data.summary.empty()) html += "<p>" + EscapeHtml(data.summary) + "</p>\n";
-  html += "</header>\n";
-  if (!data.headline.empty()) html += Facts(data.headline, "figures");
-  html += Section("Results", HtmlTable(data.rows));
-  html += Section(
+  std::string html;
+  if (!data.headline.empty()) html += HtmlFacts(data.headline, "figures");
+  html += HtmlSection("Results", ResultsTable(data.rows));
+  html += HtmlSection(
       "Size against quality",
       "<figure>\n<div class=\"scroll\" role=\"region\" aria-label=\"Plot\" tabindex=\"0\">\n" +
           SizeAgainstKl(data) +
@@ -244,14 +168,16 @@ std::string ReportHtml(const ReportData& data) {
           "both smaller and "
           "nearer to the original. The dashed line is the original\u2019s "
           "size.</figcaption>\n</figure>\n");
-  if (!data.method.empty()) html += Section("How it was measured", Facts(data.method, "facts"));
-  if (!data.notes.empty()) html += Section("What to know", HtmlNotes(data.notes));
+  if (!data.method.empty())
+    html += HtmlSection("How it was measured", HtmlFacts(data.method, "facts"));
+  if (!data.notes.empty()) html += HtmlSection("What to know", HtmlList(data.notes));
   html += "<div class=\"pair\">\n";
-  if (!data.machine.empty()) html += Section("Machine", Facts(data.machine, "facts"));
-  if (!data.versions.empty()) html += Section("Versions", Facts(data.versions, "facts"));
+  if (!data.machine.empty()) html += HtmlSection("Machine", HtmlFacts(data.machine, "facts"));
+  if (!data.versions.empty()) html += HtmlSection("Versions", HtmlFacts(data.versions, "facts"));
   html += "</div>\n";
-  if (!data.commands.empty()) html += Section("Measure it again", HtmlCommands(data.commands));
-  return html + "</main>\n</body>\n</html>\n";
+  if (!data.commands.empty()) html += HtmlSection("Measure it again", HtmlCommands(data.commands));
+  return HtmlPage({.title = data.title, .kind = "Compression report", .summary = data.summary},
+                  html);
 }
 
 std::string ReportMarkdown(const ReportData& data) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "eval/html_page.h"
 
 namespace edgewise {
 
@@ -26,11 +27,6 @@ struct ReportRow {
   std::optional<double> decode_tokens_per_s;
   std::optional<double> decode_p99_ms;
   std::optional<uint64_t> peak_rss_bytes;
-};
-
-struct ReportFact {
-  std::string name;
-  std::string value;
 };
 
 struct ReportData {

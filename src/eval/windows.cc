@@ -52,13 +52,6 @@ std::string_view FirstBytes(std::string_view text, uint64_t max_bytes) {
 
 bool WantsBos(const Vocab& vocab) { return vocab.add_bos && vocab.bos; }
 
-// BOS where the vocabulary asks for it, never EOS: the text goes on after any window.
-Result<std::vector<int32_t>> EncodeFromStart(const Tokenizer& tokenizer, std::string_view text) {
-  EW_TRY(std::vector<int32_t> ids, tokenizer.Encode(text, {.add_special = false}));
-  if (WantsBos(tokenizer.vocab())) ids.insert(ids.begin(), *tokenizer.vocab().bos);
-  return ids;
-}
-
 Status CutWhole(const Tokenizer& tokenizer, std::string_view text, const TextOptions& options,
                 ScoredText* result) {
   EW_TRY(const std::vector<int32_t> ids, EncodeFromStart(tokenizer, text));
@@ -121,6 +114,12 @@ Status CutDocuments(const Tokenizer& tokenizer, std::string_view text, bool cut,
 }
 
 }  // namespace
+
+Result<std::vector<int32_t>> EncodeFromStart(const Tokenizer& tokenizer, std::string_view text) {
+  EW_TRY(std::vector<int32_t> ids, tokenizer.Encode(text, {.add_special = false}));
+  if (WantsBos(tokenizer.vocab())) ids.insert(ids.begin(), *tokenizer.vocab().bos);
+  return ids;
+}
 
 const char* ConventionName(TextConvention convention) { return Row(convention).name; }
 

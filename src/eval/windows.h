@@ -67,6 +67,10 @@ struct ScoredText {
 Result<ScoredText> CutText(const Tokenizer& tokenizer, uint32_t trained_context,
                            std::string_view text, const TextOptions& options);
 
+// Returns the ids of a text that begins here: BOS where the vocabulary asks for it, never EOS.
+// Errors: those of Encode.
+Result<std::vector<int32_t>> EncodeFromStart(const Tokenizer& tokenizer, std::string_view text);
+
 // "A", "C", "documents" and back. Errors: kInvalidArgument, listing the names.
 const char* ConventionName(TextConvention convention);
 Result<TextConvention> ParseConvention(std::string_view name);

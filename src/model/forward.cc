@@ -104,8 +104,20 @@ struct ForwardPass::Impl {
   void CutQueries(uint32_t layer, size_t first);
   void AddResidual(const Linear& linear, const std::vector<float>& post_norm, size_t first);
   float AttentionScale() const;
+  // Floats that a token gives.
+  size_t OutputWidth() const { return gives_states ? spec.dim : spec.vocab_size; }
+  // The model that gives the weights of a part.
+  const Model::Impl& Of(const ModelPart& part) const {
+    return other && part == substituted ? *other : model;
+  }
+  const LayerWeights& Layer(uint32_t layer) const {
+    return Of({ModelPart::Kind::kLayer, layer}).layers[layer];
+  }
 
   const Model::Impl& model;
+  const Model::Impl* other = nullptr;  // gives the weights of `substituted`; null: none
+  ModelPart substituted;
+  bool gives_states = false;  // instead of logits
   const ModelSpec& spec;
   const Kernels& kernel;
   ThreadPool* pool;
@@ -169,10 +181,9 @@ Status ForwardPass::Impl::Check(std::span<const SequenceTokens> batch, size_t lo
     }
     with_logits += batch[i].tokens.size() - batch[i].first_logits;
   }
-  if (logits_size == with_logits * spec.vocab_size) return Ok{};
-  return MakeError(Code::kInvalidArgument,
-                   "the logits of %zu tokens are (tokens, %u) floats, not %zu", with_logits,
-                   spec.vocab_size, logits_size);
+  if (logits_size == with_logits * OutputWidth()) return Ok{};
+  return MakeError(Code::kInvalidArgument, "the %s of %zu tokens are (tokens, %zu) floats, not %zu",
+                   gives_states ? "states" : "logits", with_logits, OutputWidth(), logits_size);
 }
 
 Status ForwardPass::Impl::Reserve(size_t wanted) {
@@ -274,8 +285,9 @@ void ForwardPass::Impl::Advance() {
 }
 
 void ForwardPass::Impl::Embed() {
+  const TensorView& embedding = Of({ModelPart::Kind::kEmbedding}).embedding;
   for (size_t i = 0; i < rows; ++i) {
-    model.embedding.DecodeRow(static_cast<uint64_t>(tokens[i]), x.row(i));
+    embedding.DecodeRow(static_cast<uint64_t>(tokens[i]), x.row(i));
     if (spec.embedding_scale != 1.0f) kernel.scale(spec.embedding_scale, x.row(i), spec.dim);
   }
 }
@@ -300,7 +312,7 @@ bool ForwardPass::Impl::Tap(LinearInput which, size_t first) {
 
 // The halves of a layer return false where the tap stopped them.
 bool ForwardPass::Impl::Attention(uint32_t layer, size_t first) {
-  const LayerWeights& w = model.layers[layer];
+  const LayerWeights& w = Layer(layer);
   const Linear* users[] = {&w.q, &w.k, &w.v};
   Normalize(w.attention_norm, 0, users);
   if (!Tap(LinearInput::kQkv, 0)) return false;
@@ -320,7 +332,7 @@ bool ForwardPass::Impl::Attention(uint32_t layer, size_t first) {
 // Biases, norms and rotation of one row's heads; its keys and values go to the cache.
 void ForwardPass::Impl::PrepareHeads(uint32_t layer, const Segment& segment, size_t row,
                                      size_t first) {
-  const LayerWeights& w = model.layers[layer];
+  const LayerWeights& w = Layer(layer);
   const bool local = spec.local_rope_base != 0 && spec.LayerSlides(layer);
   const RopeTable& table = local ? sliding_rope : rope;
   const auto prepare = [&](const Linear& linear, const std::vector<float>& norm, float* heads,
@@ -431,7 +443,7 @@ void ForwardPass::Impl::AttendHeads(uint32_t layer, size_t first) {
 void ForwardPass::Impl::Attend(uint32_t layer, size_t first) {
   input.Begin(spec.q_dim());
   AttendHeads(layer, first);
-  const Linear* users[] = {&model.layers[layer].output};
+  const Linear* users[] = {&Layer(layer).output};
   ForEach(rows - first, spec.q_dim(), pool, [&](size_t i) {
     const size_t row = first + i;
     if (TurnsHeads(segments[segment_of[row]].cache->format_)) {
@@ -456,7 +468,7 @@ void ForwardPass::Impl::AddResidual(const Linear& linear, const std::vector<floa
 
 bool ForwardPass::Impl::FeedForward(uint32_t layer, size_t first) {
   if (first == rows) return true;
-  const LayerWeights& w = model.layers[layer];
+  const LayerWeights& w = Layer(layer);
   const Linear* users[] = {&w.gate, &w.up};
   Normalize(w.feed_forward_norm, first, users);
   if (!Tap(LinearInput::kGateUp, first)) return false;
@@ -481,9 +493,16 @@ bool ForwardPass::Impl::FeedForward(uint32_t layer, size_t first) {
 void ForwardPass::Impl::Logits(float* logits) {
   const size_t first = first_logits;
   if (first == rows) return;
-  const Linear* users[] = {&model.logits};
-  Normalize(model.output_norm, first, users);
-  const LinearJob job = {&model.logits, first, rows - first, logits, spec.vocab_size};
+  const Model::Impl& output = Of({ModelPart::Kind::kOutput});
+  const Linear* users[] = {&output.logits};
+  Normalize(output.output_norm, first, users);
+  if (gives_states) {
+    for (size_t row = first; row < rows; ++row) {
+      std::copy_n(input.floats(row), spec.dim, logits + (row - first) * spec.dim);
+    }
+    return;
+  }
+  const LinearJob job = {&output.logits, first, rows - first, logits, spec.vocab_size};
   RunLinears({&job, 1}, input, pool);
   if (spec.logit_softcap <= 0) return;
   ForEach(rows - first, 8 * spec.vocab_size, pool, [&](size_t i) {
@@ -499,6 +518,35 @@ ForwardPass::ForwardPass(ForwardPass&&) noexcept = default;
 ForwardPass& ForwardPass::operator=(ForwardPass&&) noexcept = default;
 ForwardPass::~ForwardPass() = default;
 
+Status ForwardPass::Substitute(const Model& other, const ModelPart& part) {
+  // How tensors are stored and what the model is called does not change what is computed.
+  const auto computed = [](ModelSpec spec) {
+    spec.name.clear();
+    spec.fused_qkv = spec.fused_gate_up = spec.tied_embeddings = false;
+    return spec;
+  };
+  if (computed(other.spec()) != computed(impl_->spec)) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s has another shape or computes differently, so no part of it fits into %s",
+                     other.checkpoint().path().c_str(), impl_->model.checkpoint.path().c_str());
+  }
+  if (part.kind == ModelPart::Kind::kLayer && part.layer >= impl_->spec.n_layers) {
+    return MakeError(Code::kInvalidArgument, "there is no layer %u: the model has %u", part.layer,
+                     impl_->spec.n_layers);
+  }
+  impl_->other = other.impl_.get();
+  impl_->substituted = part;
+  return Ok{};
+}
+
+Status ForwardPass::RunStates(std::span<const int32_t> tokens, KvCache* cache, size_t first_state,
+                              std::span<float> states) {
+  impl_->gives_states = true;
+  Status status = Run(tokens, cache, first_state, states);
+  impl_->gives_states = false;
+  return status;
+}
+
 Status ForwardPass::Run(std::span<const SequenceTokens> batch, std::span<float> logits) {
   EW_TRY(impl_->Check(batch, logits.size()));
   size_t count = 0;
@@ -508,7 +556,7 @@ Status ForwardPass::Run(std::span<const SequenceTokens> batch, std::span<float> 
   for (BatchPosition at; at.sequence < batch.size();) {
     at = impl_->Fill(batch, at);
     impl_->Block(to);
-    to += (impl_->rows - impl_->first_logits) * impl_->spec.vocab_size;
+    to += (impl_->rows - impl_->first_logits) * impl_->OutputWidth();
   }
   return Ok{};
 }

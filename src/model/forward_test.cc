@@ -309,6 +309,77 @@ TEST_CASE("quantized weights: close, and the same for any batch and any number o
   }
 }
 
+// `model` with the tensors of `other` whose names begin with one of `prefixes`.
+std::unique_ptr<Model> Mixed(const TinyModel& model, const TinyModel& other,
+                             const std::vector<std::string>& prefixes) {
+  TinyModel mixed = model;
+  for (auto& [name, tensor] : mixed.tensors) {
+    const std::string& full = name;
+    const bool taken = std::any_of(prefixes.begin(), prefixes.end(),
+                                   [&](const std::string& p) { return full.rfind(p, 0) == 0; });
+    if (taken) tensor = other.tensors.at(name);
+  }
+  TemporaryFolder folder;
+  mixed.Write(folder.path());
+  return LoadTestModel(folder.path());
+}
+
+TEST_CASE("a part of another model gives the bits of a model that has its tensors") {
+  const TinyModel first = TinyLlama(1), second = TinyLlama(2);
+  const auto base = Mixed(first, first, {}), other = Mixed(second, second, {});
+  const std::vector<int32_t> tokens = TinyTokens(20, base->spec().vocab_size);
+  struct Case {
+    ModelPart part;
+    std::vector<std::string> prefixes;
+  };
+  const Case cases[] = {
+      {{ModelPart::Kind::kEmbedding, 0}, {"model.embed_tokens"}},
+      {{ModelPart::Kind::kLayer, 0}, {"model.layers.0."}},
+      {{ModelPart::Kind::kLayer, 2}, {"model.layers.2."}},
+      {{ModelPart::Kind::kOutput, 0}, {"model.norm", "lm_head"}},
+  };
+  ThreadPool pool(1);
+  ForwardPass pass(*base, &pool);
+  for (const Case& c : cases) {
+    REQUIRE(pass.Substitute(*other, c.part));
+    KvCache cache = MakeCache(*base, 64, KvFormat::kF32);
+    std::vector<float> logits(tokens.size() * base->spec().vocab_size);
+    REQUIRE(pass.Run(tokens, &cache, 0, logits));
+    CHECK(logits == Logits(*Mixed(first, second, c.prefixes), tokens, {}));
+    CHECK(logits != Logits(*base, tokens, {}));
+  }
+  CHECK(!pass.Substitute(*other, {ModelPart::Kind::kLayer, 3}));
+  const Status foreign = pass.Substitute(Stories(), {ModelPart::Kind::kLayer, 0});
+  REQUIRE(!foreign);
+  CHECK(foreign.error().code == Code::kInvalidArgument);
+}
+
+TEST_CASE("hidden states times the output matrix are the logits") {
+  const Model& model = Stories();  // tied: the embedding is the output matrix
+  const std::vector<int32_t> tokens = TinyTokens(9, model.spec().vocab_size);
+  const size_t dim = model.spec().dim, vocab = model.spec().vocab_size;
+  ThreadPool pool(1);
+  ForwardPass pass(model, &pool, 4);
+  KvCache cache = MakeCache(model, 64, KvFormat::kF32);
+  std::vector<float> states(7 * dim), row(dim);
+  REQUIRE(pass.RunStates(tokens, &cache, 2, states));
+  CHECK(cache.size() == 9);
+  const std::vector<float> logits = Logits(model, tokens, {}, 2);
+  const auto embedding = model.checkpoint().Load(*model.checkpoint().Find("token_embd.weight"));
+  REQUIRE(embedding);
+  for (const size_t token : {size_t{0}, size_t{17}, vocab - 1}) {
+    embedding->view().DecodeRow(token, row.data());
+    for (size_t i = 0; i < 7; ++i) {
+      double product = 0;
+      for (size_t j = 0; j < dim; ++j) {
+        product += static_cast<double>(row[j]) * static_cast<double>(states[i * dim + j]);
+      }
+      CHECK(product == doctest::Approx(logits[i * vocab + token]).epsilon(1e-3));
+    }
+  }
+  CHECK(!pass.RunStates(tokens, &cache, 2, std::span(states).first(dim)));
+}
+
 TEST_CASE("bad requests are refused and leave the cache alone") {
   const uint32_t vocab = Stories().spec().vocab_size;
   ThreadPool pool(1);

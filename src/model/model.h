@@ -102,6 +102,15 @@ struct SequenceTokens {
   size_t first_logits;
 };
 
+// The parts of which another model's can stand in: the embedding's rows, a layer, or what follows
+// the layers (the last norm and the output matrix, tied to the embedding or not).
+struct ModelPart {
+  enum class Kind : uint8_t { kEmbedding, kLayer, kOutput };
+  Kind kind = Kind::kLayer;
+  uint32_t layer = 0;  // kLayer only
+  bool operator==(const ModelPart&) const = default;
+};
+
 // The forward pass with its scratch memory, for any number of sequences; not thread-safe.
 class ForwardPass {
  public:
@@ -111,6 +120,11 @@ class ForwardPass {
   ForwardPass(ForwardPass&&) noexcept;
   ForwardPass& operator=(ForwardPass&&) noexcept;
   ~ForwardPass();
+
+  // From now on takes the weights of `part` from `other`, which must outlive it, and the rest from
+  // its own model: a model with one part of another. Caches filled before must be cleared. Errors:
+  // kInvalidArgument (the models compute differently or have other shapes, no such layer).
+  Status Substitute(const Model& other, const ModelPart& part);
 
   // Appends the tokens of each sequence to its cache. `logits`: (tokens that give them, vocab_size)
   // floats, sequence after sequence. They are the same bits whatever else is in the batch and
@@ -124,6 +138,10 @@ class ForwardPass {
     const SequenceTokens one = {tokens, cache, first_logits};
     return Run(std::span(&one, 1), logits);
   }
+  // As Run, but gives the hidden states that the output matrix is multiplied with, after the last
+  // norm: `states` (tokens from first_state on, dim).
+  Status RunStates(std::span<const int32_t> tokens, KvCache* cache, size_t first_state,
+                   std::span<float> states);
 
  private:
   friend class LayerStream;

@@ -31,6 +31,8 @@ std::vector<std::vector<std::string>> ReadingCommands(const std::string& model,
           {"chat", model},
           {"eval", model, "--perplexity", SourcePath("README.md")},
           {"eval", kModel, "--kl", model, "--text", SourcePath("README.md")},
+          {"audit", kModel, model, "--file", SourcePath("README.md")},
+          {"audit", model, kModel, "--file", SourcePath("README.md"), "--output", out},
           {"bench", model, "--prompt-tokens", "4", "--decode-tokens", "2"},
           {"doctor", model},
           {"report", model, "--output", out, "--sample-tokens", "10"},
@@ -261,6 +263,35 @@ TEST_CASE("stdout that cannot be written is an error, not a success") {
                                              {"tokenize", kModel, "--prompt", "x"}}) {
     CHECK(RunProgram(arguments, options).exit_code == 6);
   }
+}
+
+TEST_CASE("what cannot be audited") {
+  TemporaryFolder folder;
+  const std::string text = SourcePath("README.md");
+  CheckFailure({"audit", kModel, kModel, "--file", folder / "absent"}, 3, "absent");
+  CheckFailure({"audit", kModel, kModel, "--file", text, "--prompts", folder / "absent"}, 3,
+               "absent");
+  CheckFailure({"audit", kModel, kModel}, 2, "--file TEXT");
+  WriteWhole(folder / "short", "a");
+  CheckFailure({"audit", kModel, kModel, "--file", folder / "short"}, 2, "short");
+  CheckFailure({"audit", kModel, kModel, "--file", text, "--output", folder / "no/such/o.html"}, 6,
+               "o.html");
+  CheckFailure({"audit", "data", folder / "absent"}, 3, "absent");
+  CheckFailure({"audit", "data", text}, 4, "README.md: line 1");
+  CheckFailure({"audit", "data", text}, 4, "--documents");
+  WriteWhole(folder / "set.jsonl", "{\"text\":\"a\"}\n\n{\"words\":\"a\"}\n");
+  CheckFailure({"audit", "data", folder / "set.jsonl"}, 4, "set.jsonl: line 3");
+  WriteWhole(folder / "empty", "");
+  CheckFailure({"audit", "data", folder / "empty"}, 4, "no example");
+  WriteWhole(folder / "one", "{\"text\":\"a\"}\n");
+  CheckFailure({"audit", "data", folder / "one", "--similarity", "2"}, 2, "similarity");
+  CheckFailure({"audit", "data", folder / "one", "--model", folder / "absent"}, 3, "absent");
+  EW_EXTERNAL_OR_SKIP(other, "models/stories260K/stories260K.bin");
+  EW_EXTERNAL_OR_SKIP(tokenizer, "models/stories260K/tok512.bin");
+  REQUIRE(
+      RunProgram({"convert", other, folder / "other.gguf", "--tokenizer", tokenizer}).exit_code ==
+      0);
+  CheckFailure({"audit", kModel, folder / "other.gguf", "--file", text}, 2, "vocabular");
 }
 
 TEST_CASE("values out of range are refused and named") {

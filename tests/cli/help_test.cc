@@ -9,9 +9,9 @@
 namespace edgewise {
 namespace {
 
-const std::vector<std::string> kVerbs = {"inspect", "convert", "quantize", "pack",      "unpack",
-                                         "export",  "run",     "chat",     "eval",      "bench",
-                                         "report",  "doctor",  "tokenize", "detokenize"};
+const std::vector<std::string> kVerbs = {
+    "inspect", "convert", "calibrate", "quantize", "pack",   "unpack", "export",   "run",
+    "chat",    "eval",    "audit",     "bench",    "report", "doctor", "tokenize", "detokenize"};
 
 void CheckHelp(const std::vector<std::string>& arguments, const std::string& name) {
   const ProgramResult result = RunProgram(arguments);
@@ -25,6 +25,7 @@ void CheckHelp(const std::vector<std::string>& arguments, const std::string& nam
 TEST_CASE("help texts are as recorded") {
   CheckHelp({"--help"}, "edgewise");
   for (const std::string& verb : kVerbs) CheckHelp({verb, "--help"}, verb);
+  CheckHelp({"audit", "data", "--help"}, "audit_data");
 }
 
 TEST_CASE("every verb shows two examples and takes the common flags") {
@@ -53,6 +54,11 @@ TEST_CASE("wrong usage is one clear line, a hint, and exit code 2") {
       {"export", "in", "--to", "gptq"},
       {"bench", "m.gguf", "--threads", "0"},
       {"bench", "m.gguf", "--threads", "two"},
+      {"audit"},
+      {"audit", "b.gguf", "m.gguf"},
+      {"audit", "data"},
+      {"audit", "data", "f.jsonl", "--file", "t"},
+      {"audit", "data", "f.jsonl", "--tokenizer", "t"},
       {"eval", "m.gguf"},
       {"eval", "m.gguf", "--kl", "b.gguf"},
       {"run", "m.gguf", "--max-tokens", "-5"},
