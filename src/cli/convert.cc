@@ -111,7 +111,7 @@ Runner AddQuantize(CLI::App& app, const Common& common) {
   app.add_option(
          "--method", flags->method,
          "How values are chosen: rtn (nearest), imatrix (weighted by the inputs), gptq (with "
-         "error feedback: best)")
+         "error feedback: best), rotate+rtn, rotate+gptq (for models with outliers)")
       ->capture_default_str();
   app.add_option("--calibration", options.calibration.path,
                  "For imatrix and gptq: file of `edgewise calibrate`, or for gptq a text");
