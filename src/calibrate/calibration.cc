@@ -186,6 +186,15 @@ CalibrationOrigin Join(const CalibrationOrigin& a, const CalibrationOrigin& b) {
 
 Result<CalibrationFile> CalibrationFile::Open(const std::string& path) {
   EW_TRY(GgufFile opened, GgufFile::Open(path));
+  return Check(std::move(opened), path);
+}
+
+Result<CalibrationFile> CalibrationFile::Parse(std::span<const std::byte> bytes) {
+  EW_TRY(GgufFile opened, GgufFile::Parse(bytes));
+  return Check(std::move(opened), "calibration");
+}
+
+Result<CalibrationFile> CalibrationFile::Check(GgufFile opened, const std::string& path) {
   CalibrationFile file(std::move(opened));
   file.path_ = path;
   const Metadata& metadata = file.file_.metadata();

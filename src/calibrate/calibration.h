@@ -40,6 +40,8 @@ class CalibrationFile {
   // Errors: those of GgufFile::Open; kBadData (no imatrix, sums without counts, a shape that does
   // not fit, numbers that are not finite or negative).
   static Result<CalibrationFile> Open(const std::string& path);
+  // The same on bytes that the caller keeps alive (tests, fuzzing).
+  static Result<CalibrationFile> Parse(std::span<const std::byte> bytes);
 
   const CalibrationOrigin& origin() const { return origin_; }
   const std::string& path() const { return path_; }
@@ -53,6 +55,7 @@ class CalibrationFile {
 
  private:
   explicit CalibrationFile(GgufFile file) : file_(std::move(file)) {}
+  static Result<CalibrationFile> Check(GgufFile opened, const std::string& path);
   const TensorView* Find(const std::string& weight, const char* suffix) const;
   GgufFile file_;
   std::string path_;
