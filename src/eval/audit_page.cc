@@ -107,10 +107,9 @@ std::string ProbesHtml(const ModelAudit& audit) {
                     Does(p.base_behaviour), Does(p.behaviour), SpellInvisible(p.base_answer),
                     SpellInvisible(p.answer)});
   }
-  return HtmlTable("Probes",
-                   {"Probe", "Prompt", "Result", "Base", "Compressed", "Answer of the base",
-                    "Answer of the compressed model"},
-                   rows, {1, 3, 4, 5, 6});
+  return HtmlTable(
+      "Probes", {"Probe", "Prompt", "Result", "Base", "Compressed", "Base says", "Compressed says"},
+      rows, {1, 3, 4, 5, 6});
 }
 
 std::vector<ReportFact> Headline(const ModelAudit& audit) {

@@ -20,10 +20,10 @@ p{margin:0 0 12px;max-width:70ch}
 .kind{color:var(--accent);font-weight:600;font-size:.85rem;letter-spacing:.06em;text-transform:uppercase;margin:0 0 4px}
 .soft{color:var(--soft);font-size:.9rem}
 section{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:20px;margin-top:20px}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(125px,1fr));gap:12px;margin:20px 0 0}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:20px 0 0}
 .figures div{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 18px}
 .figures dt{color:var(--soft);font-size:.85rem}
-.figures dd{margin:0;font-size:1.55rem;font-weight:650;line-height:1.3;overflow-wrap:anywhere}
+.figures dd{margin:0;font-size:1.4rem;font-weight:650;line-height:1.3;overflow-wrap:anywhere}
 .scroll{overflow-x:auto}
 .scroll:focus-visible,pre:focus-visible{outline:2px solid var(--accent);outline-offset:-2px}
 table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
@@ -52,7 +52,8 @@ figcaption{color:var(--soft);font-size:.9rem;margin-top:8px;max-width:75ch}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));gap:20px}
 pre{margin:0;padding:14px 16px;overflow-x:auto;background:var(--page);border:1px solid var(--line);border-radius:8px;font:.85rem/1.6 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 ul{margin:0;padding-left:20px}
-td.text{text-align:left;white-space:normal;min-width:220px;overflow-wrap:anywhere}
+th.text{text-align:left;white-space:normal}
+td.text{text-align:left;white-space:normal;vertical-align:top;min-width:150px;overflow-wrap:anywhere}
 @media (max-width:480px){section{padding:16px}.figures dd{font-size:1.25rem}.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:8px}}
 @media print{body{background:#fff}section,.figures div{break-inside:avoid}}
 )";
@@ -98,15 +99,18 @@ std::string HtmlTable(std::string_view label, const std::vector<std::string>& he
                       const std::vector<size_t>& texts) {
   std::string html = "<div class=\"scroll\" role=\"region\" aria-label=\"" + EscapeHtml(label) +
                      "\" tabindex=\"0\">\n<table>\n<thead><tr>";
-  for (const std::string& name : head) {
-    html += "<th scope=\"col\">" + EscapeHtml(name) + "</th>";
+  const auto is_text = [&](size_t column) {
+    return std::find(texts.begin(), texts.end(), column) != texts.end();
+  };
+  for (size_t i = 0; i < head.size(); ++i) {
+    html += (is_text(i) ? "<th scope=\"col\" class=\"text\">" : "<th scope=\"col\">") +
+            EscapeHtml(head[i]) + "</th>";
   }
   html += "</tr></thead>\n<tbody>\n";
   for (const std::vector<std::string>& row : rows) {
     html += "<tr><th scope=\"row\">" + EscapeHtml(row.at(0)) + "</th>";
     for (size_t i = 1; i < row.size(); ++i) {
-      const bool text = std::find(texts.begin(), texts.end(), i) != texts.end();
-      html += (text ? "<td class=\"text\">" : "<td>") + EscapeHtml(row[i]) + "</td>";
+      html += (is_text(i) ? "<td class=\"text\">" : "<td>") + EscapeHtml(row[i]) + "</td>";
     }
     html += "</tr>\n";
   }
