@@ -32,7 +32,7 @@ function(ew_layer_tests name)
     get_filename_component(stem ${file} NAME_WE)
     string(REGEX REPLACE "_test$" "" label ${stem})
     add_test(NAME ${name}/${label} COMMAND edgewise_${name}_test --source-file=*/${file})
-    set_tests_properties(${name}/${label} PROPERTIES LABELS fast TIMEOUT 300)
+    set_tests_properties(${name}/${label} PROPERTIES LABELS fast TIMEOUT 900)
   endforeach()
 endfunction()
 
