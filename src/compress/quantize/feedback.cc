@@ -13,7 +13,9 @@
 namespace edgewise {
 namespace {
 
-constexpr size_t kRows = 32;  // that one piece of work takes together
+constexpr size_t kRows = 32;           // that one piece of work takes together
+constexpr size_t kPanelColumns = 256;  // that coordinate descent takes together, at least
+constexpr int kRoundsOfBlock = 2;  // over the integers and scales of a block before the next one
 
 // Scale and offset of a group: its values are scale * q - offset.
 struct GroupLevels {
@@ -78,13 +80,15 @@ class RowChunk {
 
  private:
   struct BlockTrial;
+  struct Panel;
   void QuantizeBlock(size_t block);
   void Feed(size_t block, BlockTrial* trial) const;
-  void Descend(size_t row);
-  bool MoveValues(size_t row, float* gradient);
-  bool MoveGroups(size_t row, float* gradient);
-  bool MoveBlocks(size_t row, float* gradient);
-  void Apply(size_t row, size_t first, const float* change, size_t count, float* gradient);
+  void Descend();
+  bool DescendPanel(size_t first, size_t count, size_t width, float* gradient, float* changes);
+  void MoveValues(size_t row, size_t block, Panel* panel);
+  void MoveGroups(size_t row, size_t block, Panel* panel);
+  void MoveScales(size_t row, size_t block, Panel* panel);
+  void Apply(size_t first, const float* change, size_t count, Panel* panel) const;
   float Curvature(size_t first, const float* a, const float* b, size_t count) const;
 
   BlockParts& parts(size_t row, size_t block) { return parts_[row * blocks_ + block]; }
@@ -182,15 +186,24 @@ void RowChunk::QuantizeBlock(size_t block) {
   }
 }
 
-// The quantized values of columns [first, first + count) grow by `change`.
-void RowChunk::Apply(size_t row, size_t first, const float* change, size_t count, float* gradient) {
+// The columns at work in coordinate descent, of one row.
+struct RowChunk::Panel {
+  size_t first, count;
+  float* gradient;  // (count): -1/2 of the error's slope for each value, kept up to date here only
+  float* change;    // (count): by how much the quantized values have grown
+  bool moved = false;
+};
+
+// The quantized values of columns [first, first + count) of the panel's row grow by `change`.
+void RowChunk::Apply(size_t first, const float* change, size_t count, Panel* panel) const {
   for (size_t i = 0; i < count; ++i) {
     if (change[i] == 0) continue;
-    error_[row * n_ + first + i] -= change[i];
-    const float* h = metric_.h(first + i);
+    panel->change[first + i - panel->first] += change[i];
+    const float* h = metric_.h(first + i) + panel->first;
     const float by = change[i];
-    for (size_t j = 0; j < n_; ++j) gradient[j] -= by * h[j];
+    for (size_t j = 0; j < panel->count; ++j) panel->gradient[j] -= by * h[j];
   }
+  panel->moved = true;
 }
 
 // a^T H b for vectors on columns [first, first + count).
@@ -202,127 +215,148 @@ float RowChunk::Curvature(size_t first, const float* a, const float* b, size_t c
   return sum;
 }
 
-bool RowChunk::MoveValues(size_t row, float* gradient) {
-  bool moved = false;
-  for (size_t block = 0; block < blocks_; ++block) {
-    BlockParts& p = parts(row, block);
-    for (size_t j = 0; j < info_.block; ++j) {
-      const GroupLevels levels = LevelsOf(p, j / form_.group);
-      if (levels.scale == 0) continue;
-      const size_t column = block * info_.block + j;
-      const float before = levels.scale * static_cast<float>(p.value[j]) - levels.offset;
-      const float curvature = metric_.h(column)[column];
-      const int8_t value = Nearest(form_, levels, before + gradient[column] / curvature);
-      if (value == p.value[j]) continue;
-      const float change = levels.scale * static_cast<float>(value - p.value[j]);
-      if (change * (change * curvature - 2 * gradient[column]) >= 0) continue;
-      p.value[j] = value;
-      Apply(row, column, &change, 1, gradient);
-      moved = true;
-    }
+// Moves single integers of the grid to where the error is least.
+void RowChunk::MoveValues(size_t row, size_t block, Panel* panel) {
+  BlockParts& p = parts(row, block);
+  for (size_t j = 0; j < info_.block; ++j) {
+    const GroupLevels levels = LevelsOf(p, j / form_.group);
+    if (levels.scale == 0) continue;
+    const size_t column = block * info_.block + j;
+    const float slope = panel->gradient[column - panel->first];
+    const float curvature = metric_.h(column)[column];
+    const float before = levels.scale * static_cast<float>(p.value[j]) - levels.offset;
+    const int8_t value = Nearest(form_, levels, before + slope / curvature);
+    if (value == p.value[j]) continue;
+    const float change = levels.scale * static_cast<float>(value - p.value[j]);
+    if (change * (change * curvature - 2 * slope) >= 0) continue;
+    p.value[j] = value;
+    Apply(column, &change, 1, panel);
   }
-  return moved;
 }
 
 // Moves the integers of group scales and minima by one.
-bool RowChunk::MoveGroups(size_t row, float* gradient) {
-  bool moved = false;
+void RowChunk::MoveGroups(size_t row, size_t block, Panel* panel) {
   const size_t group = form_.group;
-  for (size_t block = 0; block < blocks_; ++block) {
-    BlockParts& p = parts(row, block);
-    const float d = HalfToFloat(p.d), dmin = HalfToFloat(p.dmin);
-    for (size_t g = 0; g < info_.block / group; ++g) {
-      const size_t first = block * info_.block + g * group;
-      float by_scale[32], by_min[32];
-      for (size_t j = 0; j < group; ++j) {
-        by_scale[j] = d * static_cast<float>(p.value[g * group + j]);
-        by_min[j] = -dmin;
-      }
-      const auto try_move = [&](int16_t* integer, int low, int high, const float* by) {
-        const float slope = Dot(by, gradient + first, group);
-        const int step = slope > 0 ? 1 : -1;
-        if (*integer + step < low || *integer + step > high) return;
-        const float curvature = Curvature(first, by, by, group);
-        if (curvature - 2 * std::fabs(slope) >= 0) return;
-        float change[32];
-        for (size_t j = 0; j < group; ++j) change[j] = static_cast<float>(step) * by[j];
-        *integer = static_cast<int16_t>(*integer + step);
-        Apply(row, first, change, group, gradient);
-        moved = true;
-      };
-      if (form_.scale_low < form_.scale_high && d != 0) {
-        try_move(&p.scale[g], form_.scale_low, form_.scale_high, by_scale);
-      }
-      if (form_.min_low < form_.min_high && dmin != 0) {
-        try_move(&p.min[g], form_.min_low, form_.min_high, by_min);
+  BlockParts& p = parts(row, block);
+  const float d = HalfToFloat(p.d), dmin = HalfToFloat(p.dmin);
+  for (size_t g = 0; g < info_.block / group; ++g) {
+    const size_t first = block * info_.block + g * group;
+    float by_scale[32], by_min[32];
+    for (size_t j = 0; j < group; ++j) {
+      by_scale[j] = d * static_cast<float>(p.value[g * group + j]);
+      by_min[j] = -dmin;
+    }
+    const auto try_move = [&](int16_t* integer, int low, int high, const float* by) {
+      const float slope = Dot(by, panel->gradient + (first - panel->first), group);
+      const int step = slope > 0 ? 1 : -1;
+      if (*integer + step < low || *integer + step > high) return;
+      if (Curvature(first, by, by, group) - 2 * std::fabs(slope) >= 0) return;
+      float change[32];
+      for (size_t j = 0; j < group; ++j) change[j] = static_cast<float>(step) * by[j];
+      *integer = static_cast<int16_t>(*integer + step);
+      Apply(first, change, group, panel);
+    };
+    if (form_.scale_low < form_.scale_high && d != 0) {
+      try_move(&p.scale[g], form_.scale_low, form_.scale_high, by_scale);
+    }
+    if (form_.min_low < form_.min_high && dmin != 0) {
+      try_move(&p.min[g], form_.min_low, form_.min_high, by_min);
+    }
+  }
+}
+
+// Refits the halves of a block to its integers.
+void RowChunk::MoveScales(size_t row, size_t block, Panel* panel) {
+  const size_t size = info_.block, first = block * size;
+  BlockParts& p = parts(row, block);
+  float a[256], b[256], change[256];
+  bool offsets = false;
+  for (size_t j = 0; j < size; ++j) {
+    const size_t g = j / form_.group;
+    a[j] = static_cast<float>(p.scale[g]) * static_cast<float>(p.value[j]);
+    b[j] = -static_cast<float>(p.min[g]);
+    offsets = offsets || p.min[g] != 0;
+  }
+  const float* gradient = panel->gradient + (first - panel->first);
+  const double ag = Dot(a, gradient, size), bg = Dot(b, gradient, size);
+  const double aa = Curvature(first, a, a, size);
+  const double bb = offsets ? Curvature(first, b, b, size) : 0;
+  const double ab = offsets ? Curvature(first, b, a, size) : 0;
+  if (!(aa > 0)) return;
+  double step = ag / aa, step_min = 0;
+  const double determinant = aa * bb - ab * ab;
+  if (offsets && determinant > 1e-6 * aa * bb) {
+    step = (bb * ag - ab * bg) / determinant;
+    step_min = (aa * bg - ab * ag) / determinant;
+  }
+  const float d = HalfToFloat(p.d), dmin = HalfToFloat(p.dmin);
+  const uint16_t half = FloatToHalf(d + static_cast<float>(step));
+  const uint16_t half_min = offsets ? FloatToHalf(dmin + static_cast<float>(step_min)) : p.dmin;
+  const double by = HalfToFloat(half) - d, by_min = HalfToFloat(half_min) - dmin;
+  const double gain =
+      2 * (by * ag + by_min * bg) - (by * by * aa + 2 * by * by_min * ab + by_min * by_min * bb);
+  if (!std::isfinite(gain) || !(gain > 0)) return;
+  for (size_t j = 0; j < size; ++j) {
+    change[j] = static_cast<float>(by) * a[j] + static_cast<float>(by_min) * b[j];
+  }
+  p.d = half;
+  p.dmin = half_min;
+  Apply(first, change, size, panel);
+}
+
+// Moves what lies in columns [first, first + count), row by row; `changes` (rows, width) takes by
+// how much values grow. Returns whether any did.
+bool RowChunk::DescendPanel(size_t first, size_t count, size_t width, float* gradient,
+                            float* changes) {
+  bool moved = false;
+  for (size_t r = 0; r < rows_; ++r) {
+    Panel panel{first, count, gradient + r * n_ + first, changes + r * width};
+    for (size_t block = first / info_.block; block * info_.block < first + count; ++block) {
+      for (int round = 0; round < kRoundsOfBlock; ++round) {
+        MoveValues(r, block, &panel);
+        MoveGroups(r, block, &panel);
+        MoveScales(r, block, &panel);
       }
     }
+    moved = moved || panel.moved;
   }
   return moved;
 }
 
-// Refits the halves of each block to its integers.
-bool RowChunk::MoveBlocks(size_t row, float* gradient) {
-  bool moved = false;
-  const size_t size = info_.block;
-  std::vector<float> a(size), b(size), change(size);
-  for (size_t block = 0; block < blocks_; ++block) {
-    BlockParts& p = parts(row, block);
-    const size_t first = block * size;
-    bool offsets = false;
-    for (size_t j = 0; j < size; ++j) {
-      const size_t g = j / form_.group;
-      a[j] = static_cast<float>(p.scale[g]) * static_cast<float>(p.value[j]);
-      b[j] = -static_cast<float>(p.min[g]);
-      offsets = offsets || p.min[g] != 0;
+// Goes through all columns panel by panel. What a panel's changes mean for the other columns is one
+// product for all rows, so that H is read once for them.
+void RowChunk::Descend() {
+  const size_t width = std::max<size_t>(info_.block, kPanelColumns);
+  std::vector<float> gradient(rows_ * n_), changes(rows_ * width), products(rows_ * n_);
+  Multiply(metric_.h(0), n_, n_, error_.data(), n_, rows_, n_, gradient.data(), n_);
+  bool moved = true;
+  for (int round = 0; round < options_.descents && moved; ++round) {
+    moved = false;
+    for (size_t first = 0; first < n_; first += width) {
+      const size_t count = std::min(width, n_ - first);
+      std::fill(changes.begin(), changes.end(), 0.0f);
+      if (!DescendPanel(first, count, width, gradient.data(), changes.data())) continue;
+      moved = true;
+      Multiply(metric_.h(0) + first, n_, n_, changes.data(), width, rows_, count, products.data(),
+               n_);
+      for (size_t r = 0; r < rows_; ++r) {
+        float* mine = gradient.data() + r * n_;
+        const float* product = products.data() + r * n_;
+        for (size_t j = 0; j < first; ++j) mine[j] -= product[j];
+        for (size_t j = first + count; j < n_; ++j) mine[j] -= product[j];
+        for (size_t j = 0; j < count; ++j) error_[r * n_ + first + j] -= changes[r * width + j];
+      }
     }
-    const double ag = Dot(a.data(), gradient + first, size);
-    const double bg = Dot(b.data(), gradient + first, size);
-    const double aa = Curvature(first, a.data(), a.data(), size);
-    const double bb = offsets ? Curvature(first, b.data(), b.data(), size) : 0;
-    const double ab = offsets ? Curvature(first, b.data(), a.data(), size) : 0;
-    if (!(aa > 0)) continue;
-    double step = ag / aa, step_min = 0;
-    const double determinant = aa * bb - ab * ab;
-    if (offsets && determinant > 1e-6 * aa * bb) {
-      step = (bb * ag - ab * bg) / determinant;
-      step_min = (aa * bg - ab * ag) / determinant;
-    }
-    const float d = HalfToFloat(p.d), dmin = HalfToFloat(p.dmin);
-    const uint16_t half = FloatToHalf(d + static_cast<float>(step));
-    const uint16_t half_min = offsets ? FloatToHalf(dmin + static_cast<float>(step_min)) : p.dmin;
-    const double by = HalfToFloat(half) - d, by_min = HalfToFloat(half_min) - dmin;
-    const double gain =
-        2 * (by * ag + by_min * bg) - (by * by * aa + 2 * by * by_min * ab + by_min * by_min * bb);
-    if (!std::isfinite(gain) || !(gain > 0)) continue;
-    for (size_t j = 0; j < size; ++j) {
-      change[j] = static_cast<float>(by) * a[j] + static_cast<float>(by_min) * b[j];
-    }
-    p.d = half;
-    p.dmin = half_min;
-    Apply(row, first, change.data(), size, gradient);
-    moved = true;
   }
-  return moved;
+  for (size_t r = 0; r < rows_; ++r) {
+    total_ += Dot(error_.data() + r * n_, gradient.data() + r * n_, n_);
+  }
 }
 
 void RowChunk::Run(std::byte* blocks) {
   for (size_t block = 0; block < blocks_; ++block) QuantizeBlock(block);
-  std::vector<float> gradient(rows_ * n_);  // (w - q) H
-  Multiply(metric_.h(0), n_, n_, error_.data(), n_, rows_, n_, gradient.data(), n_);
-  for (size_t r = 0; r < rows_; ++r) {
-    float* mine = gradient.data() + r * n_;
-    for (int round = 0; round < options_.descents; ++round) {
-      bool moved = MoveValues(r, mine);
-      moved = MoveGroups(r, mine) || moved;
-      moved = MoveBlocks(r, mine) || moved;
-      if (!moved) break;
-    }
-    total_ += Dot(error_.data() + r * n_, mine, n_);
-    for (size_t block = 0; block < blocks_; ++block) {
-      form_.pack(parts(r, block), blocks + (r * blocks_ + block) * info_.block_bytes);
-    }
-  }
+  Descend();
+  for (size_t i = 0; i < parts_.size(); ++i) form_.pack(parts_[i], blocks + i * info_.block_bytes);
 }
 
 }  // namespace

@@ -44,7 +44,7 @@ class ErrorMetric {
 
 struct FeedbackOptions {
   int fits = 2;      // of the scales of a block, each on the weights as feedback left them
-  int descents = 4;  // rounds of coordinate descent over a row, at most
+  int descents = 3;  // rounds of coordinate descent over a row, at most
 };
 
 // Quantizes `w` (rows, n) as `type`, whose block divides n: `blocks` (rows, RowBytes(n)). Returns
