@@ -389,6 +389,11 @@ Status SetMethod(const QuantizeOptions& options, Job* job) {
   }
   job->rotate = options.rotate;
   if (!calibrated) return Ok{};
+  if (!Info(job->plan.preset->type).quantized()) {
+    return MakeError(Code::kInvalidArgument,
+                     "--method %s has no use with %s, which is no block format",
+                     MethodName(options.method, options.rotate).c_str(), job->plan.preset->name);
+  }
   job->plan.has_importance = true;
   EW_TRY(const SourceHash hash, HashFiles({options.calibration.path}, [] { return false; }));
   job->recipe.Set("method", MethodName(options.method, options.rotate))

@@ -192,6 +192,9 @@ TEST_CASE("calibrations that are missing, of something else, or of another model
   CheckFailure(quantize("best", text), 2, "rtn, imatrix, gptq");
   CheckFailure(quantize("gptq", ""), 2, "--calibration");
   CheckFailure(quantize("rtn", text), 2, "--calibration");
+  CheckFailure(
+      {"quantize", kModel, out / "o", "--to", "f16", "--method", "gptq", "--calibration", text}, 2,
+      "no use");
   CheckFailure(quantize("gptq", folder / "absent"), 3, "absent");
   CheckFailure(quantize("imatrix", text), 2, "edgewise calibrate");
   WriteWhole(folder / "short.txt", "Once");
