@@ -59,15 +59,35 @@ void Multiply(const float* w, size_t w_stride, size_t rows, const float* x, size
   kernels::Active().linear[static_cast<size_t>(DType::kF32)].run(args);
 }
 
+// Sums of each row of H over the columns of each group in the row's own block: what a change of a
+// group's minimum, the same for all its columns, does to the slopes.
+class GroupSums {
+ public:
+  GroupSums(const ErrorMetric& metric, size_t block, size_t group)
+      : groups_(block / group), sums_(metric.n() * groups_) {
+    for (size_t i = 0; i < metric.n(); ++i) {
+      const float* h = metric.h(i) + i / block * block;
+      for (size_t j = 0; j < block; ++j) sums_[i * groups_ + j / group] += h[j];
+    }
+  }
+  // Of row i of H: (groups of a block).
+  const float* row(size_t i) const { return sums_.data() + i * groups_; }
+
+ private:
+  size_t groups_;
+  std::vector<float> sums_;
+};
+
 // A few rows of the matrix on their way to blocks.
 class RowChunk {
  public:
-  RowChunk(const float* w, size_t rows, const ErrorMetric& metric, DType type,
-           const FeedbackOptions& options)
+  RowChunk(const float* w, size_t rows, const ErrorMetric& metric, const GroupSums& sums,
+           DType type, const FeedbackOptions& options)
       : w_(w),
         rows_(rows),
         n_(metric.n()),
         metric_(metric),
+        sums_(sums),
         info_(Info(type)),
         form_(*FormOf(type)),
         options_(options),
@@ -89,13 +109,14 @@ class RowChunk {
   void MoveGroups(size_t row, size_t block, Panel* panel);
   void MoveScales(size_t row, size_t block, Panel* panel);
   void Apply(size_t first, const float* change, size_t count, Panel* panel) const;
-  float Curvature(size_t first, const float* a, const float* b, size_t count) const;
+  float Curvature(size_t first, const float* a, size_t count) const;
 
   BlockParts& parts(size_t row, size_t block) { return parts_[row * blocks_ + block]; }
 
   const float* w_;
   size_t rows_, n_;
   const ErrorMetric& metric_;
+  const GroupSums& sums_;
   const DTypeInfo& info_;
   const BlockForm& form_;
   const FeedbackOptions& options_;
@@ -206,11 +227,11 @@ void RowChunk::Apply(size_t first, const float* change, size_t count, Panel* pan
   panel->moved = true;
 }
 
-// a^T H b for vectors on columns [first, first + count).
-float RowChunk::Curvature(size_t first, const float* a, const float* b, size_t count) const {
+// a^T H a for a vector on columns [first, first + count).
+float RowChunk::Curvature(size_t first, const float* a, size_t count) const {
   float sum = 0;
   for (size_t i = 0; i < count; ++i) {
-    if (a[i] != 0) sum += a[i] * Dot(metric_.h(first + i) + first, b, count);
+    if (a[i] != 0) sum += a[i] * Dot(metric_.h(first + i) + first, a, count);
   }
   return sum;
 }
@@ -246,21 +267,25 @@ void RowChunk::MoveGroups(size_t row, size_t block, Panel* panel) {
       by_scale[j] = d * static_cast<float>(p.value[g * group + j]);
       by_min[j] = -dmin;
     }
-    const auto try_move = [&](int16_t* integer, int low, int high, const float* by) {
+    const auto try_move = [&](int16_t* integer, int low, int high, const float* by,
+                              float curvature) {
       const float slope = Dot(by, panel->gradient + (first - panel->first), group);
       const int step = slope > 0 ? 1 : -1;
       if (*integer + step < low || *integer + step > high) return;
-      if (Curvature(first, by, by, group) - 2 * std::fabs(slope) >= 0) return;
+      if (curvature - 2 * std::fabs(slope) >= 0) return;
       float change[32];
       for (size_t j = 0; j < group; ++j) change[j] = static_cast<float>(step) * by[j];
       *integer = static_cast<int16_t>(*integer + step);
       Apply(first, change, group, panel);
     };
     if (form_.scale_low < form_.scale_high && d != 0) {
-      try_move(&p.scale[g], form_.scale_low, form_.scale_high, by_scale);
+      try_move(&p.scale[g], form_.scale_low, form_.scale_high, by_scale,
+               Curvature(first, by_scale, group));
     }
     if (form_.min_low < form_.min_high && dmin != 0) {
-      try_move(&p.min[g], form_.min_low, form_.min_high, by_min);
+      float sum = 0;
+      for (size_t j = 0; j < group; ++j) sum += sums_.row(first + j)[g];
+      try_move(&p.min[g], form_.min_low, form_.min_high, by_min, dmin * dmin * sum);
     }
   }
 }
@@ -269,6 +294,7 @@ void RowChunk::MoveGroups(size_t row, size_t block, Panel* panel) {
 void RowChunk::MoveScales(size_t row, size_t block, Panel* panel) {
   const size_t size = info_.block, first = block * size;
   BlockParts& p = parts(row, block);
+  const size_t groups = size / form_.group;
   float a[256], b[256], change[256];
   bool offsets = false;
   for (size_t j = 0; j < size; ++j) {
@@ -279,9 +305,16 @@ void RowChunk::MoveScales(size_t row, size_t block, Panel* panel) {
   }
   const float* gradient = panel->gradient + (first - panel->first);
   const double ag = Dot(a, gradient, size), bg = Dot(b, gradient, size);
-  const double aa = Curvature(first, a, a, size);
-  const double bb = offsets ? Curvature(first, b, b, size) : 0;
-  const double ab = offsets ? Curvature(first, b, a, size) : 0;
+  const double aa = Curvature(first, a, size);
+  double ab = 0, bb = 0;
+  for (size_t j = 0; j < size && offsets; ++j) {
+    float hb = 0;
+    for (size_t g = 0; g < groups; ++g) {
+      hb -= static_cast<float>(p.min[g]) * sums_.row(first + j)[g];
+    }
+    ab += a[j] * hb;
+    bb += b[j] * hb;
+  }
   if (!(aa > 0)) return;
   double step = ag / aa, step_min = 0;
   const double determinant = aa * bb - ab * ab;
@@ -315,8 +348,8 @@ bool RowChunk::DescendPanel(size_t first, size_t count, size_t width, float* gra
       for (int round = 0; round < kRoundsOfBlock; ++round) {
         MoveValues(r, block, &panel);
         MoveGroups(r, block, &panel);
-        MoveScales(r, block, &panel);
       }
+      MoveScales(r, block, &panel);
     }
     moved = moved || panel.moved;
   }
@@ -365,12 +398,14 @@ double QuantizeWithFeedback(const float* w, size_t rows, const ErrorMetric& metr
                             const FeedbackOptions& options, ThreadPool* pool, std::byte* blocks) {
   const DTypeInfo& info = Info(type);
   EW_CHECK(FormOf(type) != nullptr && metric.n() % info.block == 0);
+  const GroupSums sums(metric, info.block, FormOf(type)->group);
   const size_t chunks = (rows + kRows - 1) / kRows;
   std::vector<double> errors(chunks);
   pool->ParallelFor(chunks, 1, [&](size_t begin, size_t end, int) {
     for (size_t i = begin; i < end; ++i) {
       const size_t first = i * kRows;
-      RowChunk chunk(w + first * metric.n(), std::min(kRows, rows - first), metric, type, options);
+      RowChunk chunk(w + first * metric.n(), std::min(kRows, rows - first), metric, sums, type,
+                     options);
       chunk.Run(blocks + first * info.RowBytes(metric.n()));
       errors[i] = chunk.error();
     }
