@@ -107,14 +107,14 @@ class LayerSums {
       if (sums.moments[i].columns() > 0) continue;
       sums.moments[i] = ColumnMoments(matrix.columns);
       if (!hessians) continue;
-      EW_TRY(sums.products[i], ProductSum::Create(matrix.columns, true, pool));
+      EW_TRY(sums.products[i], ProductSum::Create(matrix.columns, pool));
     }
     return sums;
   }
   void Add(LinearInput input, const float* rows, size_t n, size_t stride) {
     const auto i = static_cast<size_t>(input);
     moments[i].Add(rows, n, stride);
-    if (products[i]) products[i]->Add(rows, nullptr, n, stride);
+    if (products[i]) products[i]->Add(rows, n, stride);
   }
   ColumnMoments moments[kLinearInputs];
   std::optional<ProductSum> products[kLinearInputs];
@@ -330,11 +330,11 @@ Status Calibrate(const Checkpoint& checkpoint, TokenSequences sequences, Calibra
   ColumnMoments moments(walk.spec().dim);
   std::optional<ProductSum> products;
   if (options.hessians) {
-    EW_TRY(products, ProductSum::Create(walk.spec().dim, true, pool));
+    EW_TRY(products, ProductSum::Create(walk.spec().dim, pool));
   }
   EW_TRY(walk.VisitOutput([&](const float* rows, size_t n, size_t stride) {
     moments.Add(rows, n, stride);
-    if (products) products->Add(rows, nullptr, n, stride);
+    if (products) products->Add(rows, n, stride);
   }));
   EW_TRY(WriteInput(inputs.back().name, moments, products ? &*products : nullptr, options.previous,
                     &writer));

@@ -51,29 +51,20 @@ void ColumnMoments::Merge(const ColumnMoments& other) {
   tokens += other.tokens;
 }
 
-Result<ProductSum> ProductSum::Create(size_t columns, bool symmetric, ThreadPool* pool) {
+Result<ProductSum> ProductSum::Create(size_t columns, ThreadPool* pool) {
   ProductSum sum;
   sum.pool_ = pool;
   sum.columns_ = columns;
-  sum.symmetric_ = symmetric;
   EW_TRY(sum.sum_, Tensor::Allocate(DType::kF32, Shape{columns, columns}));
   EW_TRY(sum.panel_, Tensor::Allocate(DType::kF32, Shape{columns, kPanel}));
-  if (!symmetric) {
-    EW_TRY(sum.partner_panel_, Tensor::Allocate(DType::kF32, Shape{columns, kPanel}));
-  }
   return sum;
 }
 
-void ProductSum::Add(const float* rows, const float* partners, size_t n, size_t stride) {
-  EW_CHECK(symmetric_ == (partners == nullptr));
+void ProductSum::Add(const float* rows, size_t n, size_t stride) {
   tokens_ += n;
   while (n > 0) {
     const size_t part = std::min(n, kPanel - waiting_);
     Transpose(rows, part, stride, columns_, waiting_, Floats(panel_), pool_);
-    if (!symmetric_) {
-      Transpose(partners, part, stride, columns_, waiting_, Floats(partner_panel_), pool_);
-      partners += part * stride;
-    }
     rows += part * stride;
     n -= part;
     waiting_ += part;
@@ -81,26 +72,26 @@ void ProductSum::Add(const float* rows, const float* partners, size_t n, size_t 
   }
 }
 
+// Only the lower triangle is computed.
 void ProductSum::Flush() {
   if (waiting_ == 0) return;
   const auto run = kernels::Active().linear[static_cast<size_t>(DType::kF32)].run;
-  const float* right = Floats(panel_);
-  const float* left = symmetric_ ? right : Floats(partner_panel_);
+  const float* panel = Floats(panel_);
   float* sum = Floats(sum_);
   std::vector<float> scratch(static_cast<size_t>(pool_->size()) * kTile * columns_);
   const size_t tiles = (columns_ + kTile - 1) / kTile;
   pool_->ParallelFor(tiles, 1, [&](size_t begin, size_t end, int thread) {
     float* products = scratch.data() + static_cast<size_t>(thread) * kTile * columns_;
     for (size_t at = begin; at < end; ++at) {
-      // The last tiles are the longest where symmetric: they come first.
+      // The last tiles are the longest: they come first.
       const size_t row = (tiles - 1 - at) * kTile;
       const size_t n = std::min(kTile, columns_ - row);
       kernels::LinearArgs args;
-      args.w = right;
+      args.w = panel;
       args.w_stride = kPanel * sizeof(float);
-      args.rows = symmetric_ ? row + n : columns_;
+      args.rows = row + n;
       args.columns = waiting_;
-      args.x = left + row * kPanel;
+      args.x = panel + row * kPanel;
       args.x_stride = kPanel * sizeof(float);
       args.n = n;
       args.y = products;
@@ -118,7 +109,7 @@ void ProductSum::Flush() {
 float* ProductSum::Finish() {
   Flush();
   float* sum = Floats(sum_);
-  for (size_t i = 0; i < columns_ && symmetric_; ++i) {
+  for (size_t i = 0; i < columns_; ++i) {
     for (size_t j = i + 1; j < columns_; ++j) sum[i * columns_ + j] = sum[j * columns_ + i];
   }
   return sum;

@@ -26,19 +26,18 @@ struct ColumnMoments {
   void Merge(const ColumnMoments& other);  // of as many columns
 };
 
-// H = sum over tokens of a x^T, in float32, for inputs x and, where they differ, partners a. With
-// a = x that is the Hessian of a linear layer's squared error, up to a factor. Products of 512
-// tokens are summed by the F32 kernel, then added. Not thread-safe; results do not depend on the
-// number of threads.
+// H = sum over tokens of x x^T in float32: the Hessian of a linear layer's squared error, up to a
+// factor. Products of 512 tokens are summed by the F32 kernel, then added. Not thread-safe; results
+// do not depend on the number of threads.
 class ProductSum {
  public:
-  // `symmetric`: a is x, and only the lower triangle is computed. Errors: kOutOfMemory.
-  static Result<ProductSum> Create(size_t columns, bool symmetric, ThreadPool* pool);
-  // Adds n tokens, rows `stride` floats apart; `partners` only where not symmetric.
-  void Add(const float* rows, const float* partners, size_t n, size_t stride);
+  // Errors: kOutOfMemory.
+  static Result<ProductSum> Create(size_t columns, ThreadPool* pool);
+  // Adds n inputs, rows `stride` floats apart.
+  void Add(const float* rows, size_t n, size_t stride);
   uint64_t tokens() const { return tokens_; }
   size_t columns() const { return columns_; }
-  // The sum so far: (columns, columns), [i][j] = sum a_i x_j, whole also where symmetric.
+  // The sum so far, (columns, columns).
   float* Finish();
 
  private:
@@ -46,11 +45,10 @@ class ProductSum {
   void Flush();
   ThreadPool* pool_ = nullptr;
   size_t columns_ = 0;
-  bool symmetric_ = true;
   uint64_t tokens_ = 0;
-  size_t waiting_ = 0;            // tokens in the panels
-  Tensor sum_;                    // (columns, columns)
-  Tensor panel_, partner_panel_;  // (columns, 512): tokens innermost
+  size_t waiting_ = 0;  // tokens in the panel
+  Tensor sum_;          // (columns, columns), its lower triangle
+  Tensor panel_;        // (columns, 512): tokens innermost
 };
 
 }  // namespace edgewise

@@ -8,17 +8,6 @@
 
 namespace edgewise {
 
-TokenSequences CutTokens(std::span<const int32_t> tokens, size_t context) {
-  TokenSequences sequences;
-  for (size_t at = 0; at < tokens.size(); at += context) {
-    const size_t n = std::min(context, tokens.size() - at);
-    if (n < context && at > 0) break;
-    sequences.emplace_back(tokens.begin() + static_cast<std::ptrdiff_t>(at),
-                           tokens.begin() + static_cast<std::ptrdiff_t>(at + n));
-  }
-  return sequences;
-}
-
 uint64_t TokenCount(const TokenSequences& sequences) {
   uint64_t count = 0;
   for (const auto& sequence : sequences) count += sequence.size();
@@ -33,11 +22,12 @@ Result<ActivationWalk> ActivationWalk::Create(const Checkpoint& checkpoint,
   EW_TRY(LayerStream stream, LayerStream::Create(checkpoint, static_cast<uint32_t>(longest), pool));
   ActivationWalk walk(std::move(stream), std::move(sequences));
   const size_t dim = walk.spec().dim;
+  uint64_t tokens = 0;
   for (const auto& sequence : walk.sequences_) {
-    walk.first_.push_back(walk.tokens_);
-    walk.tokens_ += sequence.size();
+    walk.first_.push_back(tokens);
+    tokens += sequence.size();
   }
-  walk.x_.resize(walk.tokens_ * dim);
+  walk.x_.resize(tokens * dim);
   walk.scratch_.resize(longest * dim);
   for (size_t i = 0; i < walk.sequences_.size(); ++i) {
     EW_TRY(walk.stream_.Embed(walk.sequences_[i], walk.x_.data() + walk.first_[i] * dim));
@@ -45,14 +35,13 @@ Result<ActivationWalk> ActivationWalk::Create(const Checkpoint& checkpoint,
   return walk;
 }
 
-Status ActivationWalk::VisitOne(size_t index, LinearTap tap) {
-  const size_t n = sequences_[index].size(), dim = spec().dim;
-  std::copy_n(x_.data() + first_[index] * dim, n * dim, scratch_.data());
-  return stream_.Run(scratch_.data(), n, tap);
-}
-
 Status ActivationWalk::Visit(LinearTap tap) {
-  for (size_t i = 0; i < sequences_.size(); ++i) EW_TRY(VisitOne(i, tap));
+  const size_t dim = spec().dim;
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    const size_t n = sequences_[i].size();
+    std::copy_n(x_.data() + first_[i] * dim, n * dim, scratch_.data());
+    EW_TRY(stream_.Run(scratch_.data(), n, tap));
+  }
   return Ok{};
 }
 

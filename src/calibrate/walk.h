@@ -15,9 +15,6 @@ namespace edgewise {
 
 using TokenSequences = std::vector<std::vector<int32_t>>;
 
-// Cuts a token stream into sequences of `context` tokens; the rest at the end is left out where
-// there is a whole one.
-TokenSequences CutTokens(std::span<const int32_t> tokens, size_t context);
 uint64_t TokenCount(const TokenSequences& sequences);
 
 // The residual streams of all sequences before one layer, which the walk moves over layer by layer.
@@ -29,7 +26,6 @@ class ActivationWalk {
   static Result<ActivationWalk> Create(const Checkpoint& checkpoint, TokenSequences sequences,
                                        ThreadPool* pool);
   const ModelSpec& spec() const { return stream_.spec(); }
-  uint64_t tokens() const { return tokens_; }
   // Loads layer `layer`; those below have been passed.
   Status Load(uint32_t layer) { return stream_.Load(layer); }
   std::span<const LayerMatrix> matrices() const { return stream_.matrices(); }
@@ -41,19 +37,14 @@ class ActivationWalk {
   // Shows the input of the output matrix. Only after the last layer.
   Status VisitOutput(FunctionRef<void(const float* rows, size_t n, size_t stride)> tap);
 
-  // As Visit for sequence `index` alone.
-  Status VisitOne(size_t index, LinearTap tap);
-  size_t sequences() const { return sequences_.size(); }
-
  private:
   ActivationWalk(LayerStream stream, TokenSequences sequences)
       : stream_(std::move(stream)), sequences_(std::move(sequences)) {}
   LayerStream stream_;
   TokenSequences sequences_;
   std::vector<uint64_t> first_;  // row of each sequence
-  uint64_t tokens_ = 0;
-  std::vector<float> x_;        // (tokens, dim)
-  std::vector<float> scratch_;  // (longest sequence, dim)
+  std::vector<float> x_;         // (tokens, dim)
+  std::vector<float> scratch_;   // (longest sequence, dim)
 };
 
 }  // namespace edgewise

@@ -104,9 +104,9 @@ class SequentialQuantizer {
 };
 
 Result<ErrorMetric> SequentialQuantizer::Measure(LinearInput input, size_t columns) {
-  EW_TRY(ProductSum sum, ProductSum::Create(columns, true, pool_));
+  EW_TRY(ProductSum sum, ProductSum::Create(columns, pool_));
   EW_TRY(walk_.Visit([&](LinearInput which, const float* rows, size_t n, size_t stride) {
-    if (which == input) sum.Add(rows, nullptr, n, stride);
+    if (which == input) sum.Add(rows, n, stride);
     return which != input;
   }));
   return matrices_.Metric({sum.Finish(), columns * columns}, columns);
