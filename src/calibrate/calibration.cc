@@ -14,6 +14,8 @@ namespace {
 constexpr char kSquares[] = ".in_sum2", kCounts[] = ".counts", kAbs[] = ".in_sum_abs",
                kMax[] = ".in_max_abs", kHessian[] = ".in_hessian";
 
+constexpr float kMaxTokens = 1e15f;
+
 // The weight under whose name the Hessian of `weight`'s input is kept.
 std::string HessianName(std::string weight) {
   static constexpr std::pair<const char*, const char*> kSharers[] = {
@@ -247,8 +249,11 @@ Result<ColumnMoments> CalibrationFile::Moments(const std::string& weight) const 
   std::vector<float> values(n);
   squares->Decode(0, n, values.data());
   const auto usable = [](float v) { return std::isfinite(v) && v >= 0; };
-  if (!usable(tokens) || !std::all_of(values.begin(), values.end(), usable)) {
-    return MakeError(Code::kBadData, "the sums for %s are negative or not finite", weight.c_str());
+  if (!usable(tokens) || tokens > kMaxTokens ||
+      !std::all_of(values.begin(), values.end(), usable)) {
+    return MakeError(Code::kBadData,
+                     "the sums for %s are negative, not finite or of too many tokens",
+                     weight.c_str());
   }
   moments.tokens = static_cast<uint64_t>(tokens);
   moments.sum_squares.assign(values.begin(), values.end());

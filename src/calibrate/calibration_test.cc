@@ -194,6 +194,7 @@ TEST_CASE("files that are no calibration, or of another model, are refused") {
   CHECK_FALSE(write("empty", metadata, {{counts, {2}}}).has_value());
   CHECK_FALSE(write("alone", metadata, {{sums, {4, 8}}}).has_value());
   CHECK_FALSE(write("negative", metadata, {{sums, {4, -8}}, {counts, {2}}}).has_value());
+  CHECK_FALSE(write("huge", metadata, {{sums, {4, 8}}, {counts, {2.9e26f}}}).has_value());
   CHECK_FALSE(write("nan", metadata, {{sums, {4, NAN}}, {counts, {2}}}).has_value());
   CHECK_FALSE(
       write("experts", metadata, {{sums, {4, 8}}, {{"w.counts", DType::kF32, Shape{2, 1}}, {1, 1}}})
