@@ -1,7 +1,6 @@
 #include "calibrate/walk.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "base/strings.h"

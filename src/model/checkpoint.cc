@@ -305,12 +305,12 @@ Result<Checkpoint> Checkpoint::Open(const std::string& path) {
     impl->kind = CheckpointKind::kHfFolder;
     EW_TRY(impl->OpenFolder());
   } else {
+    EW_TRY(const bool is_gguf, IsGguf(path));
     EW_TRY(const MappedFile map, MappedFile::Open(path));
-    const auto bytes = map.bytes();
-    if (bytes.size() >= 4 && std::memcmp(bytes.data(), "GGUF", 4) == 0) {
+    if (is_gguf) {
       impl->kind = CheckpointKind::kGguf;
       EW_TRY(impl->OpenGguf());
-    } else if (Llama2cFile::Matches(bytes)) {
+    } else if (Llama2cFile::Matches(map.bytes())) {
       impl->kind = CheckpointKind::kLlama2c;
       EW_TRY(impl->OpenLlama2c());
     } else if (path.ends_with(".safetensors")) {

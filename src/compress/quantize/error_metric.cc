@@ -2,7 +2,6 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
-#include <memory>
 
 #include "base/strings.h"
 #include "compress/quantize/feedback.h"

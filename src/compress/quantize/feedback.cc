@@ -2,13 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "base/check.h"
 #include "base/half.h"
 #include "kernels/kernels.h"
 #include "quant/block_parts.h"
-#include "tensor/tensor.h"
 
 namespace edgewise {
 namespace {
