@@ -12,7 +12,7 @@ namespace edgewise {
 
 struct MachineLimits {
   double read_bytes_per_s = 0;  // memory read by all threads of the pool together
-  double int8_ops_per_s = 0;    // multiplications and additions, as `how` says
+  double int8_ops_per_s = 0;    // multiplications and additions of the active kernel table
   int threads = 0;
   std::string how;  // what was measured, in words, for reports
 };
@@ -20,7 +20,7 @@ struct MachineLimits {
 struct MachineOptions {
   uint64_t buffer_bytes = 512ull << 20;  // read buffer; must be far larger than the last cache
   int repetitions = 5;                   // the median counts
-  double int8_seconds = 0.05;            // per tried shape and repetition
+  double int8_seconds = 0.05;            // at least, per repetition
 };
 
 // Measures for about a second. Errors: kInvalidArgument (a buffer below 1 MiB, no repetitions),

@@ -108,6 +108,9 @@ struct Kernels {
   void (*softcap)(float cap, float* y, size_t n) = nullptr;             // y = cap * tanh(y / cap)
   void (*f32_to_f16)(const float* x, uint16_t* y, size_t n) = nullptr;  // to nearest even
   void (*attend)(const AttendArgs& args) = nullptr;
+  // Multiplies int8 in registers for `rounds` rounds with the instructions of the matrix kernels,
+  // and returns the operations done (a product and a sum are two): their peak, nothing else.
+  uint64_t (*int8_products)(uint64_t rounds) = nullptr;
   // log(sum exp(x)), stable: float terms, double sum; -infinity when n is 0.
   double (*log_sum_exp)(const float* x, size_t n) = nullptr;
 };

@@ -395,6 +395,16 @@ TEST_CASE("activations round to the nearest step, alike in every table") {
   });
 }
 
+TEST_CASE("the peak of int8 products counts what it does") {
+  for (size_t i = 0; i < Available().size; ++i) {
+    const Kernels& k = Available().items[i];
+    CAPTURE(k.name);
+    CHECK(k.int8_products(0) == 0);
+    CHECK(k.int8_products(1) >= 32);
+    CHECK(k.int8_products(1000) == 1000 * k.int8_products(1));
+  }
+}
+
 TEST_CASE("a broken activation shows in the scale") {
   ForEachTable([](const Kernels& k) {
     for (const float bad :

@@ -51,6 +51,7 @@ void FillFrom(const Kernels& below, Kernels& table) {
   Fill(table.softcap, below.softcap);
   Fill(table.f32_to_f16, below.f32_to_f16);
   Fill(table.attend, below.attend);
+  Fill(table.int8_products, below.int8_products);
   Fill(table.log_sum_exp, below.log_sum_exp);
 }
 

@@ -17,6 +17,7 @@ struct Avx2Rows {
   static constexpr size_t kBytes = 32, kLanes = 8;
   static constexpr size_t kTokens = 4;
   static constexpr bool kBiased = false;  // signed weights stay signed
+  static constexpr bool kPartIsInts = false;
 
   // maddubs adds two products in 16 bits, and more steps fit where weights are small. A signed
   // weight of -128 counts as 128.
@@ -28,6 +29,8 @@ struct Avx2Rows {
 
   static Bytes Load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static void Store(void* p, Bytes v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+  // From here on the compiler does not know what w holds.
+  static void Forget(Bytes& w) { asm volatile("" : "+x"(w)); }
   static Bytes Splat(int8_t value) { return _mm256_set1_epi8(value); }
   static Bytes And(Bytes a, Bytes b) { return _mm256_and_si256(a, b); }
   static Bytes Or(Bytes a, Bytes b) { return _mm256_or_si256(a, b); }

@@ -17,11 +17,20 @@ struct VnniRows {
   static constexpr size_t kBytes = 64, kLanes = 16;
   static constexpr size_t kTokens = 12;  // 12 sums and 12 running dots of 32 registers
   static constexpr bool kBiased = true;  // vpdpbusd takes unsigned weights
+  static constexpr bool kPartIsInts = true;
   template <int kLargest, bool kSigned>
   static constexpr size_t kPartSteps = 8;
 
   static Bytes Load(const void* p) { return _mm512_loadu_si512(p); }
   static void Store(void* p, Bytes v) { _mm512_storeu_si512(p, v); }
+  // From here on the compiler does not know what w holds.
+  static void Forget(Bytes& w) {
+#if defined(__AVX512F__)
+    asm volatile("" : "+v"(w));
+#else
+    asm volatile("" : "+m"(w));
+#endif
+  }
   static Bytes Splat(int8_t value) { return _mm512_set1_epi8(value); }
   static Bytes And(Bytes a, Bytes b) { return _mm512_and_si512(a, b); }
   static Bytes Or(Bytes a, Bytes b) { return _mm512_or_si512(a, b); }

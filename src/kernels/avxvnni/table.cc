@@ -12,6 +12,7 @@ namespace {
 struct AvxVnniRows : Avx2Rows {
   static constexpr size_t kTokens = 3;   // 6 sums, 6 running dots, 2 weights, 1 activation
   static constexpr bool kBiased = true;  // vpdpbusd takes unsigned weights
+  static constexpr bool kPartIsInts = true;
   template <int kLargest, bool kSigned>
   static constexpr size_t kPartSteps = 8;  // a Part holds 8 int32
 

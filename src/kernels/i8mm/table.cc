@@ -15,6 +15,7 @@ struct I8mmRows : DotprodRows {};
 template <>
 struct Tile<I8mmRows> : I8mmRows {
   static constexpr size_t kPair = 2;
+  static constexpr bool kPartIsInts = false;  // of 2 by 2 rows
   // Two steps hold columns 0 to 3 and 4 to 7 of rows 0 to 3: now all 8 of rows 0 and 1, 2 and 3.
   static void Arrange(Bytes* v) {
 #pragma GCC unroll 4

@@ -17,6 +17,7 @@ struct NeonRows {
   static constexpr size_t kBytes = 16, kLanes = 4;
   static constexpr size_t kTokens = 2;
   static constexpr bool kBiased = false;
+  static constexpr bool kPartIsInts = true;
   template <int kLargest, bool kSigned>
   static constexpr size_t kPartSteps = 8;
 
@@ -25,6 +26,8 @@ struct NeonRows {
 
   static Bytes Load(const void* p) { return vld1q_s8(static_cast<const int8_t*>(p)); }
   static void Store(void* p, Bytes v) { vst1q_s8(static_cast<int8_t*>(p), v); }
+  // From here on the compiler does not know what w holds.
+  static void Forget(Bytes& w) { asm volatile("" : "+w"(w)); }
   static Bytes Splat(int8_t value) { return vdupq_n_s8(value); }
   static Bytes And(Bytes a, Bytes b) { return vandq_s8(a, b); }
   static Bytes Or(Bytes a, Bytes b) { return vorrq_s8(a, b); }

@@ -157,6 +157,20 @@ void LinearFloat(const LinearArgs& a) {
   }
 }
 
+uint64_t Int8Products(uint64_t rounds) {
+  constexpr size_t kLanes = 16;
+  int8_t weights[kLanes] = {1};
+  int32_t sums[kLanes] = {};
+  for (uint64_t i = 0; i < rounds; ++i) {
+    asm volatile("" ::"r"(weights) : "memory");  // as far as the compiler knows, other weights
+    for (size_t l = 0; l < kLanes; ++l) sums[l] += weights[l] * 3;
+  }
+  int32_t kept[kLanes];
+  for (size_t l = 0; l < kLanes; ++l) kept[l] = sums[l];
+  asm volatile("" ::"r"(kept) : "memory");
+  return rounds * kLanes * 2;
+}
+
 float DotF32(const float* a, const float* b, size_t n) {
   Sums sums;
   size_t i = 0;

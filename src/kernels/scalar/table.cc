@@ -44,6 +44,7 @@ constexpr Kernels Table() {
   t.f32_to_f16 = F32ToF16;
   t.attend = Attend;
   t.hadamard = Hadamard;
+  t.int8_products = Int8Products;
   t.log_sum_exp = LogSumExp;
   return t;
 }

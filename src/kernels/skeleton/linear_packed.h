@@ -39,14 +39,30 @@ constexpr size_t kPart = S::template kPartSteps<T.largest, T.is_signed> < T.grou
                              ? S::template kPartSteps<T.largest, T.is_signed>
                              : T.group / 4;
 
+// What the zero point of a group's weights takes off its dot product.
+template <class S, Traits T>
+inline typename S::Ints ZeroOffset(const ActQ8& act, size_t half) {
+  return S::template SetShifted<T.zero_log2>(act.negated[(T.group == 32 ? 0 : 1) + half]);
+}
+
+// True where a Part is an Ints that holds a whole group: it then starts at the zero offset.
+template <class S, Traits T>
+constexpr bool kStartsAtZero = T.zero_log2 >= 0 && S::kPartIsInts && kPart<S, T> == T.group / 4;
+
+template <class S, Traits T>
+inline typename S::Part FirstPart(const ActQ8& act, size_t half) {
+  if constexpr (kStartsAtZero<S, T>) return ZeroOffset<S, T>(act, half);
+  return S::ZeroPart();
+}
+
 // sum + one group of products, rows of piece p: the one place where integers become floats.
 template <class S, Traits T>
 inline typename S::Floats AddGroup(typename S::Floats sum, typename S::Ints dot,
                                    const Scales& scales, size_t group, size_t p, const ActQ8& act,
                                    size_t half) {
   constexpr size_t kFirstSum = T.group == 32 ? 0 : 1;
-  if constexpr (T.zero_log2 >= 0) {
-    dot = S::AddInts(dot, S::template SetShifted<T.zero_log2>(act.negated[kFirstSum + half]));
+  if constexpr (T.zero_log2 >= 0 && !kStartsAtZero<S, T>) {
+    dot = S::AddInts(dot, ZeroOffset<S, T>(act, half));
   }
   sum = S::Fma(S::Mul(S::ToFloats(dot), S::Set(act.scale)),
                S::LoadFloats(scales.scale[group] + p * S::kLanes), sum);
@@ -82,7 +98,7 @@ template <class S, class Format, int g>
         typename S::Ints dot = {};
 #pragma GCC unroll 8
         for (size_t first = half * kSteps; first < (half + 1) * kSteps; first += kPart<S, T>) {
-          typename S::Part part = S::ZeroPart();
+          typename S::Part part = FirstPart<S, T>(x[g], half);
 #pragma GCC unroll 8
           for (size_t s = first; s < first + kPart<S, T>; ++s) {
             part = S::template Step<T.is_signed>(part, v[s], S::Repeat(x[g].q + 4 * s));
@@ -141,11 +157,22 @@ template <class S, class Format, int g>
   }
 }
 
+// The weights of the next chunk, fetched a few lines at a time: all at once they would fill the
+// miss buffers, and the loads behind them would wait.
+struct Fetch {
+  const uint8_t* at;
+  size_t lines;  // per block of 32 columns and tile
+
+  void Some() {
+    for (size_t i = 0; i < lines; ++i, at += 64) __builtin_prefetch(at, 0, 3);
+  }
+};
+
 // Adds the products of N activation rows with one chunk to `sums`, one float per group of columns,
 // in order: the result does not depend on N.
 template <class S, Traits T, size_t N>
 inline void AddTile(const Chunk& chunk, size_t blocks, const ActQ8* const* x,
-                    float (*sums)[kPackedRows]) {
+                    float (*sums)[kPackedRows], Fetch* fetch) {
   using Floats = typename S::Floats;
   using Ints = typename S::Ints;
   constexpr size_t kSteps = T.group / 4, kPair = Tile<S>::kPair, kOperands = kPair * kPieces<S>;
@@ -157,6 +184,7 @@ inline void AddTile(const Chunk& chunk, size_t blocks, const ActQ8* const* x,
     for (size_t p = 0; p < kPieces<S>; ++p) sum[t][p] = S::LoadFloats(sums[t] + p * S::kLanes);
   }
   for (size_t b = 0; b < blocks; ++b) {
+    fetch->Some();
 #pragma GCC unroll 2
     for (size_t half = 0; half < 8 / kSteps; ++half) {
       const size_t group = b * (32 / T.group) + half;
@@ -168,7 +196,7 @@ inline void AddTile(const Chunk& chunk, size_t blocks, const ActQ8* const* x,
 #pragma GCC unroll 16
         for (size_t t = 0; t < N / kPair; ++t) {
 #pragma GCC unroll 8
-          for (size_t p = 0; p < kOperands; ++p) part[t][p] = S::ZeroPart();
+          for (size_t p = 0; p < kOperands; ++p) part[t][p] = FirstPart<Tile<S>, T>(x[t][b], half);
         }
 #pragma GCC unroll 8
         for (size_t s = first; s < first + kPart<S, T>; s += kPair) {
@@ -199,7 +227,8 @@ inline void AddTile(const Chunk& chunk, size_t blocks, const ActQ8* const* x,
       for (size_t t = 0; t < N; ++t) {
 #pragma GCC unroll 4
         for (size_t p = 0; p < kPieces<S>; ++p) {
-          sum[t][p] = AddGroup<S, T>(sum[t][p], dot[t][p], chunk.scales, group, p, x[t][b], half);
+          sum[t][p] =
+              AddGroup<Tile<S>, T>(sum[t][p], dot[t][p], chunk.scales, group, p, x[t][b], half);
         }
       }
     }
@@ -215,14 +244,14 @@ inline void AddTile(const Chunk& chunk, size_t blocks, const ActQ8* const* x,
 // an odd last one is its own partner.
 template <class S, Traits T, size_t N>
 inline void AddTiles(const Chunk& chunk, size_t blocks, const char* x, size_t x_stride,
-                     size_t count, size_t* j, float (*sums)[kPackedRows]) {
+                     size_t count, size_t* j, float (*sums)[kPackedRows], Fetch* fetch) {
   for (; *j + N < count + Tile<S>::kPair; *j += N) {
     const ActQ8* rows[N];
     for (size_t t = 0; t < N; ++t) {
       const size_t beyond = Tile<S>::kPair > 1 && *j + t == count;
       rows[t] = reinterpret_cast<const ActQ8*>(x + (*j + t - beyond) * x_stride);
     }
-    AddTile<S, T, N>(chunk, blocks, rows, sums + *j);
+    AddTile<S, T, N>(chunk, blocks, rows, sums + *j, fetch);
   }
 }
 
@@ -241,17 +270,33 @@ void MultiplyMany(const uint8_t* tiles, size_t columns, const char* x, size_t x_
       Format::Factors(tiles, k, &chunk.scales);
       tiles += kPackedRows * Format::kBlockBytes;
     }
-    for (size_t at = 0; at < kPerChunk * kPackedRows * Format::kBlockBytes; at += 64) {
-      __builtin_prefetch(tiles + at, 0, 3);
-    }
     const size_t blocks = here * Format::kColumns / 32;
+    const size_t tiles_of_rows = (count + S::kTokens - 1) / S::kTokens;
+    constexpr size_t kLines = kPerChunk * kPackedRows * Format::kBlockBytes / 64;
+    Fetch fetch = {tiles, (kLines + tiles_of_rows * blocks - 1) / (tiles_of_rows * blocks)};
     size_t j = 0;
-    AddTiles<S, T, S::kTokens>(chunk, blocks, x, x_stride, count, &j, sums);
-    if constexpr (S::kTokens > 4) AddTiles<S, T, 4>(chunk, blocks, x, x_stride, count, &j, sums);
-    if constexpr (S::kTokens > 2) AddTiles<S, T, 2>(chunk, blocks, x, x_stride, count, &j, sums);
-    if constexpr (kPair == 1) AddTiles<S, T, 1>(chunk, blocks, x, x_stride, count, &j, sums);
+    AddTiles<S, T, S::kTokens>(chunk, blocks, x, x_stride, count, &j, sums, &fetch);
+    if constexpr (S::kTokens > 4)
+      AddTiles<S, T, 4>(chunk, blocks, x, x_stride, count, &j, sums, &fetch);
+    if constexpr (S::kTokens > 2)
+      AddTiles<S, T, 2>(chunk, blocks, x, x_stride, count, &j, sums, &fetch);
+    if constexpr (kPair == 1)
+      AddTiles<S, T, 1>(chunk, blocks, x, x_stride, count, &j, sums, &fetch);
     x += blocks * sizeof(ActQ8);
     left -= here;
+  }
+}
+
+// Writes the sums of 16 weight rows, from row i on, and `count` activation rows, from row j on.
+inline void CopySums(const float (*sums)[kPackedRows], size_t count, const LinearArgs& a, size_t i,
+                     size_t j) {
+  float* y = a.y + j * a.y_stride + i;
+  if (a.rows - i >= kPackedRows) {  // a size that the compiler knows
+    for (size_t t = 0; t < count; ++t) memcpy(y + t * a.y_stride, sums[t], sizeof(sums[t]));
+  } else {
+    for (size_t t = 0; t < count; ++t) {
+      memcpy(y + t * a.y_stride, sums[t], (a.rows - i) * sizeof(float));
+    }
   }
 }
 
@@ -268,16 +313,41 @@ void LinearPacked(const LinearArgs& a) {
       } else {
         MultiplyMany<S, Format<S>>(tiles, a.columns, x, a.x_stride, count, sums);
       }
-      const size_t rows = a.rows - i < kPackedRows ? a.rows - i : kPackedRows;
-      for (size_t t = 0; t < count; ++t) {
-        memcpy(a.y + (j + t) * a.y_stride + i, sums[t], rows * sizeof(float));
-      }
+      CopySums(sums, count, a, i, j);
     }
   }
 }
 
+// Twelve independent chains hide the latency of a product.
+template <class S>
+uint64_t Int8Products(uint64_t rounds) {
+  constexpr size_t kChains = 12;
+  alignas(64) uint8_t weights[64] = {};
+  alignas(64) ActQ8 act = {};
+  const ActQ8* const acts[] = {&act, &act};
+  asm volatile("" ::"r"(weights), "r"(&act) : "memory");  // unknown values, as far as gcc can see
+  typename S::Bytes w = S::Load(weights);
+  typename S::Part part[kChains];
+#pragma GCC unroll 12
+  for (size_t c = 0; c < kChains; ++c) part[c] = S::ZeroPart();
+  for (uint64_t i = 0; i < rounds; ++i) {
+    const auto x = Tile<S>::Activations(acts, 0, 0);
+#pragma GCC unroll 12
+    for (size_t c = 0; c < kChains; ++c) {
+      S::Forget(w);  // or one product would do for all chains
+      part[c] = Tile<S>::template Step<false>(part[c], w, x);
+    }
+  }
+  typename S::Part kept[kChains];
+#pragma GCC unroll 12
+  for (size_t c = 0; c < kChains; ++c) kept[c] = part[c];
+  asm volatile("" ::"r"(kept) : "memory");
+  return rounds * kChains * S::kBytes * Tile<S>::kPair * 2;
+}
+
 template <class S>
 constexpr void SetPackedKernels(Kernels* t) {
+  t->int8_products = Int8Products<S>;
   const auto set = [t](DType type, void (*run)(const LinearArgs&)) {
     t->linear[static_cast<int>(type)] = {ActFormat::kQ8, run};
   };
