@@ -187,7 +187,7 @@ Result<std::vector<TensorPlan>> PlanQuantization(std::span<const CheckpointTenso
   std::vector<TensorPlan> plans;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const CheckpointTensor& tensor = tensors[i];
-    TensorPlan plan{i, tensor.name, tensor.shape, tensor.dtype, tensor.dtype, "", {}};
+    TensorPlan plan{i, tensor.name, tensor.shape, tensor.dtype, tensor.dtype, "", {}, 0};
     const DTypeInfo& from = Info(tensor.dtype);
     if (const char* why = WhyFloat(tensor)) {
       const bool keep = source_is_gguf || (from.encode == nullptr && tensor.dtype != DType::kF64);

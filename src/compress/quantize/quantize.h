@@ -48,6 +48,7 @@ struct TensorPlan {
   std::string reason;  // why not simply preset->type: "1-D", "tied output", "row of 172 does not
                        // fit q4_k", ...; empty otherwise
   TensorLayout layout = TensorLayout::kRows;  // of the output
+  double predicted_kl = 0;                    // nats per token, where the format was chosen by it
 };
 
 // Chooses the format of every tensor. `tensors` and `spec` are the checkpoint's; `source_is_gguf`
