@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -18,7 +17,7 @@ namespace {
 
 constexpr int kPowers = 20;          // AWQ's grid: 0, 0.05, ..., 0.95
 constexpr size_t kSearchRows = 256;  // of each matrix, that the search looks at
-constexpr float kSmallest = 1e-4f;   // mean magnitude of a column that is never used
+constexpr float kSmallest = 1e-4f;   // magnitude of a column that is never used
 
 // One input of linear layers, and the rows that give its columns.
 struct ScaledInput {
@@ -85,6 +84,9 @@ class Scaler {
   Status Scale(const ScaledInput& input);
   Result<std::vector<Consumer>> Load(const ScaledInput& input) const;
   Result<ColumnMoments> Moments(const std::string& weight, size_t columns) const;
+  double ErrorOf(const ScaledInput& input, const std::vector<Consumer>& consumers,
+                 const ColumnMoments& moments, std::span<const float> h,
+                 const std::vector<float>& scales) const;
   std::vector<float> Search(const ScaledInput& input, const std::vector<Consumer>& consumers,
                             const ColumnMoments& moments, std::span<const float> h) const;
   void Fold(const ScaledInput& input, const std::vector<float>& scales);
@@ -168,34 +170,49 @@ std::vector<float> Smooth(const ScaledInput& input, const std::vector<Consumer>&
   return scales;
 }
 
+double Scaler::ErrorOf(const ScaledInput& input, const std::vector<Consumer>& consumers,
+                       const ColumnMoments& moments, std::span<const float> h,
+                       const std::vector<float>& scales) const {
+  const std::vector<float> columns = PerColumn(input, scales);
+  std::vector<float> importance(columns.size());
+  for (size_t c = 0; c < columns.size(); ++c) {
+    importance[c] =
+        static_cast<float>(moments.sum_squares[c] / static_cast<double>(moments.tokens)) /
+        (columns[c] * columns[c]);
+  }
+  double error = 0;
+  for (const Consumer& consumer : consumers) {
+    error +=
+        OutputError(consumer.values, columns.size(), {consumer.to, importance, columns}, h, pool_);
+  }
+  return error;
+}
+
 std::vector<float> Scaler::Search(const ScaledInput& input, const std::vector<Consumer>& consumers,
                                   const ColumnMoments& moments, std::span<const float> h) const {
   const size_t n = moments.columns();
-  const auto tokens = static_cast<float>(moments.tokens);
-  const auto mean = PerRow(input, n, [&](float sum, size_t c) {
-    return sum + static_cast<float>(moments.sum_abs[c]) / tokens;
+  const auto x = PerRow(input, n, [&](float sum, size_t c) {
+    return sum + static_cast<float>(moments.sum_abs[c] / static_cast<double>(moments.tokens));
   });
-  std::vector<float> best;
-  double least = std::numeric_limits<double>::infinity();
+  const auto w = PerRow(input, n, [&](float sum, size_t c) {
+    for (const Consumer& consumer : consumers) {
+      for (size_t i = c; i < consumer.values.size(); i += n) sum += std::fabs(consumer.values[i]);
+    }
+    return sum;
+  });
+  std::vector<float> best(input.count, 1.0f);
+  double least = ErrorOf(input, consumers, moments, h, best);
   for (int step = 0; step < kPowers; ++step) {
     const float power = static_cast<float>(step) / kPowers;
-    std::vector<float> scales(mean.size());
+    std::vector<float> scales(input.count);
     for (size_t r = 0; r < scales.size(); ++r) {
-      scales[r] = std::pow(std::max(mean[r], kSmallest), power);
+      scales[r] = std::pow(std::max(x[r], kSmallest), power) /
+                  std::pow(std::max(w[r], kSmallest), 1 - power);
     }
     const auto [low, high] = std::minmax_element(scales.begin(), scales.end());
-    const float middle = std::sqrt(*low * *high);
+    const float middle = std::sqrt(*low) * std::sqrt(*high);
     for (float& scale : scales) scale /= middle;
-    const std::vector<float> columns = PerColumn(input, scales);
-    std::vector<float> importance(n);
-    for (size_t c = 0; c < n; ++c) {
-      importance[c] =
-          static_cast<float>(moments.sum_squares[c]) / tokens / (columns[c] * columns[c]);
-    }
-    double error = 0;
-    for (const Consumer& consumer : consumers) {
-      error += OutputError(consumer.values, n, {consumer.to, importance, columns}, h, pool_);
-    }
+    const double error = ErrorOf(input, consumers, moments, h, scales);
     if (!(error < least)) continue;
     least = error;
     best = std::move(scales);

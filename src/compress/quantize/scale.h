@@ -19,8 +19,9 @@ namespace edgewise {
 
 enum class ScaleMethod : uint8_t {
   kNone,
-  // AWQ (Lin et al. 2023): s = mean|x|^a, a of 20 powers per input with the least output error of
-  // the matrices that read it, measured by second moments with each matrix' own encoder.
+  // AWQ (Lin et al. 2023): s = mean|x|^a / mean|w|^(1 - a), of 20 powers a for each input (and
+  // s = 1) the one with the least output error of the matrices that read it, measured by second
+  // moments with each matrix' own encoder.
   kAwq,
   // SmoothQuant (Xiao et al. 2023): s = sqrt(max|x| / max|w|), for activations in 8 bits.
   kSmooth,
