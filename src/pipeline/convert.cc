@@ -497,11 +497,11 @@ Status SetMethod(const QuantizeOptions& options, Job* job) {
   const bool calibrated = options.method != QuantizeMethod::kRoundToNearest ||
                           options.scale != ScaleMethod::kNone || options.preset.empty();
   if (calibrated == options.calibration.path.empty()) {
+    const std::string method = "--method " + MethodName(options);
     return MakeError(Code::kInvalidArgument,
-                     calibrated
-                         ? "--method %s needs --calibration FILE, made by `edgewise calibrate`"
-                         : "--calibration has no use with --method %s",
-                     MethodName(options).c_str());
+                     calibrated ? "%s needs --calibration FILE, made by `edgewise calibrate`"
+                                : "--calibration has no use with %s",
+                     options.preset.empty() ? "a target size" : method.c_str());
   }
   job->rotate = options.rotate;
   job->scale = options.scale;
@@ -673,7 +673,8 @@ Json SummaryToJson(const ConvertSummary& summary) {
   json.Set("bits_per_weight", summary.bits_per_weight).Set("parameters", summary.parameters);
   json.Set("seconds", summary.seconds).Set("peak_rss_bytes", summary.peak_rss_bytes);
   json.Set("source_bytes", summary.source_bytes).Set("source_sha256", summary.source_sha256);
-  json.Set("scaled_inputs", summary.scaled_inputs).Set("predicted_kl", summary.predicted_kl);
+  json.Set("scaled_inputs", summary.scaled_inputs);
+  if (summary.predicted_kl > 0) json.Set("predicted_kl", summary.predicted_kl);
   json.Set("packed_tensors", summary.packing.packed).Set("left_in_rows", summary.packing.left);
   json.Set("tensors", std::move(tensors));
   return json;
