@@ -6,7 +6,6 @@
 #include <atomic>
 #include <filesystem>
 #include <future>
-#include <unordered_map>
 #include <utility>
 
 #include "base/check.h"
@@ -309,16 +308,22 @@ Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>&
 
 constexpr uint64_t kRotationSeed = 1;
 
-// Turns the checkpoint into its rotated self; returns what of it is rotated.
-Result<std::string> RotateSource(const Job& job, Checkpoint* checkpoint) {
-  for (const CheckpointTensor& tensor : checkpoint->tensors()) {
+// A model whose values change first must not be one of rounded values.
+Status CheckUnquantized(const Checkpoint& checkpoint, const Job& job) {
+  for (const CheckpointTensor& tensor : checkpoint.tensors()) {
     if (!Info(tensor.dtype).quantized() || job.plan.allow_requantize) continue;
     return MakeError(
         Code::kInvalidArgument,
-        "tensor %s is quantized already (%s); rotate the f16, bf16 or f32 model that it "
+        "tensor %s is quantized already (%s); start from the f16, bf16 or f32 model that it "
         "comes from",
         tensor.name.c_str(), Info(tensor.dtype).name);
   }
+  return Ok{};
+}
+
+// Turns the checkpoint into its rotated self; returns what of it is rotated.
+Result<std::string> RotateSource(const Job& job, Checkpoint* checkpoint) {
+  EW_TRY(CheckUnquantized(*checkpoint, job));
   EW_TRY(Rotation rotation, Rotate(*checkpoint, kRotationSeed));
   *checkpoint = rotation.model;
   return std::string(rotation.residual && rotation.values ? "residual+values"
@@ -326,21 +331,20 @@ Result<std::string> RotateSource(const Job& job, Checkpoint* checkpoint) {
                                                           : "values");
 }
 
-// The file type of the preset whose format most weights have.
-uint32_t FileTypeOf(const std::vector<TensorPlan>& plan) {
-  std::unordered_map<DType, uint64_t> weights;
-  for (const TensorPlan& entry : plan) weights[entry.to] += entry.shape.elements();
-  const Preset* most = &AllPresets().front();
-  for (const Preset& preset : AllPresets()) {
-    if (weights[preset.type] > weights[most->type]) most = &preset;
-  }
-  return most->file_type;
-}
-
 // Chooses the formats that come to the size asked for and cost least.
 Status FitToTarget(const Checkpoint& weights, const Job& job, const CalibrationFile& calibration,
                    ThreadPool* pool, Progress* progress, Metadata* metadata,
                    std::vector<TensorPlan>* plan) {
+  FileTarget target;
+  EW_TRY(target.alignment, metadata->GetUint("general.alignment", kGgufDefaultAlignment));
+  EW_TRY(target.planned, GgufFileBytes(*metadata, Declare(*plan)));
+  target.bytes = job.target_bytes;
+  if (job.target_bpw > 0) {
+    uint64_t parameters = 0;
+    for (const TensorPlan& entry : *plan) parameters += entry.shape.elements();
+    target.bytes = static_cast<uint64_t>(job.target_bpw * static_cast<double>(parameters) / 8);
+  }
+  EW_TRY(CheckTarget(target, *plan));
   EW_TRY(const Vocab vocab, LoadVocab(weights, job.tokenizer_path));
   SensitivityOptions options;
   options.encoder = job.method == QuantizeMethod::kGptq      ? RowEncoder::kFeedback
@@ -349,19 +353,6 @@ Status FitToTarget(const Checkpoint& weights, const Job& job, const CalibrationF
   options.first_token = vocab.bos.value_or(vocab.eos.value_or(0));
   EW_TRY(const auto costs,
          MeasureSensitivity(weights, *plan, calibration, options, pool, progress));
-  FileTarget target;
-  EW_TRY(target.alignment, metadata->GetUint("general.alignment", kGgufDefaultAlignment));
-  EW_TRY(target.other, GgufFileBytes(*metadata, Declare(*plan)));
-  for (const TensorCosts& tensor : costs) {
-    const TensorPlan& entry = (*plan)[tensor.entry];
-    target.other -= AlignedBytes(entry.to, entry.shape, target.alignment);
-  }
-  uint64_t parameters = 0;
-  for (const TensorPlan& entry : *plan) parameters += entry.shape.elements();
-  target.bytes = job.target_bytes;
-  if (job.target_bpw > 0) {
-    target.bytes = static_cast<uint64_t>(job.target_bpw * static_cast<double>(parameters) / 8);
-  }
   EW_TRY(AllocateFormats(costs, target, plan));
   metadata->Set("general.file_type", FileTypeOf(*plan));
   return Ok{};
@@ -388,6 +379,7 @@ Result<Prepared> Prepare(const Checkpoint& checkpoint, const std::vector<std::st
   if (job.dry_run && !target) return result;
   EW_TRY(result.known, LoadKnowledge(checkpoint, job));
   if (job.scale != ScaleMethod::kNone) {
+    EW_TRY(CheckUnquantized(checkpoint, job));
     EW_TRY(Scaling scaling,
            ScaleInputs(checkpoint, result.plan, *result.known.file, job.scale, pool, progress));
     result.weights = std::move(scaling.model);
@@ -468,9 +460,10 @@ constexpr const char* kTargetPreset = "q4_0";
 
 Status SetTarget(const QuantizeOptions& options, Job* job) {
   const int sizes = !options.preset.empty() + (options.target_bytes > 0) + (options.target_bpw > 0);
-  if (sizes != 1 || options.target_bpw < 0) {
+  if (sizes != 1 || !(options.target_bpw >= 0 && options.target_bpw <= 32)) {
     return MakeError(Code::kInvalidArgument,
-                     "give one of --to PRESET, --target-bytes N and --target-bpw X, above 0");
+                     "give one of --to PRESET, --target-bytes N and --target-bpw X, which is above "
+                     "0 and at most 32");
   }
   if (!options.preset.empty()) {
     EW_TRY(job->plan.preset, FindPreset(options.preset));

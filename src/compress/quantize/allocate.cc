@@ -52,6 +52,21 @@ void SpendRest(std::span<const TensorChoices> tensors, uint64_t left, std::vecto
   }
 }
 
+uint64_t AlignedBytes(DType type, const Shape& shape, uint64_t alignment) {
+  const uint64_t bytes = Info(type).RowBytes(shape.columns()) * shape.rows();
+  return (bytes + alignment - 1) / alignment * alignment;
+}
+
+// Of everything in the file but the tensors to choose for.
+uint64_t OtherBytes(const FileTarget& target, std::span<const TensorPlan> plan) {
+  uint64_t bytes = target.planned;
+  for (const TensorPlan& entry : plan) {
+    if (CandidateFormats(entry).empty()) continue;
+    bytes -= AlignedBytes(entry.to, entry.shape, target.alignment);
+  }
+  return bytes;
+}
+
 }  // namespace
 
 Result<std::vector<size_t>> Allocate(std::span<const TensorChoices> tensors, uint64_t budget) {
@@ -100,37 +115,41 @@ Result<std::vector<size_t>> Allocate(std::span<const TensorChoices> tensors, uin
   return chosen;
 }
 
-uint64_t AlignedBytes(DType type, const Shape& shape, uint64_t alignment) {
-  const uint64_t bytes = Info(type).RowBytes(shape.columns()) * shape.rows();
-  return (bytes + alignment - 1) / alignment * alignment;
+Status CheckTarget(const FileTarget& target, std::span<const TensorPlan> plan) {
+  const uint64_t other = OtherBytes(target, plan);
+  uint64_t least = other, most = other;
+  for (const TensorPlan& entry : plan) {
+    uint64_t low = UINT64_MAX, high = 0;
+    for (const DType type : CandidateFormats(entry)) {
+      const uint64_t bytes = AlignedBytes(type, entry.shape, target.alignment);
+      low = std::min(low, bytes);
+      high = std::max(high, bytes);
+    }
+    if (high == 0) continue;
+    least += low;
+    most += high;
+  }
+  if (least <= target.bytes && target.bytes <= most) return Ok{};
+  return MakeError(Code::kInvalidArgument,
+                   "no mixture of formats gives a file of %llu bytes: this model takes from %llu "
+                   "in the smallest formats to %llu in f16",
+                   static_cast<unsigned long long>(target.bytes),
+                   static_cast<unsigned long long>(least), static_cast<unsigned long long>(most));
 }
 
 Status AllocateFormats(std::span<const TensorCosts> costs, const FileTarget& target,
                        std::vector<TensorPlan>* plan) {
-  std::vector<TensorChoices> choices;
-  uint64_t least = target.other, most = target.other;
-  for (const TensorCosts& tensor : costs) {
-    TensorChoices mine;
-    uint64_t low = UINT64_MAX, high = 0;
-    for (const FormatCost& format : tensor.formats) {
-      const uint64_t bytes =
-          AlignedBytes(format.type, (*plan)[tensor.entry].shape, target.alignment);
-      mine.push_back({bytes, format.kl});
-      low = std::min(low, bytes);
-      high = std::max(high, bytes);
+  EW_TRY(CheckTarget(target, *plan));
+  std::vector<TensorChoices> tensors;
+  for (const TensorCosts& costs_of : costs) {
+    TensorChoices choices;
+    for (const FormatCost& format : costs_of.formats) {
+      const Shape& shape = (*plan)[costs_of.entry].shape;
+      choices.push_back({AlignedBytes(format.type, shape, target.alignment), format.kl});
     }
-    least += low;
-    most += high;
-    choices.push_back(std::move(mine));
+    tensors.push_back(std::move(choices));
   }
-  if (costs.empty() || target.bytes < least || target.bytes > most) {
-    return MakeError(Code::kInvalidArgument,
-                     "no mixture of formats gives a file of %llu bytes: this model takes from %llu "
-                     "in the smallest formats to %llu in f16",
-                     static_cast<unsigned long long>(target.bytes),
-                     static_cast<unsigned long long>(least), static_cast<unsigned long long>(most));
-  }
-  EW_TRY(const std::vector<size_t> chosen, Allocate(choices, target.bytes - target.other));
+  EW_TRY(const auto chosen, Allocate(tensors, target.bytes - OtherBytes(target, *plan)));
   for (size_t t = 0; t < chosen.size(); ++t) {
     const FormatCost& format = costs[t].formats[chosen[t]];
     TensorPlan& entry = (*plan)[costs[t].entry];

@@ -24,19 +24,20 @@ using TensorChoices = std::vector<FormatChoice>;  // not empty
 // Errors: kInvalidArgument (even the smallest choices need more).
 Result<std::vector<size_t>> Allocate(std::span<const TensorChoices> tensors, uint64_t budget);
 
-// What a file is to take, and how much of it is fixed.
+// What a file is to take.
 struct FileTarget {
   uint64_t bytes;      // of the whole file, at most
-  uint64_t other;      // of everything but the tensors to choose for
+  uint64_t planned;    // of the file as its plan is before formats are chosen
   uint64_t alignment;  // of tensors
 };
 
+// Errors: kInvalidArgument (below the smallest formats that `plan` may get or above F16; both
+// bounds are named).
+Status CheckTarget(const FileTarget& target, std::span<const TensorPlan> plan);
+
 // Gives the entries of `plan` that `costs` are of the formats that cost least within the target.
-// Errors: kInvalidArgument (below the smallest formats or above F16; both bounds are named).
+// Errors: those of CheckTarget.
 Status AllocateFormats(std::span<const TensorCosts> costs, const FileTarget& target,
                        std::vector<TensorPlan>* plan);
-
-// Bytes of a tensor with `shape` in a file: a multiple of `alignment`.
-uint64_t AlignedBytes(DType type, const Shape& shape, uint64_t alignment);
 
 }  // namespace edgewise

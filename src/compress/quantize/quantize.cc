@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <unordered_map>
 #include <utility>
 
 #include "base/strings.h"
@@ -217,6 +218,16 @@ Result<std::vector<TensorPlan>> PlanQuantization(std::span<const CheckpointTenso
         item.source->pattern.c_str(), Info(item.source->type).name);
   }
   return plans;
+}
+
+uint32_t FileTypeOf(std::span<const TensorPlan> plan) {
+  std::unordered_map<DType, uint64_t> weights;
+  for (const TensorPlan& entry : plan) weights[entry.to] += entry.shape.elements();
+  const Preset* most = &AllPresets().front();
+  for (const Preset& preset : AllPresets()) {
+    if (weights[preset.type] > weights[most->type]) most = &preset;
+  }
+  return most->file_type;
 }
 
 }  // namespace edgewise

@@ -60,6 +60,9 @@ Result<std::vector<TensorPlan>> PlanQuantization(std::span<const CheckpointTenso
                                                  const ModelSpec& spec, bool source_is_gguf,
                                                  const PlanOptions& options);
 
+// general.file_type of a file without a preset: that of the preset whose format most weights have.
+uint32_t FileTypeOf(std::span<const TensorPlan> plan);
+
 // What encoding cost, over all values of one tensor.
 struct EncodeError {
   double squared_error = 0;

@@ -17,7 +17,7 @@ namespace {
 
 constexpr int kPowers = 20;          // AWQ's grid: 0, 0.05, ..., 0.95
 constexpr size_t kSearchRows = 256;  // of each matrix, that the search looks at
-constexpr float kSmallest = 1e-4f;   // magnitude of a column that is never used
+constexpr float kSmallest = 1e-4f;   // of the mean: for columns that are never used
 
 // One input of linear layers, and the rows that give its columns.
 struct ScaledInput {
@@ -143,6 +143,16 @@ std::vector<float> PerRow(const ScaledInput& input, size_t columns, Combine comb
   return rows;
 }
 
+// Divides by the mean and sets a floor, so that any power of it is usable.
+std::vector<float> Relative(std::vector<float> values) {
+  double mean = 0;
+  for (const float value : values) mean += value / static_cast<double>(values.size());
+  for (float& value : values) {
+    value = mean > 0 ? std::max(static_cast<float>(value / mean), kSmallest) : 1.0f;
+  }
+  return values;
+}
+
 std::vector<float> PerColumn(const ScaledInput& input, const std::vector<float>& rows) {
   std::vector<float> columns(input.count * input.sharers);
   for (size_t c = 0; c < columns.size(); ++c) columns[c] = rows[RowOf(input, c)];
@@ -191,23 +201,22 @@ double Scaler::ErrorOf(const ScaledInput& input, const std::vector<Consumer>& co
 std::vector<float> Scaler::Search(const ScaledInput& input, const std::vector<Consumer>& consumers,
                                   const ColumnMoments& moments, std::span<const float> h) const {
   const size_t n = moments.columns();
-  const auto x = PerRow(input, n, [&](float sum, size_t c) {
+  const auto x = Relative(PerRow(input, n, [&](float sum, size_t c) {
     return sum + static_cast<float>(moments.sum_abs[c] / static_cast<double>(moments.tokens));
-  });
-  const auto w = PerRow(input, n, [&](float sum, size_t c) {
+  }));
+  const auto w = Relative(PerRow(input, n, [&](float sum, size_t c) {
     for (const Consumer& consumer : consumers) {
       for (size_t i = c; i < consumer.values.size(); i += n) sum += std::fabs(consumer.values[i]);
     }
     return sum;
-  });
+  }));
   std::vector<float> best(input.count, 1.0f);
   double least = ErrorOf(input, consumers, moments, h, best);
   for (int step = 0; step < kPowers; ++step) {
     const float power = static_cast<float>(step) / kPowers;
     std::vector<float> scales(input.count);
     for (size_t r = 0; r < scales.size(); ++r) {
-      scales[r] = std::pow(std::max(x[r], kSmallest), power) /
-                  std::pow(std::max(w[r], kSmallest), 1 - power);
+      scales[r] = std::pow(x[r], power) / std::pow(w[r], 1 - power);
     }
     const auto [low, high] = std::minmax_element(scales.begin(), scales.end());
     const float middle = std::sqrt(*low) * std::sqrt(*high);

@@ -170,6 +170,17 @@ Result<double> ProbeKl(const SampledText& text, const Checkpoint& checkpoint,
 
 }  // namespace
 
+std::vector<DType> CandidateFormats(const TensorPlan& entry) {
+  std::vector<DType> types;
+  if (!Info(entry.to).quantized() || !entry.reason.empty()) return types;
+  for (const DTypeInfo& info : AllDTypes()) {
+    const bool fits = info.encode != nullptr && FormOf(info.id) != nullptr &&
+                      entry.shape.columns() % info.block == 0;
+    if (fits || info.id == DType::kF16) types.push_back(info.id);
+  }
+  return types;
+}
+
 Result<std::vector<TensorCosts>> MeasureSensitivity(const Checkpoint& checkpoint,
                                                     std::span<const TensorPlan> plan,
                                                     const CalibrationFile& calibration,
@@ -181,7 +192,8 @@ Result<std::vector<TensorCosts>> MeasureSensitivity(const Checkpoint& checkpoint
     const TensorPlan& entry = plan[i];
     progress->Update("measuring", i, plan.size());
     if (progress->Cancelled()) return MakeError(Code::kCancelled, "stopped; nothing was written");
-    if (!Info(entry.to).quantized() || !entry.reason.empty()) continue;
+    const std::vector<DType> candidates = CandidateFormats(entry);
+    if (candidates.empty()) continue;
     EW_TRY(const Subject subject, Load(checkpoint, entry, calibration, options, pool));
     // In the middle of what will be chosen from, and it fits whatever is quantized at all.
     const DType probe = DType::kQ4_0;
@@ -189,12 +201,8 @@ Result<std::vector<TensorCosts>> MeasureSensitivity(const Checkpoint& checkpoint
     const double error = OutputError(subject.rows, subject.columns, {probe, subject.importance, {}},
                                      subject.h, pool);
     TensorCosts mine{i, {}};
-    for (const DTypeInfo& info : AllDTypes()) {
-      const bool fits = info.quantized() && info.encode != nullptr && FormOf(info.id) != nullptr &&
-                        subject.columns % info.block == 0;
-      if (!fits && info.id != DType::kF16) continue;
-      const double share = error > 0 ? ErrorIn(subject, info.id, pool) / error : 0;
-      mine.formats.push_back({info.id, kl * share});
+    for (const DType type : candidates) {
+      mine.formats.push_back({type, error > 0 ? kl * ErrorIn(subject, type, pool) / error : 0});
     }
     costs.push_back(std::move(mine));
   }

@@ -27,8 +27,13 @@ struct FormatCost {
 
 struct TensorCosts {
   size_t entry;                     // of the plan
-  std::vector<FormatCost> formats;  // every format that fits the rows and that llama.cpp loads
+  std::vector<FormatCost> formats;  // CandidateFormats
 };
+
+// Every format that a tensor of the plan may get, as llama.cpp loads them: those in blocks that fit
+// its rows, and F16. Empty for tensors that stay what they are: those not in a block format, and
+// those whose format has a reason.
+std::vector<DType> CandidateFormats(const TensorPlan& entry);
 
 // The encoder of a tensor's rows.
 enum class RowEncoder : uint8_t { kPlain, kWeighted, kFeedback };
@@ -41,7 +46,7 @@ struct SensitivityOptions {
   size_t error_rows = 256;  // of each tensor, that errors are measured on
 };
 
-// Measures the entries of `plan` that are in block formats without a reason of their own. In
+// Measures the entries of `plan` that have candidates. In
 // memory: the model, one tensor in F32 and its second moments, and the log-probabilities of all
 // sampled tokens over the vocabulary. Errors: those of Model::Load, CalibrationFile::Hessian and
 // ErrorMetric; kBadData (NaN or infinity; moments of other columns); kCancelled.
