@@ -117,8 +117,9 @@ Result<std::vector<size_t>> Allocate(std::span<const TensorChoices> tensors, uin
 
 Status CheckTarget(const FileTarget& target, std::span<const TensorPlan> plan) {
   const uint64_t other = OtherBytes(target, plan);
-  uint64_t least = other, most = other;
+  uint64_t least = other, most = other, weights = 0;
   for (const TensorPlan& entry : plan) {
+    weights += entry.shape.elements();
     uint64_t low = UINT64_MAX, high = 0;
     for (const DType type : CandidateFormats(entry)) {
       const uint64_t bytes = AlignedBytes(type, entry.shape, target.alignment);
@@ -130,11 +131,15 @@ Status CheckTarget(const FileTarget& target, std::span<const TensorPlan> plan) {
     most += high;
   }
   if (least <= target.bytes && target.bytes <= most) return Ok{};
-  return MakeError(Code::kInvalidArgument,
-                   "no mixture of formats gives a file of %llu bytes: this model takes from %llu "
-                   "in the smallest formats to %llu in f16",
-                   static_cast<unsigned long long>(target.bytes),
-                   static_cast<unsigned long long>(least), static_cast<unsigned long long>(most));
+  const auto bits = [&](uint64_t bytes) {
+    return 8.0 * static_cast<double>(bytes) / static_cast<double>(weights);
+  };
+  return MakeError(
+      Code::kInvalidArgument,
+      "no mixture of formats gives a file of %llu bytes: this model takes from %llu (%.3f bits per "
+      "weight) in the smallest formats to %llu (%.3f) in f16",
+      static_cast<unsigned long long>(target.bytes), static_cast<unsigned long long>(least),
+      bits(least), static_cast<unsigned long long>(most), bits(most));
 }
 
 Status AllocateFormats(std::span<const TensorCosts> costs, const FileTarget& target,
