@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/check.h"
 #include "base/strings.h"
 
 namespace edgewise {
@@ -270,7 +271,35 @@ Result<ColumnMoments> CalibrationFile::Moments(const std::string& weight) const 
   };
   EW_TRY(more(kAbs, &moments.sum_abs));
   EW_TRY(more(kMax, &moments.max_abs));
+  if (const std::vector<float>* by = DivisorsOf(weight)) {
+    EW_CHECK(by->size() == n);
+    for (size_t c = 0; c < n; ++c) {
+      const double divisor = (*by)[c];
+      moments.sum_squares[c] /= divisor * divisor;
+      moments.sum_abs[c] /= divisor;
+      moments.max_abs[c] /= (*by)[c];
+    }
+  }
   return moments;
+}
+
+bool CalibrationFile::HasMagnitudes(const std::string& weight) const {
+  return Find(weight, kAbs) != nullptr && Find(weight, kMax) != nullptr;
+}
+
+CalibrationFile CalibrationFile::Divided(
+    std::unordered_map<std::string, std::vector<float>> divisors) const {
+  EW_CHECK(!divisors_);
+  CalibrationFile divided = *this;
+  divided.divisors_ = std::make_shared<const std::unordered_map<std::string, std::vector<float>>>(
+      std::move(divisors));
+  return divided;
+}
+
+const std::vector<float>* CalibrationFile::DivisorsOf(const std::string& weight) const {
+  if (!divisors_) return nullptr;
+  const auto found = divisors_->find(weight);
+  return found == divisors_->end() ? nullptr : &found->second;
 }
 
 bool CalibrationFile::HasHessian(const std::string& weight) const {
@@ -295,6 +324,10 @@ Result<std::vector<float>> CalibrationFile::Hessian(const std::string& weight) c
   for (uint64_t i = 0; i < n; ++i) {
     view->Decode(i * (i + 1) / 2, i + 1, h.data() + i * n);
     for (uint64_t j = 0; j < i; ++j) h[j * n + i] = h[i * n + j];
+  }
+  if (const std::vector<float>* by = DivisorsOf(weight)) {
+    EW_CHECK(by->size() == n);
+    for (uint64_t i = 0; i < n * n; ++i) h[i] /= (*by)[i / n] * (*by)[i % n];
   }
   return h;
 }

@@ -13,6 +13,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "base/progress.h"
@@ -50,17 +51,25 @@ class CalibrationFile {
   // Errors: kNotFound (naming the weight), kUnsupported (an imatrix of a mixture of experts).
   Result<ColumnMoments> Moments(const std::string& weight) const;
   bool HasHessian(const std::string& weight) const;
+  // Whether Moments gives magnitudes, which llama.cpp's files lack.
+  bool HasMagnitudes(const std::string& weight) const;
   // sum x x^T, (columns, columns) whole. Errors: kNotFound.
   Result<std::vector<float>> Hessian(const std::string& weight) const;
+  // Returns a copy whose moments are of inputs divided by `divisors`, (columns) each, by the name
+  // of the weight; exactly what calibrating the model with scaled columns would give.
+  CalibrationFile Divided(std::unordered_map<std::string, std::vector<float>> divisors) const;
 
  private:
   explicit CalibrationFile(GgufFile file) : file_(std::move(file)) {}
   static Result<CalibrationFile> Check(GgufFile opened, const std::string& path);
   const TensorView* Find(const std::string& weight, const char* suffix) const;
+  // Null: none.
+  const std::vector<float>* DivisorsOf(const std::string& weight) const;
   GgufFile file_;
   std::string path_;
   CalibrationOrigin origin_;
   std::vector<std::string> weights_;
+  std::shared_ptr<const std::unordered_map<std::string, std::vector<float>>> divisors_;
 };
 
 struct CalibrateOptions {

@@ -60,7 +60,6 @@ Result<ProductSum> ProductSum::Create(size_t columns, ThreadPool* pool) {
 }
 
 void ProductSum::Add(const float* rows, size_t n, size_t stride) {
-  tokens_ += n;
   while (n > 0) {
     const size_t part = std::min(n, kPanel - waiting_);
     Transpose(rows, part, stride, columns_, waiting_, Floats(panel_), pool_);

@@ -35,7 +35,6 @@ class ProductSum {
   static Result<ProductSum> Create(size_t columns, ThreadPool* pool);
   // Adds n inputs, rows `stride` floats apart.
   void Add(const float* rows, size_t n, size_t stride);
-  uint64_t tokens() const { return tokens_; }
   size_t columns() const { return columns_; }
   // The sum so far, (columns, columns).
   float* Finish();
@@ -45,7 +44,6 @@ class ProductSum {
   void Flush();
   ThreadPool* pool_ = nullptr;
   size_t columns_ = 0;
-  uint64_t tokens_ = 0;
   size_t waiting_ = 0;  // tokens in the panel
   Tensor sum_;          // (columns, columns), its lower triangle
   Tensor panel_;        // (columns, 512): tokens innermost

@@ -28,7 +28,6 @@ TEST_CASE("products of inputs are summed over any number of tokens and threads")
     for (size_t at = 0; at < kTokens; at += 7) {
       sum->Add(x.data() + at * kColumns, std::min<size_t>(7, kTokens - at), kColumns);
     }
-    CHECK(sum->tokens() == kTokens);
     const float* found = sum->Finish();
     const std::vector<float> now(found, found + kColumns * kColumns);
     if (first.empty()) first = now;

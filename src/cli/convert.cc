@@ -100,7 +100,13 @@ Runner AddQuantize(CLI::App& app, const Common& common) {
   std::string presets;
   for (const Preset& preset : AllPresets())
     presets += std::string(presets.empty() ? "" : ", ") + preset.name;
-  app.add_option("--to", options.preset, "Mixture of formats: " + presets)->required();
+  options.preset.clear();
+  app.add_option("--to", options.preset, "Mixture of formats: " + presets);
+  app.add_option("--target-bytes", options.target_bytes,
+                 "Instead of --to: size of the file, at most; formats are chosen by a calibration "
+                 "file for the least predicted loss");
+  app.add_option("--target-bpw", options.target_bpw,
+                 "The same in bits per weight: bytes * 8 / weights");
   app.add_option("--tensor-type", flags->overrides,
                  "REGEX=FORMAT for the tensors whose name matches; may be repeated")
       ->allow_extra_args(false);
@@ -111,10 +117,11 @@ Runner AddQuantize(CLI::App& app, const Common& common) {
   app.add_option(
          "--method", flags->method,
          "How values are chosen: rtn (nearest), imatrix (weighted by the inputs), gptq (with "
-         "error feedback: best), rotate+rtn, rotate+gptq (for models with outliers)")
+         "error feedback: best), awq, awq+gptq (columns scaled by the inputs first), smooth "
+         "(scaled for 8-bit activations), rotate+rtn, rotate+gptq (for models with outliers)")
       ->capture_default_str();
   app.add_option("--calibration", options.calibration.path,
-                 "For imatrix and gptq: file of `edgewise calibrate`, or for gptq a text");
+                 "File of `edgewise calibrate`; for gptq and rotate+gptq also a text");
   app.add_option("--calibration-tokens", options.calibration.max_tokens,
                  "Tokens of a text to use; 0: all")
       ->capture_default_str();

@@ -39,6 +39,8 @@ constexpr Command kCommands[] = {
      "edgewise quantize stories-f16.gguf stories-q4.gguf --to q4_k_m\n"
      "  edgewise quantize stories-f16.gguf stories-q4.gguf --to q4_k_m --method gptq --calibration "
      "text.txt\n"
+     "  edgewise quantize model.gguf out.gguf --target-bpw 4.5 --method gptq --calibration "
+     "calibration.gguf\n"
      "  edgewise quantize model.gguf out.gguf --to q4_0 --tensor-type 'ffn_down=q6_k' --dry-run",
      AddQuantize},
     {"pack", "Write a quantized GGUF as the kernels read it: it loads at once, in Edgewise only",

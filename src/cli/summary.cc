@@ -50,6 +50,9 @@ Status PrintSummary(const char* verb, const ConvertSummary& summary, bool dry_ru
              FormatBytes(summary.bytes).c_str(), summary.bits_per_weight, summary.tensors.size(),
              FormatBytes(summary.source_bytes).c_str(), FormatSeconds(summary.seconds).c_str(),
              FormatBytes(summary.peak_rss_bytes).c_str()) +
+      (summary.predicted_kl > 0
+           ? Format("predicted KL divergence: %.5f nats per token\n", summary.predicted_kl)
+           : std::string()) +
       PackingText(summary.packing));
 }
 

@@ -351,14 +351,25 @@ std::optional<size_t> Checkpoint::Find(std::string_view name) const {
   return found->second;
 }
 
+TensorChange Then(TensorChange first, TensorChange second) {
+  if (!first) return second;
+  return [first = std::move(first), second = std::move(second)](std::span<float> values) {
+    first(values);
+    second(values);
+  };
+}
+
 Checkpoint Checkpoint::Changed(std::unordered_map<size_t, TensorChange> changes) const {
-  EW_CHECK(!changes_);
   Checkpoint changed = *this;
-  std::vector<CheckpointTensor> tensors = impl_->tensors;
-  for (const auto& [index, change] : changes) {
-    tensors[index] = {tensors[index].name, DType::kF32, tensors[index].shape};
+  const std::span<const CheckpointTensor> before = this->tensors();
+  Changes all{{before.begin(), before.end()}, {}};
+  if (changes_) all.by_index = changes_->by_index;
+  for (auto& [index, change] : changes) {
+    all.tensors[index] = {before[index].name, DType::kF32, before[index].shape};
+    TensorChange& step = all.by_index[index];
+    step = Then(std::move(step), std::move(change));
   }
-  changed.changes_ = std::make_shared<Changes>(Changes{std::move(tensors), std::move(changes)});
+  changed.changes_ = std::make_shared<Changes>(std::move(all));
   return changed;
 }
 

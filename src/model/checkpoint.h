@@ -34,6 +34,8 @@ struct CheckpointTensor {
 
 // Changes the values of a tensor, (rows, columns), on their way out of a checkpoint. Thread-safe.
 using TensorChange = std::function<void(std::span<float> values)>;
+// Makes `second` of what `first` made; `first` may be empty.
+TensorChange Then(TensorChange first, TensorChange second);
 
 // Immutable, so thread-safe. Copies share the maps and cost nothing.
 class Checkpoint {
@@ -56,7 +58,8 @@ class Checkpoint {
   // Returns tensor `index`, borrowed from the map where the source stores it as is, else built anew
   // (permuted, decoded). A borrowed one lives as long as this checkpoint or a copy of it.
   Result<Tensor> Load(size_t index) const;
-  // Returns a copy whose Load gives the tensors named by index as F32, changed.
+  // Returns a copy whose Load gives the tensors named by index as F32, changed; after the changes
+  // that this one makes already.
   Checkpoint Changed(std::unordered_map<size_t, TensorChange> changes) const;
   // Tells the kernel that the pages of this tensor are not needed soon.
   void DropPages(size_t index) const;

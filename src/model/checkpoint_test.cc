@@ -86,6 +86,28 @@ TEST_CASE("rows of q and k are put in pairs, others are borrowed") {
                     v->view().bytes) == 0);
 }
 
+TEST_CASE("a changed checkpoint can be changed again, and the first stays as it was") {
+  TemporaryFolder folder;
+  TinyLlama().Write(folder.path());
+  const auto stored = Checkpoint::Open(folder.path());
+  REQUIRE(stored.has_value());
+  const size_t norm = *stored->Find("output_norm.weight");
+  const auto first = [&](const Checkpoint& checkpoint) {
+    const auto tensor = checkpoint.Load(norm);
+    REQUIRE(tensor.has_value());
+    float value = 0;
+    tensor->view().Decode(0, 1, &value);
+    return value;
+  };
+  const auto add = [](std::span<float> values) { values[0] += 1; };
+  const auto twice = [](std::span<float> values) { values[0] *= 2; };
+  const Checkpoint once = stored->Changed({{norm, add}});
+  const Checkpoint again = once.Changed({{norm, twice}});
+  CHECK(first(once) == first(*stored) + 1);
+  CHECK(first(again) == 2 * (first(*stored) + 1));
+  CHECK(again.tensors()[norm].dtype == DType::kF32);
+}
+
 TEST_CASE("gemma's norm weights come with 1 added, in F32") {
   TemporaryFolder folder;
   const TinySizes sizes;

@@ -8,13 +8,16 @@
 #include <future>
 #include <utility>
 
+#include "base/check.h"
 #include "base/file.h"
 #include "base/process.h"
 #include "base/strings.h"
 #include "base/thread_pool.h"
 #include "calibrate/calibration.h"
+#include "compress/quantize/allocate.h"
 #include "compress/quantize/layerwise.h"
 #include "compress/quantize/rotate.h"
+#include "compress/quantize/sensitivity.h"
 #include "engine/vocab_metadata.h"
 #include "formats/gguf.h"
 #include "model/checkpoint.h"
@@ -33,7 +36,11 @@ struct Job {
   bool pack = false;
   QuantizeMethod method = QuantizeMethod::kRoundToNearest;
   CalibrationText calibration;
+  bool calibration_file = false;  // not a text
   bool rotate = false;
+  ScaleMethod scale = ScaleMethod::kNone;
+  uint64_t target_bytes = 0;  // 0: the formats are the preset's
+  double target_bpw = 0;
   Json recipe;  // what decides the output, and nothing else: no paths, no thread count
   std::string tokenizer_path;
   int threads = 0;
@@ -143,7 +150,7 @@ Result<std::vector<TensorPlan>> PlanTensors(const Checkpoint& checkpoint, const 
   } else {
     for (size_t i = 0; i < tensors.size(); ++i) {
       const CheckpointTensor& tensor = tensors[i];
-      plan.push_back({i, tensor.name, tensor.shape, tensor.dtype, tensor.dtype, "", {}});
+      plan.push_back({i, tensor.name, tensor.shape, tensor.dtype, tensor.dtype, "", {}, 0});
     }
   }
   if (!job.pack) return plan;
@@ -168,11 +175,13 @@ Result<ConvertSummary> Summarize(std::span<const CheckpointTensor> tensors,
                         .from = tensor.from,
                         .to = tensor.to,
                         .layout = tensor.layout,
-                        .reason = tensor.reason};
+                        .reason = tensor.reason,
+                        .predicted_kl = tensor.predicted_kl};
     EW_TRY(const uint64_t before,
            TensorBytes(tensor.from, tensor.shape, tensors[tensor.source].layout).In(tensor.name));
     EW_TRY(row.bytes, TensorBytes(tensor.to, tensor.shape, tensor.layout).In(tensor.name));
     summary.source_bytes += before;
+    summary.predicted_kl += tensor.predicted_kl;
     summary.parameters += tensor.shape.elements();
     bytes += row.bytes;
     summary.tensors.push_back(std::move(row));
@@ -192,17 +201,17 @@ struct InputKnowledge {
 
 Result<InputKnowledge> LoadKnowledge(const Checkpoint& checkpoint, const Job& job) {
   InputKnowledge known;
-  if (job.method == QuantizeMethod::kRoundToNearest) return known;
-  EW_TRY(const bool gguf, IsGguf(job.calibration.path));
-  if (gguf && job.rotate) {
+  if (job.calibration.path.empty()) return known;
+  if (job.calibration_file && job.rotate) {
     return MakeError(Code::kInvalidArgument,
                      "%s: was made before the rotation; give a text, or rotate with `edgewise "
                      "convert --rotate` and calibrate what that writes",
                      job.calibration.path.c_str());
   }
-  if (gguf) {
+  if (job.calibration_file) {
     EW_TRY(known.file, CalibrationFile::Open(job.calibration.path));
-  } else if (job.method == QuantizeMethod::kGptq) {
+  } else if (job.method == QuantizeMethod::kGptq && job.scale == ScaleMethod::kNone &&
+             job.target_bytes == 0 && job.target_bpw == 0) {
     EW_TRY(known.sequences, ReadCalibrationText(checkpoint, job.tokenizer_path, job.calibration));
   } else {
     return MakeError(Code::kInvalidArgument,
@@ -239,9 +248,11 @@ Status WriteWithFeedback(const Checkpoint& checkpoint, const std::vector<TensorP
 
 // The mean squares of the inputs of plan entry `entry`. Empty without a calibration file and for
 // embeddings, which no input multiplies; llama-imatrix leaves out the output matrix too.
-Result<std::vector<float>> Importance(const TensorPlan& entry, const InputKnowledge& known) {
+Result<std::vector<float>> Importance(const TensorPlan& entry, const Job& job,
+                                      const InputKnowledge& known) {
   std::vector<float> importance;
-  if (!known.file || !Info(entry.to).quantized()) return importance;
+  if (job.method == QuantizeMethod::kRoundToNearest || !known.file) return importance;
+  if (!Info(entry.to).quantized()) return importance;
   const auto weights = known.file->weights();
   const bool known_weight = std::find(weights.begin(), weights.end(), entry.name) != weights.end();
   if (!known_weight && !IsLayerwise(entry)) return importance;
@@ -284,7 +295,7 @@ Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>&
     RowPacker packer(plan[i].to, plan[i].shape);
     const auto pack = [&](std::span<const std::byte> bytes) { return packer.Write(bytes, sink); };
     const bool packed = plan[i].layout == TensorLayout::kPacked;
-    EW_TRY(const std::vector<float> importance, Importance(plan[i], known));
+    EW_TRY(const std::vector<float> importance, Importance(plan[i], job, known));
     EW_TRY(const EncodeError error,
            EncodeTensor(plan[i].name, tensor.view(), plan[i].to, importance, pool,
                         packed ? RowPacker::Sink(pack) : RowPacker::Sink(sink)));
@@ -297,21 +308,89 @@ Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>&
 
 constexpr uint64_t kRotationSeed = 1;
 
-// Turns the checkpoint into its rotated self; returns what of it is rotated.
-Result<std::string> RotateSource(const Job& job, Checkpoint* checkpoint) {
-  for (const CheckpointTensor& tensor : checkpoint->tensors()) {
+// A model whose values change first must not be one of rounded values.
+Status CheckUnquantized(const Checkpoint& checkpoint, const Job& job) {
+  for (const CheckpointTensor& tensor : checkpoint.tensors()) {
     if (!Info(tensor.dtype).quantized() || job.plan.allow_requantize) continue;
     return MakeError(
         Code::kInvalidArgument,
-        "tensor %s is quantized already (%s); rotate the f16, bf16 or f32 model that it "
+        "tensor %s is quantized already (%s); start from the f16, bf16 or f32 model that it "
         "comes from",
         tensor.name.c_str(), Info(tensor.dtype).name);
   }
+  return Ok{};
+}
+
+// Turns the checkpoint into its rotated self; returns what of it is rotated.
+Result<std::string> RotateSource(const Job& job, Checkpoint* checkpoint) {
+  EW_TRY(CheckUnquantized(*checkpoint, job));
   EW_TRY(Rotation rotation, Rotate(*checkpoint, kRotationSeed));
   *checkpoint = rotation.model;
   return std::string(rotation.residual && rotation.values ? "residual+values"
                      : rotation.residual                  ? "residual"
                                                           : "values");
+}
+
+// Chooses the formats that come to the size asked for and cost least.
+Status FitToTarget(const Checkpoint& weights, const Job& job, const CalibrationFile& calibration,
+                   ThreadPool* pool, Progress* progress, Metadata* metadata,
+                   std::vector<TensorPlan>* plan) {
+  FileTarget target;
+  EW_TRY(target.alignment, metadata->GetUint("general.alignment", kGgufDefaultAlignment));
+  EW_TRY(target.planned, GgufFileBytes(*metadata, Declare(*plan)));
+  target.bytes = job.target_bytes;
+  if (job.target_bpw > 0) {
+    uint64_t parameters = 0;
+    for (const TensorPlan& entry : *plan) parameters += entry.shape.elements();
+    target.bytes = static_cast<uint64_t>(job.target_bpw * static_cast<double>(parameters) / 8);
+  }
+  EW_TRY(CheckTarget(target, *plan));
+  EW_TRY(const Vocab vocab, LoadVocab(weights, job.tokenizer_path));
+  SensitivityOptions options;
+  options.encoder = job.method == QuantizeMethod::kGptq      ? RowEncoder::kFeedback
+                    : job.method == QuantizeMethod::kImatrix ? RowEncoder::kWeighted
+                                                             : RowEncoder::kPlain;
+  options.first_token = vocab.bos.value_or(vocab.eos.value_or(0));
+  EW_TRY(const auto costs,
+         MeasureSensitivity(weights, *plan, calibration, options, pool, progress));
+  EW_TRY(AllocateFormats(costs, target, plan));
+  metadata->Set("general.file_type", FileTypeOf(*plan));
+  return Ok{};
+}
+
+// What is written: which tensors in which formats, and the source of their values.
+struct Prepared {
+  std::vector<TensorPlan> plan;
+  PackingCount packing;
+  Metadata metadata;
+  Checkpoint weights;
+  InputKnowledge known;
+  size_t scaled_inputs = 0;
+};
+
+Result<Prepared> Prepare(const Checkpoint& checkpoint, const std::vector<std::string>& files,
+                         const Job& job, ThreadPool* pool, Progress* progress) {
+  Prepared result{{}, {}, {}, checkpoint, {}};
+  EW_TRY(result.plan, PlanTensors(checkpoint, job, &result.packing));
+  EW_TRY(result.metadata, OutputMetadata(checkpoint, job));
+  PushHistory(&result.metadata);
+  SetProvenance(job, PlaceholderHash(files), &result.metadata);
+  const bool target = job.target_bytes > 0 || job.target_bpw > 0;
+  if (job.dry_run && !target) return result;
+  EW_TRY(result.known, LoadKnowledge(checkpoint, job));
+  if (job.scale != ScaleMethod::kNone) {
+    EW_TRY(CheckUnquantized(checkpoint, job));
+    EW_TRY(Scaling scaling,
+           ScaleInputs(checkpoint, result.plan, *result.known.file, job.scale, pool, progress));
+    result.weights = std::move(scaling.model);
+    result.known.file = std::move(scaling.calibration);
+    result.scaled_inputs = scaling.scaled;
+  }
+  if (target) {
+    EW_TRY(FitToTarget(result.weights, job, *result.known.file, pool, progress, &result.metadata,
+                       &result.plan));
+  }
+  return result;
 }
 
 Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_path, Job job,
@@ -326,34 +405,34 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
     EW_TRY(rotated, RotateSource(job, &checkpoint).In(in_path));
     job.recipe.Set("rotated", rotated).Set("rotation_seed", kRotationSeed);
   }
-  PackingCount packing;
-  EW_TRY(const auto plan, PlanTensors(checkpoint, job, &packing).In(in_path));
-  EW_TRY(Metadata metadata, OutputMetadata(checkpoint, job));
-  EW_TRY(ConvertSummary summary, Summarize(checkpoint.tensors(), plan).In(in_path));
-  summary.packing = packing;
-  summary.rotated = rotated;
-  summary.output = out_path;
+  ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
   EW_TRY(const auto files, SourceFiles(checkpoint, job.tokenizer_path));
-  PushHistory(&metadata);
-  SetProvenance(job, PlaceholderHash(files), &metadata);
+  EW_TRY(Prepared prepared, Prepare(checkpoint, files, job, &pool, progress).In(in_path));
+  const std::vector<TensorPlan>& plan = prepared.plan;
+  EW_TRY(ConvertSummary summary, Summarize(checkpoint.tensors(), plan).In(in_path));
+  summary.packing = prepared.packing;
+  summary.rotated = rotated;
+  summary.scaled_inputs = prepared.scaled_inputs;
+  summary.output = out_path;
   if (job.dry_run) {
-    EW_TRY(summary.bytes, GgufFileBytes(metadata, Declare(plan)).In(out_path));
+    EW_TRY(summary.bytes, GgufFileBytes(prepared.metadata, Declare(plan)).In(out_path));
   } else {
-    EW_TRY(InputKnowledge known, LoadKnowledge(checkpoint, job));
-    EW_TRY(GgufWriter writer, GgufWriter::Create(out_path, job.overwrite, metadata, Declare(plan)));
+    EW_TRY(GgufWriter writer,
+           GgufWriter::Create(out_path, job.overwrite, prepared.metadata, Declare(plan)));
     summary.bytes = writer.total_bytes();
-    ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
     SourceHashing hashing(files, pool.size(), progress);
     if (job.method == QuantizeMethod::kGptq) {
-      EW_TRY(WriteWithFeedback(checkpoint, plan, known, &pool, &writer, progress, &summary)
+      EW_TRY(WriteWithFeedback(prepared.weights, plan, prepared.known, &pool, &writer, progress,
+                               &summary)
                  .In(in_path));
     }
-    EW_TRY(
-        WriteTensors(checkpoint, plan, job, known, &pool, &writer, progress, &summary).In(in_path));
+    EW_TRY(WriteTensors(prepared.weights, plan, job, prepared.known, &pool, &writer, progress,
+                        &summary)
+               .In(in_path));
     EW_TRY(const SourceHash source, hashing.Finish());
     summary.source_sha256 = source.digest;
-    SetProvenance(job, source, &metadata);
-    EW_TRY(writer.ReplaceMetadata(metadata));
+    SetProvenance(job, source, &prepared.metadata);
+    EW_TRY(writer.ReplaceMetadata(prepared.metadata));
     EW_TRY(writer.Finish());
   }
   summary.seconds = NowSeconds() - start;
@@ -376,34 +455,83 @@ bool HasPacked(const Checkpoint& checkpoint) {
                      [](const auto& t) { return t.layout == TensorLayout::kPacked; });
 }
 
+// The formats to choose from, where a preset gives them to none.
+constexpr const char* kTargetPreset = "q4_0";
+
+Status SetTarget(const QuantizeOptions& options, Job* job) {
+  const int sizes = !options.preset.empty() + (options.target_bytes > 0) + (options.target_bpw > 0);
+  if (sizes != 1 || !(options.target_bpw >= 0 && options.target_bpw <= 32)) {
+    return MakeError(Code::kInvalidArgument,
+                     "give one of --to PRESET, --target-bytes N and --target-bpw X, which is above "
+                     "0 and at most 32");
+  }
+  if (!options.preset.empty()) {
+    EW_TRY(job->plan.preset, FindPreset(options.preset));
+    job->recipe.Set("to", job->plan.preset->name);
+    return Ok{};
+  }
+  if (options.pure || options.pack) {
+    return MakeError(Code::kInvalidArgument, "%s has no use with a target size%s",
+                     options.pure ? "--pure" : "--pack",
+                     options.pure ? "" : "; `edgewise pack` packs the file afterwards");
+  }
+  EW_TRY(job->plan.preset, FindPreset(kTargetPreset));
+  job->plan.pure = true;
+  job->target_bytes = options.target_bytes;
+  job->target_bpw = options.target_bpw;
+  if (options.target_bytes > 0) job->recipe.Set("target_bytes", options.target_bytes);
+  if (options.target_bpw > 0) job->recipe.Set("target_bpw", options.target_bpw);
+  return Ok{};
+}
+
 Status SetMethod(const QuantizeOptions& options, Job* job) {
   job->method = options.method;
   job->calibration = options.calibration;
-  const bool calibrated = options.method != QuantizeMethod::kRoundToNearest;
+  const bool calibrated = options.method != QuantizeMethod::kRoundToNearest ||
+                          options.scale != ScaleMethod::kNone || options.preset.empty();
   if (calibrated == options.calibration.path.empty()) {
+    const std::string method = "--method " + MethodName(options);
     return MakeError(Code::kInvalidArgument,
-                     calibrated
-                         ? "--method %s needs --calibration FILE, made by `edgewise calibrate`"
-                         : "--calibration has no use with --method %s",
-                     MethodName(options.method, options.rotate).c_str());
+                     calibrated ? "%s needs --calibration FILE, made by `edgewise calibrate`"
+                                : "--calibration has no use with %s",
+                     options.preset.empty() ? "a target size" : method.c_str());
   }
   job->rotate = options.rotate;
+  job->scale = options.scale;
   if (!calibrated) return Ok{};
   if (!Info(job->plan.preset->type).quantized()) {
     return MakeError(Code::kInvalidArgument,
                      "--method %s has no use with %s, which is no block format",
-                     MethodName(options.method, options.rotate).c_str(), job->plan.preset->name);
+                     MethodName(options).c_str(), job->plan.preset->name);
   }
   job->plan.has_importance = true;
   EW_TRY(const SourceHash hash, HashFiles({options.calibration.path}, [] { return false; }));
-  job->recipe.Set("method", MethodName(options.method, options.rotate))
-      .Set("calibration_sha256", hash.digest);
-  EW_TRY(const bool gguf, IsGguf(options.calibration.path));
-  if (!gguf && options.calibration.max_tokens > 0) {
+  job->recipe.Set("method", MethodName(options)).Set("calibration_sha256", hash.digest);
+  EW_TRY(job->calibration_file, IsGguf(options.calibration.path));
+  if (!job->calibration_file && options.calibration.max_tokens > 0) {
     job->recipe.Set("calibration_tokens", options.calibration.max_tokens);
   }
   return Ok{};
 }
+
+// The names of --method. A calibration file is of the columns before a rotation, so that one goes
+// only with methods that need none or can do with a text.
+struct Method {
+  const char* name;
+  QuantizeMethod rounding;
+  bool rotate;
+  ScaleMethod scale;
+};
+constexpr Method kMethods[] = {
+    {"rtn", QuantizeMethod::kRoundToNearest, false, ScaleMethod::kNone},
+    {"imatrix", QuantizeMethod::kImatrix, false, ScaleMethod::kNone},
+    {"gptq", QuantizeMethod::kGptq, false, ScaleMethod::kNone},
+    {"awq", QuantizeMethod::kImatrix, false, ScaleMethod::kAwq},
+    {"awq+gptq", QuantizeMethod::kGptq, false, ScaleMethod::kAwq},
+    {"smooth", QuantizeMethod::kRoundToNearest, false, ScaleMethod::kSmooth},
+    {"rotate+rtn", QuantizeMethod::kRoundToNearest, true, ScaleMethod::kNone},
+    {"rotate+gptq", QuantizeMethod::kGptq, true, ScaleMethod::kNone},
+};
 
 Job PackJob(const char* command, const PackOptions& options) {
   Job job;
@@ -416,27 +544,28 @@ Job PackJob(const char* command, const PackOptions& options) {
 
 }  // namespace
 
-std::string MethodName(QuantizeMethod method, bool rotate) {
-  static constexpr const char* kNames[] = {"rtn", "imatrix", "gptq"};
-  return std::string(rotate ? "rotate+" : "") + kNames[static_cast<size_t>(method)];
+std::string MethodName(const QuantizeOptions& options) {
+  for (const Method& known : kMethods) {
+    if (known.rounding == options.method && known.rotate == options.rotate &&
+        known.scale == options.scale) {
+      return known.name;
+    }
+  }
+  EW_CHECK(false);  // these do not go together
 }
 
 Status ParseMethod(std::string_view name, QuantizeOptions* options) {
-  std::vector<std::string> known;
-  for (const bool rotate : {false, true}) {
-    for (const QuantizeMethod method :
-         {QuantizeMethod::kRoundToNearest, QuantizeMethod::kImatrix, QuantizeMethod::kGptq}) {
-      // The sums of a calibration are of the columns before the rotation.
-      if (rotate && method == QuantizeMethod::kImatrix) continue;
-      known.push_back(MethodName(method, rotate));
-      if (name != known.back()) continue;
-      options->method = method;
-      options->rotate = rotate;
-      return Ok{};
-    }
+  std::vector<std::string> names;
+  for (const Method& known : kMethods) {
+    names.emplace_back(known.name);
+    if (name != known.name) continue;
+    options->method = known.rounding;
+    options->rotate = known.rotate;
+    options->scale = known.scale;
+    return Ok{};
   }
   return MakeError(Code::kInvalidArgument, "--method %s: no such method; known are %s",
-                   Quote(name).c_str(), Join(known, ", ").c_str());
+                   Quote(name).c_str(), Join(names, ", ").c_str());
 }
 
 Result<ConvertSummary> Convert(const std::string& in_path, const std::string& out_path,
@@ -463,14 +592,14 @@ Result<ConvertSummary> Convert(const std::string& in_path, const std::string& ou
 Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& out_path,
                                  const QuantizeOptions& options, Progress* progress) {
   Job job;
-  EW_TRY(job.plan.preset, FindPreset(options.preset));
+  job.recipe.Set("command", "quantize");
+  job.plan.pure = options.pure;
+  EW_TRY(SetTarget(options, &job));
   job.plan.overrides = options.overrides;
   job.plan.output_type = options.output_type;
   job.plan.embedding_type = options.embedding_type;
   job.plan.leave_output = options.leave_output;
-  job.plan.pure = options.pure;
   job.plan.allow_requantize = options.allow_requantize;
-  job.recipe.Set("command", "quantize").Set("to", job.plan.preset->name);
   Json overrides{JsonArray{}};
   for (const TypeOverride& item : options.overrides) {
     overrides.Append(item.pattern + "=" + Info(item.type).name);
@@ -528,6 +657,7 @@ Json SummaryToJson(const ConvertSummary& summary) {
     item.Set("name", row.name).Set("shape", std::move(shape));
     item.Set("from", Info(row.from).name).Set("to", Info(row.to).name);
     item.Set("packed", row.layout == TensorLayout::kPacked).Set("bytes", row.bytes);
+    if (row.predicted_kl > 0) item.Set("predicted_kl", row.predicted_kl);
     item.Set("rmse", row.rmse).Set("relative_rmse", row.relative_rmse).Set("reason", row.reason);
     tensors.Append(std::move(item));
   }
@@ -536,6 +666,8 @@ Json SummaryToJson(const ConvertSummary& summary) {
   json.Set("bits_per_weight", summary.bits_per_weight).Set("parameters", summary.parameters);
   json.Set("seconds", summary.seconds).Set("peak_rss_bytes", summary.peak_rss_bytes);
   json.Set("source_bytes", summary.source_bytes).Set("source_sha256", summary.source_sha256);
+  json.Set("scaled_inputs", summary.scaled_inputs);
+  if (summary.predicted_kl > 0) json.Set("predicted_kl", summary.predicted_kl);
   json.Set("packed_tensors", summary.packing.packed).Set("left_in_rows", summary.packing.left);
   json.Set("tensors", std::move(tensors));
   return json;

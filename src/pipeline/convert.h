@@ -12,6 +12,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "compress/quantize/quantize.h"
+#include "compress/quantize/scale.h"
 #include "pipeline/calibration_text.h"
 #include "pipeline/packing.h"
 
@@ -36,7 +37,11 @@ enum class QuantizeMethod : uint8_t {
 };
 
 struct QuantizeOptions {
-  std::string preset = "q4_k_m";        // a name of presets.h
+  std::string preset = "q4_k_m";  // a name of presets.h; empty: a target
+  // Instead of a preset, the size of the whole file, at most: the formats that cost least by a
+  // calibration file (compress/quantize/allocate.h).
+  uint64_t target_bytes = 0;
+  double target_bpw = 0;                // bytes * 8 / parameters
   std::vector<TypeOverride> overrides;  // --tensor-type
   std::optional<DType> output_type;     // --output-tensor-type
   std::optional<DType> embedding_type;  // --token-embedding-type
@@ -45,7 +50,8 @@ struct QuantizeOptions {
   bool allow_requantize = false;
   bool pack = false;  // as Pack does
   QuantizeMethod method = QuantizeMethod::kRoundToNearest;
-  bool rotate = false;  // before anything else; a calibration is then a text
+  bool rotate = false;                     // before anything else; a calibration is then a text
+  ScaleMethod scale = ScaleMethod::kNone;  // by the calibration, which is then a file
   // What the other methods know of the inputs: a calibration file, or for gptq a text. A text runs
   // through the layers quantized so far, and so costs time but no file of second moments.
   CalibrationText calibration;
@@ -55,9 +61,9 @@ struct QuantizeOptions {
   bool dry_run = false;
 };
 
-// "rtn", "imatrix", "gptq", "rotate+rtn", "rotate+gptq", as --method takes them.
-std::string MethodName(QuantizeMethod method, bool rotate);
-// Sets `method` and `rotate`. Errors: kInvalidArgument, listing the names.
+// The name of `method`, `rotate` and `scale` together, as --method takes it.
+std::string MethodName(const QuantizeOptions& options);
+// Sets these three. Errors: kInvalidArgument, listing the names.
 Status ParseMethod(std::string_view name, QuantizeOptions* options);
 
 struct PackOptions {
@@ -76,6 +82,7 @@ struct ConvertedTensor {
   double rmse = 0;           // of the new values against the source's; 0 in a dry run
   double relative_rmse = 0;  // over the root mean square of the values
   std::string reason;        // why this tensor differs from the rest; empty otherwise
+  double predicted_kl = 0;   // nats per token, with a target
 };
 
 struct ConvertSummary {
@@ -88,6 +95,8 @@ struct ConvertSummary {
   uint64_t peak_rss_bytes = 0;  // of this process so far
   std::string source_sha256;    // empty in a dry run
   std::string rotated;          // "residual+values" or "values"; empty: nothing
+  size_t scaled_inputs = 0;     // of linear layers
+  double predicted_kl = 0;      // nats per token, with a target
   PackingCount packing;
   std::vector<ConvertedTensor> tensors;
 };

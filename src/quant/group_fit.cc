@@ -44,25 +44,15 @@ void FillGroup(const float* values, const float* weights, int lane, Lanes* lanes
 // Keeps the better of `best` and the refit of trial scale 1 / inverse with this zero: see TryScale.
 void TryFit(const Lanes& lanes, Floats inverse, Floats zero, float highest, Fit* best) {
   const Floats low = -zero, high = Splat(highest) - zero;
-  Floats rr = {}, qr = {}, qq = {};
-  for (size_t j = 0; j < lanes.group; ++j) {
-    const Floats w = lanes.W(j);
-    const Floats v = lanes.X(j) * inverse;
-    const Floats q = Round(Min(Max(v, low), high));
-    const Floats r = v - q;
-    const Floats wr = w * r;
-    rr += wr * r;
-    qr += wr * q;
-    qq += w * q * q;
-  }
-  const Floats d = Inverse(inverse);
-  const Floats step = qr * Inverse(qq);
-  const Floats error = d * d * (rr - qr * step);
-  const Floats refit = d + d * step;
-  const Mask better = (error < best->error) & (Splat(0.0f) < refit);
-  best->d = Select(better, refit, best->d);
+  const Scale0 trial = Refit(
+      static_cast<int>(lanes.group), inverse,
+      [&](int j) { return lanes.X(static_cast<size_t>(j)); },
+      [&](int j) { return lanes.W(static_cast<size_t>(j)); },
+      [&](Floats v) { return Round(Min(Max(v, low), high)); });
+  const Mask better = (trial.error < best->error) & (Splat(0.0f) < trial.d);
+  best->d = Select(better, trial.d, best->d);
   best->zero = Select(better, zero, best->zero);
-  best->error = Select(better, error, best->error);
+  best->error = Select(better, trial.error, best->error);
 }
 
 Floats ClampZero(Floats zero, const GroupGrid& grid, float highest) {

@@ -122,27 +122,36 @@ struct Scale0 {
   Floats curvature = {};  // error grows by curvature (d' - d)^2
 };
 
-// Keeps the better of `best` and the refit of trial scale 1 / inverse.
-template <class Grid, int kGroup>
-inline void TryScale(const Tile<kGroup>& tile, Floats inverse, Scale0& best) {
+// Rounds x(j) * inverse, weighted by w(j), for 0 <= j < group, and fits the scale to what that
+// gives.
+template <class X, class W, class Nearest>
+inline Scale0 Refit(int group, Floats inverse, X x, W w, Nearest nearest) {
   Floats rr = {}, qr = {}, qq = {};
-  for (int j = 0; j < kGroup; ++j) {
-    const Floats w = Load(tile.w[j]);
-    const Floats v = Load(tile.x[j]) * inverse;
-    const Floats q = Grid::Nearest(v);
+  for (int j = 0; j < group; ++j) {
+    const Floats weight = w(j);
+    const Floats v = x(j) * inverse;
+    const Floats q = nearest(v);
     const Floats r = v - q;
-    const Floats wr = w * r;
+    const Floats wr = weight * r;
     rr += wr * r;
     qr += wr * q;
-    qq += w * q * q;
+    qq += weight * q * q;
   }
   const Floats d = Inverse(inverse);
   const Floats step = qr * Inverse(qq);
-  const Floats error = d * d * (rr - qr * step);
-  const Mask better = error < best.error;
-  best.d = Select(better, d + d * step, best.d);
-  best.error = Select(better, error, best.error);
-  best.curvature = Select(better, qq, best.curvature);
+  return {d + d * step, d * d * (rr - qr * step), qq};
+}
+
+// Keeps the better of `best` and the refit of trial scale 1 / inverse.
+template <class Grid, int kGroup>
+inline void TryScale(const Tile<kGroup>& tile, Floats inverse, Scale0& best) {
+  const Scale0 trial = Refit(
+      kGroup, inverse, [&](int j) { return Load(tile.x[j]); },
+      [&](int j) { return Load(tile.w[j]); }, [](Floats v) { return Grid::Nearest(v); });
+  const Mask better = trial.error < best.error;
+  best.d = Select(better, trial.d, best.d);
+  best.error = Select(better, trial.error, best.error);
+  best.curvature = Select(better, trial.curvature, best.curvature);
 }
 
 // Signed value of largest magnitude in each lane.

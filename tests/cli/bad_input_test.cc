@@ -204,7 +204,14 @@ TEST_CASE("calibrations that are missing, of something else, or of another model
   REQUIRE(RunProgram(
               {"calibrate", kModel, text, folder / "sums.gguf", "--no-hessians", "--tokens", "600"})
               .exit_code == 0);
-  CheckFailure(quantize("gptq", folder / "sums.gguf"), 3, "--no-hessians");
+  for (const char* method : {"gptq", "awq", "awq+gptq"}) {
+    CheckFailure(quantize(method, folder / "sums.gguf"), 3, "--no-hessians");
+  }
+  CheckFailure(quantize("smooth", text), 2, "edgewise calibrate");
+  CheckFailure({"quantize", kModel, out / "o"}, 2, "--target-bytes");
+  CheckFailure({"quantize", kModel, out / "o", "--target-bpw", "4"}, 2, "--calibration");
+  CheckFailure({"quantize", kModel, out / "o", "--to", "q4_0", "--target-bytes", "1000"}, 2,
+               "one of --to");
   CheckFailure({"calibrate", kModel}, 2, "MODEL TEXT OUTPUT");
   CheckFailure({"calibrate", kModel, text, out / "o", "--resume"}, 2, "nothing to resume");
   CheckFailure({"calibrate", kModel, text, folder / "sums.gguf"}, 2, "--force");

@@ -2,6 +2,7 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/strings.h"
 #include "compress/quantize/feedback.h"
@@ -50,7 +51,7 @@ bool Factorize(Matrix* a, ThreadPool* pool) {
 
 }  // namespace
 
-Result<ErrorMetric> ErrorMetric::Create(std::span<const float> h, size_t n, double damping,
+Result<ErrorMetric> ErrorMetric::Create(std::vector<float> h, size_t n, double damping,
                                         ThreadPool* pool) {
   ErrorMetric metric;
   metric.n_ = n;
@@ -78,8 +79,7 @@ Result<ErrorMetric> ErrorMetric::Create(std::span<const float> h, size_t n, doub
                        damping);
     }
   }
-  metric.damping_ = damping;
-  metric.h_.assign(h.begin(), h.end());
+  metric.h_ = std::move(h);
   for (size_t j = 0; j < n; ++j) metric.h_[j * n + j] += static_cast<float>(damping * mean);
   metric.factor_.assign(n * n, 0.0f);
   // L's columns are R's columns: L[a][b] = R[n-1-a][n-1-b] transposed in the reversal.

@@ -27,10 +27,9 @@ class ErrorMetric {
   // `h` (n, n), symmetric and positive semidefinite; `damping` times the mean of its diagonal is
   // added to the diagonal, ten times as much again as long as H is not positive definite in
   // double precision. Errors: kBadData (not finite, or hopeless).
-  static Result<ErrorMetric> Create(std::span<const float> h, size_t n, double damping,
+  static Result<ErrorMetric> Create(std::vector<float> h, size_t n, double damping,
                                     ThreadPool* pool);
   size_t n() const { return n_; }
-  double damping() const { return damping_; }  // that was needed
   // Row j of H (n).
   const float* h(size_t j) const { return h_.data() + j * n_; }
   // R_ij for i <= j: row j of the transposed factor.
@@ -38,7 +37,6 @@ class ErrorMetric {
 
  private:
   size_t n_ = 0;
-  double damping_ = 0;
   std::vector<float> h_, factor_;
 };
 

@@ -1,13 +1,13 @@
 #include "compress/quantize/layerwise.h"
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 #include <unordered_map>
 #include <utility>
 
 #include "base/strings.h"
 #include "calibrate/statistics.h"
+#include "compress/quantize/output_error.h"
 #include "quant/block_parts.h"
 
 namespace edgewise {
@@ -25,8 +25,8 @@ class MatrixQuantizer {
   }
   // Quantizes plan entry `index` and puts what the blocks decode to in place of `values`.
   Status Run(size_t index, float* values, const ErrorMetric& metric);
-  Result<ErrorMetric> Metric(std::span<const float> h, size_t columns) const {
-    return ErrorMetric::Create(h, columns, options_.damping, pool_);
+  Result<ErrorMetric> Metric(std::vector<float> h, size_t columns) const {
+    return ErrorMetric::Create(std::move(h), columns, options_.damping, pool_);
   }
 
  private:
@@ -60,14 +60,8 @@ EncodeError MatrixQuantizer::Replace(const DTypeInfo& info, std::span<const std:
 
 Status MatrixQuantizer::Run(size_t index, float* values, const ErrorMetric& metric) {
   const TensorPlan& entry = plan_[index];
-  const size_t count = entry.shape.elements(), columns = entry.shape.columns();
-  for (size_t i = 0; i < count; ++i) {
-    if (std::isfinite(values[i])) continue;
-    return MakeError(Code::kBadData,
-                     "tensor %s holds NaN or infinity at row %zu, column %zu: the weights are "
-                     "damaged; get the model again",
-                     entry.name.c_str(), i / columns, i % columns);
-  }
+  const size_t count = entry.shape.elements();
+  EW_TRY(CheckFinite(entry.name, {values, count}, entry.shape.columns()));
   const DTypeInfo& info = Info(entry.to);
   std::vector<std::byte> blocks(info.RowBytes(count));
   QuantizeWithFeedback(values, entry.shape.rows(), metric, info.id, options_.feedback, pool_,
@@ -109,7 +103,8 @@ Result<ErrorMetric> SequentialQuantizer::Measure(LinearInput input, size_t colum
     if (which == input) sum.Add(rows, n, stride);
     return which != input;
   }));
-  return matrices_.Metric({sum.Finish(), columns * columns}, columns);
+  const float* h = sum.Finish();
+  return matrices_.Metric({h, h + columns * columns}, columns);
 }
 
 Status SequentialQuantizer::QuantizeInput(LinearInput input) {
@@ -150,12 +145,12 @@ Status QuantizeByCalibration(const Checkpoint& checkpoint, std::span<const Tenso
   for (size_t i = 0; i < plan.size(); ++i) {
     if (!IsLayerwise(plan[i])) continue;
     const size_t columns = plan[i].shape.columns();
-    EW_TRY(const std::vector<float> h, calibration.Hessian(plan[i].name));
+    EW_TRY(std::vector<float> h, calibration.Hessian(plan[i].name));
     if (h.size() != columns * columns) {
       return MakeError(Code::kBadData, "%s: the second moments of %s are not of %zu columns",
                        calibration.path().c_str(), plan[i].name.c_str(), columns);
     }
-    EW_TRY(const ErrorMetric metric, matrices.Metric(h, columns).In(plan[i].name));
+    EW_TRY(const ErrorMetric metric, matrices.Metric(std::move(h), columns).In(plan[i].name));
     EW_TRY(const Tensor tensor, checkpoint.Load(plan[i].source).In(plan[i].name));
     std::vector<float> values(plan[i].shape.elements());
     tensor.view().Decode(0, values.size(), values.data());

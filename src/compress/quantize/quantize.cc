@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <unordered_map>
 #include <utility>
 
 #include "base/strings.h"
@@ -187,7 +188,7 @@ Result<std::vector<TensorPlan>> PlanQuantization(std::span<const CheckpointTenso
   std::vector<TensorPlan> plans;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const CheckpointTensor& tensor = tensors[i];
-    TensorPlan plan{i, tensor.name, tensor.shape, tensor.dtype, tensor.dtype, "", {}};
+    TensorPlan plan{i, tensor.name, tensor.shape, tensor.dtype, tensor.dtype, "", {}, 0};
     const DTypeInfo& from = Info(tensor.dtype);
     if (const char* why = WhyFloat(tensor)) {
       const bool keep = source_is_gguf || (from.encode == nullptr && tensor.dtype != DType::kF64);
@@ -217,6 +218,16 @@ Result<std::vector<TensorPlan>> PlanQuantization(std::span<const CheckpointTenso
         item.source->pattern.c_str(), Info(item.source->type).name);
   }
   return plans;
+}
+
+uint32_t FileTypeOf(std::span<const TensorPlan> plan) {
+  std::unordered_map<DType, uint64_t> weights;
+  for (const TensorPlan& entry : plan) weights[entry.to] += entry.shape.elements();
+  const Preset* most = &AllPresets().front();
+  for (const Preset& preset : AllPresets()) {
+    if (weights[preset.type] > weights[most->type]) most = &preset;
+  }
+  return most->file_type;
 }
 
 }  // namespace edgewise

@@ -48,6 +48,7 @@ struct TensorPlan {
   std::string reason;  // why not simply preset->type: "1-D", "tied output", "row of 172 does not
                        // fit q4_k", ...; empty otherwise
   TensorLayout layout = TensorLayout::kRows;  // of the output
+  double predicted_kl = 0;                    // nats per token, where the format was chosen by it
 };
 
 // Chooses the format of every tensor. `tensors` and `spec` are the checkpoint's; `source_is_gguf`
@@ -58,6 +59,9 @@ struct TensorPlan {
 Result<std::vector<TensorPlan>> PlanQuantization(std::span<const CheckpointTensor> tensors,
                                                  const ModelSpec& spec, bool source_is_gguf,
                                                  const PlanOptions& options);
+
+// general.file_type of a file without a preset: that of the preset whose format most weights have.
+uint32_t FileTypeOf(std::span<const TensorPlan> plan);
 
 // What encoding cost, over all values of one tensor.
 struct EncodeError {

@@ -5,13 +5,13 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
 #include "base/rng.h"
 #include "base/strings.h"
+#include "compress/quantize/tensor_changes.h"
 #include "kernels/kernels.h"
 
 namespace edgewise {
@@ -43,18 +43,10 @@ void MixRows(std::span<float> values, size_t columns, size_t first, size_t count
   for (size_t i = first * columns; i < (first + count) * columns; ++i) values[i] *= factor;
 }
 
-// Row r of (rows, columns) values times by[r]; column c times by[c].
-void ScaleRows(std::span<float> values, const std::vector<float>& by) {
-  const size_t columns = values.size() / by.size();
-  for (size_t i = 0; i < values.size(); ++i) values[i] *= by[i / columns];
-}
-void ScaleColumns(std::span<float> values, const std::vector<float>& by) {
-  for (size_t i = 0; i < values.size(); ++i) values[i] *= by[i % by.size()];
-}
-
 class Rotator {
  public:
-  Rotator(const Checkpoint& model, uint64_t seed) : model_(model), spec_(model.spec()) {
+  Rotator(const Checkpoint& model, uint64_t seed)
+      : model_(model), spec_(model.spec()), changes_(model) {
     Rng rng(seed);
     std::vector<float> signs(spec_.dim);
     for (float& sign : signs) sign = rng.Next() % 2 == 0 ? 1.0f : -1.0f;
@@ -63,8 +55,6 @@ class Rotator {
   Result<Rotation> Run();
 
  private:
-  // Adds a step to those of a tensor, where the model has it.
-  void Change(const std::string& name, TensorChange step);
   Status Into(const std::string& name, const std::string& norm);
   void OutOf(const std::string& stem);
   Status RotateResidual();
@@ -73,22 +63,8 @@ class Rotator {
   const Checkpoint& model_;
   const ModelSpec& spec_;
   Vector signs_;  // (dim)
-  std::unordered_map<size_t, TensorChange> changes_;
+  TensorChanges changes_;
 };
-
-void Rotator::Change(const std::string& name, TensorChange step) {
-  const auto index = model_.Find(name);
-  if (!index) return;
-  TensorChange& change = changes_[*index];
-  if (!change) {
-    change = std::move(step);
-    return;
-  }
-  change = [before = std::move(change), step = std::move(step)](std::span<float> values) {
-    before(values);
-    step(values);
-  };
-}
 
 // A matrix that reads the stream behind `norm` (none: as it is): W diag(gamma) R.
 Status Rotator::Into(const std::string& name, const std::string& norm) {
@@ -101,7 +77,7 @@ Status Rotator::Into(const std::string& name, const std::string& norm) {
     gamma.view().DecodeRow(0, values.data());
     for (size_t i = 0; i < by.size(); ++i) by[i] *= values[i];
   }
-  Change(name, [by = std::move(by)](std::span<float> values) {
+  changes_.Add(name, [by = std::move(by)](std::span<float> values) {
     ScaleColumns(values, by);
     kernels::Active().hadamard(values.data(), values.size() / by.size(), by.size());
   });
@@ -110,11 +86,11 @@ Status Rotator::Into(const std::string& name, const std::string& norm) {
 
 // A matrix that writes to the stream, and its bias: R^T W.
 void Rotator::OutOf(const std::string& stem) {
-  Change(stem + ".weight", [signs = signs_](std::span<float> values) {
+  changes_.Add(stem + ".weight", [signs = signs_](std::span<float> values) {
     ScaleRows(values, *signs);
     MixRows(values, values.size() / signs->size(), 0, signs->size());
   });
-  Change(stem + ".bias", [signs = signs_](std::span<float> values) {
+  changes_.Add(stem + ".bias", [signs = signs_](std::span<float> values) {
     ScaleColumns(values, *signs);
     kernels::Active().hadamard(values.data(), 1, values.size());
   });
@@ -133,11 +109,11 @@ Status Rotator::RotateResidual() {
     }
     OutOf(prefix + "attn_output");
     OutOf(prefix + "ffn_down");
-    Change(prefix + "attn_norm.weight", ones);
-    Change(prefix + "ffn_norm.weight", ones);
+    changes_.Add(prefix + "attn_norm.weight", ones);
+    changes_.Add(prefix + "ffn_norm.weight", ones);
   }
   EW_TRY(Into("output.weight", "output_norm.weight"));
-  Change("output_norm.weight", ones);
+  changes_.Add("output_norm.weight", ones);
   return Ok{};
 }
 
@@ -147,13 +123,13 @@ void Rotator::RotateValues() {
   for (uint32_t layer = 0; layer < spec_.n_layers; ++layer) {
     const std::string prefix = Format("blk.%u.", layer);
     const std::string stem = prefix + (spec_.fused_qkv ? "attn_qkv" : "attn_v");
-    Change(stem + ".weight", [=](std::span<float> values) {
+    changes_.Add(stem + ".weight", [=](std::span<float> values) {
       for (size_t h = 0; h < kv_heads; ++h) MixRows(values, dim, first + h * head, head);
     });
-    Change(stem + ".bias", [=](std::span<float> values) {
+    changes_.Add(stem + ".bias", [=](std::span<float> values) {
       kernels::Active().hadamard(values.data() + first, kv_heads, head);
     });
-    Change(prefix + "attn_output.weight", [=](std::span<float> values) {
+    changes_.Add(prefix + "attn_output.weight", [=](std::span<float> values) {
       kernels::Active().hadamard(values.data(), values.size() / head, head);
     });
   }
@@ -171,7 +147,7 @@ Result<Rotation> Rotator::Run() {
   }
   if (rotation.residual) EW_TRY(RotateResidual());
   if (rotation.values) RotateValues();
-  rotation.model = model_.Changed(std::move(changes_));
+  rotation.model = std::move(changes_).Apply();
   return rotation;
 }
 

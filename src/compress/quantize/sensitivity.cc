@@ -1,0 +1,212 @@
+#include "compress/quantize/sensitivity.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/rng.h"
+#include "base/strings.h"
+#include "compress/quantize/output_error.h"
+#include "model/model.h"
+#include "quant/block_parts.h"
+
+namespace edgewise {
+namespace {
+
+constexpr uint64_t kSeed = 1;
+
+// Turns logits into log-probabilities.
+void Normalize(std::span<float> logits) {
+  const float most = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - most);
+  const auto by = static_cast<float>(most + std::log(sum));
+  for (float& logit : logits) logit -= by;
+}
+
+int32_t Sample(std::span<const float> log_probabilities, double at) {
+  for (size_t i = 0; i < log_probabilities.size(); ++i) {
+    at -= std::exp(static_cast<double>(log_probabilities[i]));
+    if (at < 0) return static_cast<int32_t>(i);
+  }
+  return static_cast<int32_t>(log_probabilities.size() - 1);
+}
+
+// Text that a model wrote, with its own log-probabilities for each next token.
+class SampledText {
+ public:
+  static Result<SampledText> Write(const Checkpoint& checkpoint, const SensitivityOptions& options,
+                                   ThreadPool* pool);
+  // Mean KL divergence of `checkpoint`, of the same shape, from the model that wrote the text.
+  Result<double> Divergence(const Checkpoint& checkpoint, ThreadPool* pool) const;
+
+ private:
+  std::vector<std::vector<int32_t>> sequences_;
+  std::vector<std::vector<float>> known_;  // (tokens, vocabulary) for each
+};
+
+Result<SampledText> SampledText::Write(const Checkpoint& checkpoint,
+                                       const SensitivityOptions& options, ThreadPool* pool) {
+  EW_TRY(const auto model, Model::Load(checkpoint, pool));
+  const ModelSpec& spec = model->spec();
+  const size_t count = options.sequences, vocabulary = spec.vocab_size;
+  const size_t length = std::min<size_t>(options.tokens, spec.context_length);
+  SampledText text;
+  text.sequences_.assign(count, {options.first_token});
+  text.known_.resize(count);
+  std::vector<KvCache> caches;
+  for (size_t i = 0; i < count; ++i) {
+    EW_TRY(KvCache cache,
+           KvCache::Create(spec, static_cast<uint32_t>(length), kernels::KvFormat::kF32));
+    caches.push_back(std::move(cache));
+  }
+  ForwardPass pass(*model, pool);
+  Rng rng(kSeed);
+  std::vector<float> logits(count * vocabulary);
+  for (size_t step = 0; step < length; ++step) {
+    std::vector<SequenceTokens> batch;
+    for (size_t i = 0; i < count; ++i) {
+      batch.push_back({std::span(text.sequences_[i]).last(1), &caches[i], 0});
+    }
+    EW_TRY(pass.Run(batch, logits));
+    for (size_t i = 0; i < count; ++i) {
+      const std::span row = std::span(logits).subspan(i * vocabulary, vocabulary);
+      Normalize(row);
+      text.known_[i].insert(text.known_[i].end(), row.begin(), row.end());
+      const int32_t next = Sample(row, rng.Uniform());
+      if (step + 1 < length) text.sequences_[i].push_back(next);
+    }
+  }
+  return text;
+}
+
+Result<double> SampledText::Divergence(const Checkpoint& checkpoint, ThreadPool* pool) const {
+  EW_TRY(const auto model, Model::Load(checkpoint, pool));
+  const size_t vocabulary = model->spec().vocab_size, length = sequences_.front().size();
+  EW_TRY(KvCache cache,
+         KvCache::Create(model->spec(), static_cast<uint32_t>(length), kernels::KvFormat::kF32));
+  ForwardPass pass(*model, pool);
+  std::vector<float> logits(length * vocabulary);
+  double sum = 0;
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    cache.Clear();
+    EW_TRY(pass.Run(sequences_[i], &cache, 0, logits));
+    const float* p = known_[i].data();
+    for (size_t token = 0; token < length; ++token, p += vocabulary) {
+      const std::span q = std::span(logits).subspan(token * vocabulary, vocabulary);
+      Normalize(q);
+      for (size_t v = 0; v < vocabulary; ++v) {
+        sum += std::exp(static_cast<double>(p[v])) * (static_cast<double>(p[v]) - q[v]);
+      }
+    }
+  }
+  return std::max(0.0, sum / static_cast<double>(sequences_.size() * length));
+}
+
+// One tensor and what is known of its input.
+struct Subject {
+  std::vector<float> rows;  // some of them
+  size_t columns;
+  std::vector<float> importance;  // (columns); empty: none
+  std::vector<float> h;           // (columns, columns); empty: the identity
+  std::optional<ErrorMetric> metric;
+};
+
+Result<Subject> Load(const Checkpoint& checkpoint, const TensorPlan& entry,
+                     const CalibrationFile& calibration, const SensitivityOptions& options,
+                     ThreadPool* pool) {
+  Subject subject;
+  subject.columns = entry.shape.columns();
+  EW_TRY(subject.rows, LoadRows(checkpoint, entry.source, options.error_rows));
+  // An embedding that is not the output matrix too is read by row: nothing multiplies it.
+  if (!IsLayerwise(entry) && !calibration.HasHessian(entry.name)) return subject;
+  const size_t n = subject.columns;
+  EW_TRY(subject.h, calibration.Hessian(entry.name));
+  if (subject.h.size() != n * n) {
+    return MakeError(Code::kBadData, "%s: the second moments of %s are not of %zu columns",
+                     calibration.path().c_str(), entry.name.c_str(), n);
+  }
+  if (options.encoder == RowEncoder::kPlain) return subject;
+  for (size_t c = 0; c < n; ++c) subject.importance.push_back(subject.h[c * n + c]);
+  if (options.encoder == RowEncoder::kFeedback && IsLayerwise(entry)) {
+    EW_TRY(subject.metric,
+           ErrorMetric::Create(subject.h, n, LayerwiseOptions().damping, pool).In(entry.name));
+  }
+  return subject;
+}
+
+double ErrorIn(const Subject& subject, DType type, ThreadPool* pool) {
+  const DTypeInfo& info = Info(type);
+  if (!subject.metric || !info.quantized()) {
+    return OutputError(subject.rows, subject.columns, {type, subject.importance, {}}, subject.h,
+                       pool);
+  }
+  std::vector<std::byte> blocks(info.RowBytes(subject.rows.size()));
+  QuantizeWithFeedback(subject.rows.data(), subject.rows.size() / subject.columns, *subject.metric,
+                       type, LayerwiseOptions().feedback, pool, blocks.data());
+  return OutputError(subject.rows, subject.columns, type, blocks, subject.h, pool);
+}
+
+// KL of the model with one tensor quantized, rows weighted by the importance of `subject`.
+Result<double> ProbeKl(const SampledText& text, const Checkpoint& checkpoint,
+                       const TensorPlan& entry, const Subject& subject, DType type,
+                       ThreadPool* pool) {
+  const DTypeInfo& info = Info(type);
+  const size_t n = subject.columns;
+  const float* importance = subject.importance.empty() ? nullptr : subject.importance.data();
+  EW_TRY(std::vector<float> rounded, LoadRows(checkpoint, entry.source, SIZE_MAX));
+  pool->ParallelFor(rounded.size() / n, 16, [&](size_t begin, size_t end, int) {
+    std::vector<std::byte> blocks(info.RowBytes(n));
+    for (float* row = rounded.data() + begin * n; begin < end; ++begin, row += n) {
+      info.encode(row, importance, blocks.data(), n);
+      info.decode(blocks.data(), row, n);
+    }
+  });
+  const auto replace = [&](std::span<float> values) {
+    std::copy(rounded.begin(), rounded.end(), values.begin());
+  };
+  return text.Divergence(checkpoint.Changed({{entry.source, replace}}), pool);
+}
+
+}  // namespace
+
+std::vector<DType> CandidateFormats(const TensorPlan& entry) {
+  std::vector<DType> types;
+  if (!Info(entry.to).quantized() || !entry.reason.empty()) return types;
+  for (const DTypeInfo& info : AllDTypes()) {
+    const bool fits = info.encode != nullptr && FormOf(info.id) != nullptr &&
+                      entry.shape.columns() % info.block == 0;
+    if (fits || info.id == DType::kF16) types.push_back(info.id);
+  }
+  return types;
+}
+
+Result<std::vector<TensorCosts>> MeasureSensitivity(const Checkpoint& checkpoint,
+                                                    std::span<const TensorPlan> plan,
+                                                    const CalibrationFile& calibration,
+                                                    const SensitivityOptions& options,
+                                                    ThreadPool* pool, Progress* progress) {
+  EW_TRY(const SampledText text, SampledText::Write(checkpoint, options, pool));
+  std::vector<TensorCosts> costs;
+  for (size_t i = 0; i < plan.size(); ++i) {
+    const TensorPlan& entry = plan[i];
+    progress->Update("measuring", i, plan.size());
+    if (progress->Cancelled()) return MakeError(Code::kCancelled, "stopped; nothing was written");
+    const std::vector<DType> candidates = CandidateFormats(entry);
+    if (candidates.empty()) continue;
+    EW_TRY(const Subject subject, Load(checkpoint, entry, calibration, options, pool));
+    // In the middle of what will be chosen from, and it fits whatever is quantized at all.
+    const DType probe = DType::kQ4_0;
+    EW_TRY(const double kl, ProbeKl(text, checkpoint, entry, subject, probe, pool).In(entry.name));
+    const double error = OutputError(subject.rows, subject.columns, {probe, subject.importance, {}},
+                                     subject.h, pool);
+    TensorCosts mine{i, {}};
+    for (const DType type : candidates) {
+      mine.formats.push_back({type, error > 0 ? kl * ErrorIn(subject, type, pool) / error : 0});
+    }
+    costs.push_back(std::move(mine));
+  }
+  return costs;
+}
+
+}  // namespace edgewise
