@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/process.h"
 #include "base/strings.h"
+#include "pipeline/output_path.h"
 #include "pipeline/source_hash.h"
 
 namespace edgewise {
@@ -89,10 +90,7 @@ Result<CalibrationSummary> RunCalibration(const std::string& model_path,
   const double start = NowSeconds();
   NoProgress silent;
   if (progress == nullptr) progress = &silent;
-  if (FileExists(out_path) && !options.overwrite) {
-    return MakeError(Code::kInvalidArgument, "%s: exists already; pass --force to replace it",
-                     out_path.c_str());
-  }
+  EW_TRY(CheckOutput(model_path, out_path, options.overwrite));
   EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(model_path));
   EW_TRY(const TokenSequences sequences,
          ReadCalibrationText(checkpoint, options.tokenizer_path, options.text));

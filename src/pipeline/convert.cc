@@ -1,14 +1,8 @@
 #include "pipeline/convert.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <atomic>
-#include <filesystem>
-#include <future>
 #include <utility>
 
-#include "base/file.h"
 #include "base/process.h"
 #include "base/strings.h"
 #include "base/thread_pool.h"
@@ -19,6 +13,8 @@
 #include "formats/gguf.h"
 #include "model/checkpoint.h"
 #include "pipeline/calibration_text.h"
+#include "pipeline/output_path.h"
+#include "pipeline/provenance.h"
 #include "pipeline/source_hash.h"
 
 namespace edgewise {
@@ -39,77 +35,6 @@ struct Job {
   int threads = 0;
   bool overwrite = false;
   bool dry_run = false;
-};
-
-std::string ParentOf(const std::string& path) {
-  const std::string parent = std::filesystem::path(path).parent_path().string();
-  return parent.empty() ? "." : parent;
-}
-
-// Finds now what would otherwise fail after the work.
-Status CheckOutput(const std::string& in_path, const std::string& out_path, bool overwrite) {
-  std::error_code ignored;
-  if (std::filesystem::equivalent(in_path, out_path, ignored)) {
-    return MakeError(Code::kInvalidArgument, "%s: the output would replace the input",
-                     out_path.c_str());
-  }
-  if (IsDirectory(out_path)) {
-    return MakeError(Code::kInvalidArgument, "%s: is a directory; name the file to write",
-                     out_path.c_str());
-  }
-  if (FileExists(out_path) && !overwrite) {
-    return MakeError(Code::kInvalidArgument, "%s: exists already; pass --force to replace it",
-                     out_path.c_str());
-  }
-  const std::string parent = ParentOf(out_path);
-  if (!IsDirectory(parent)) {
-    return MakeError(Code::kIo, "%s: the directory %s does not exist", out_path.c_str(),
-                     parent.c_str());
-  }
-  if (::access(parent.c_str(), W_OK) != 0) {
-    return MakeError(Code::kIo, "%s: no permission to write in %s", out_path.c_str(),
-                     parent.c_str());
-  }
-  return Ok{};
-}
-
-// Appends the provenance that `metadata` carries so far to the history, so that a chain of steps
-// stays readable.
-void PushHistory(Metadata* metadata) {
-  const auto recipe = metadata->GetString("edgewise.recipe");
-  const auto version = metadata->GetString("edgewise.version");
-  const auto digest = metadata->GetString("edgewise.source.sha256");
-  if (!recipe || !version || !digest) return;
-  std::vector<std::string> history;
-  if (const auto* before = metadata->FindStrings("edgewise.history")) history = *before;
-  Json step;
-  step.Set("recipe", *recipe).Set("version", *version).Set("source_sha256", *digest);
-  history.push_back(step.Dump());
-  metadata->Set("edgewise.history", MetaArray(std::move(history)));
-}
-
-void SetProvenance(const Job& job, const SourceHash& source, Metadata* metadata) {
-  metadata->Set("edgewise.version", std::string(EDGEWISE_VERSION));
-  metadata->Set("edgewise.recipe", job.recipe.Dump());
-  metadata->Set("edgewise.source.sha256", source.digest);
-  metadata->Set("edgewise.source.files", MetaArray(source.files));
-}
-
-// Hashes the source beside the encoding, or after it where only one thread may work. The digest
-// stands in the header, so the header is written again when it is known.
-class SourceHashing {
- public:
-  SourceHashing(const std::vector<std::string>& paths, int threads, const Progress* progress)
-      : result_(std::async(
-            threads > 1 ? std::launch::async : std::launch::deferred, [this, &paths, progress] {
-              return HashFiles(paths, [&] { return stop_ || progress->Cancelled(); });
-            })) {}
-  ~SourceHashing() { stop_ = true; }  // the future's destructor waits
-  Result<SourceHash> Finish() { return result_.get(); }
-
- private:
-  std::atomic<bool> stop_ = false;
-  std::future<Result<SourceHash>> result_;
 };
 
 // All keys of the output but the provenance.
@@ -335,7 +260,7 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
   summary.output = out_path;
   EW_TRY(const auto files, SourceFiles(checkpoint, job.tokenizer_path));
   PushHistory(&metadata);
-  SetProvenance(job, PlaceholderHash(files), &metadata);
+  SetProvenance(job.recipe, PlaceholderHash(files), &metadata);
   if (job.dry_run) {
     EW_TRY(summary.bytes, GgufFileBytes(metadata, Declare(plan)).In(out_path));
   } else {
@@ -352,7 +277,7 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
         WriteTensors(checkpoint, plan, job, known, &pool, &writer, progress, &summary).In(in_path));
     EW_TRY(const SourceHash source, hashing.Finish());
     summary.source_sha256 = source.digest;
-    SetProvenance(job, source, &metadata);
+    SetProvenance(job.recipe, source, &metadata);
     EW_TRY(writer.ReplaceMetadata(metadata));
     EW_TRY(writer.Finish());
   }
