@@ -16,6 +16,7 @@
 #include "pipeline/output_path.h"
 #include "pipeline/provenance.h"
 #include "pipeline/source_hash.h"
+#include "pipeline/tensor_journal.h"
 
 namespace edgewise {
 namespace {
@@ -30,6 +31,7 @@ struct Job {
   QuantizeMethod method = QuantizeMethod::kRoundToNearest;
   CalibrationText calibration;
   bool rotate = false;
+  std::string journal_path;
   Json recipe;  // what decides the output, and nothing else: no paths, no thread count
   std::string tokenizer_path;
   int threads = 0;
@@ -41,7 +43,9 @@ struct Job {
 Result<Metadata> OutputMetadata(const Checkpoint& checkpoint, const Job& job) {
   Metadata metadata = checkpoint.metadata();
   const bool gguf = checkpoint.kind() == CheckpointKind::kGguf;
-  for (const char* key : {"split.no", "split.count", "split.tensors.count"}) metadata.Erase(key);
+  for (const char* key : {"split.no", "split.count", "split.tensors.count", "edgewise.card"}) {
+    metadata.Erase(key);
+  }
   if (job.plan.preset) metadata.Set("general.file_type", job.plan.preset->file_type);
   metadata.Set("general.quantization_version", kQuantizationVersion);
   if (!gguf || !job.tokenizer_path.empty()) {
@@ -137,9 +141,27 @@ Result<InputKnowledge> LoadKnowledge(const Checkpoint& checkpoint, const Job& jo
   return known;
 }
 
+Result<JournaledWriter> CreateWriter(const std::string& out_path, const Job& job,
+                                     const ConvertSummary& summary, const Metadata& metadata,
+                                     const std::vector<TensorPlan>& plan) {
+  EW_TRY(GgufWriter file, GgufWriter::Create(out_path, job.overwrite, metadata, Declare(plan)));
+  std::optional<TensorJournal> journal;
+  if (!job.journal_path.empty()) {
+    std::vector<uint64_t> sizes;
+    for (const ConvertedTensor& tensor : summary.tensors) sizes.push_back(tensor.bytes);
+    EW_TRY(journal, TensorJournal::Open(job.journal_path, std::move(sizes)));
+  }
+  return JournaledWriter(std::move(file), std::move(journal));
+}
+
+void SetError(const EncodeError& error, ConvertedTensor* tensor) {
+  tensor->rmse = error.rmse();
+  tensor->relative_rmse = error.relative_rmse();
+}
+
 // Writes the matrices of layers, quantized with error feedback.
 Status WriteWithFeedback(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
-                         InputKnowledge known, ThreadPool* pool, GgufWriter* writer,
+                         InputKnowledge known, ThreadPool* pool, JournaledWriter* writer,
                          Progress* progress, ConvertSummary* summary) {
   const auto sink = [&](size_t index, std::span<const std::byte> blocks,
                         const EncodeError& error) -> Status {
@@ -152,14 +174,19 @@ Status WriteWithFeedback(const Checkpoint& checkpoint, const std::vector<TensorP
     } else {
       EW_TRY(write(blocks));
     }
-    summary->tensors[index].rmse = error.rmse();
-    summary->tensors[index].relative_rmse = error.relative_rmse();
-    return Ok{};
+    SetError(error, &summary->tensors[index]);
+    return writer->End(error);
+  };
+  LayerwiseOptions options;
+  options.finished = [writer](size_t index) {
+    const JournalRecord* record = writer->Finished(index);
+    return record ? record->bytes : std::span<const std::byte>();
   };
   if (known.file) {
-    return QuantizeByCalibration(checkpoint, plan, *known.file, {}, pool, progress, sink);
+    return QuantizeByCalibration(checkpoint, plan, *known.file, options, pool, progress, sink);
   }
-  return QuantizeLayerwise(checkpoint, plan, std::move(known.sequences), {}, pool, progress, sink);
+  return QuantizeLayerwise(checkpoint, plan, std::move(known.sequences), options, pool, progress,
+                           sink);
 }
 
 // The mean squares of the inputs of plan entry `entry`. Empty without a calibration file and for
@@ -190,10 +217,16 @@ Result<std::vector<float>> Importance(const TensorPlan& entry, const InputKnowle
 // writer.
 Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
                     const Job& job, const InputKnowledge& known, ThreadPool* pool,
-                    GgufWriter* writer, Progress* progress, ConvertSummary* summary) {
+                    JournaledWriter* writer, Progress* progress, ConvertSummary* summary) {
   uint64_t total = 0, done = 0;
   for (const ConvertedTensor& row : summary->tensors) total += row.bytes;
   for (size_t i = 0; i < plan.size(); ++i) {
+    if (const JournalRecord* record = writer->Finished(i)) {
+      EW_TRY(writer->Copy(*record));
+      SetError(record->error, &summary->tensors[i]);
+      done += record->bytes.size();
+      continue;
+    }
     if (job.method == QuantizeMethod::kGptq && IsLayerwise(plan[i])) continue;
     EW_TRY(writer->Begin(i));
     EW_TRY(const Tensor tensor, checkpoint.Load(plan[i].source).In(plan[i].name));
@@ -214,30 +247,13 @@ Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>&
            EncodeTensor(plan[i].name, tensor.view(), plan[i].to, importance, pool,
                         packed ? RowPacker::Sink(pack) : RowPacker::Sink(sink)));
     EW_TRY(packer.Finish(sink));
-    summary->tensors[i].rmse = error.rmse();
-    summary->tensors[i].relative_rmse = error.relative_rmse();
+    EW_TRY(writer->End(error));
+    SetError(error, &summary->tensors[i]);
   }
   return Ok{};
 }
 
 constexpr uint64_t kRotationSeed = 1;
-
-// Turns the checkpoint into its rotated self; returns what of it is rotated.
-Result<std::string> RotateSource(const Job& job, Checkpoint* checkpoint) {
-  for (const CheckpointTensor& tensor : checkpoint->tensors()) {
-    if (!Info(tensor.dtype).quantized() || job.plan.allow_requantize) continue;
-    return MakeError(
-        Code::kInvalidArgument,
-        "tensor %s is quantized already (%s); rotate the f16, bf16 or f32 model that it "
-        "comes from",
-        tensor.name.c_str(), Info(tensor.dtype).name);
-  }
-  EW_TRY(Rotation rotation, Rotate(*checkpoint, kRotationSeed));
-  *checkpoint = rotation.model;
-  return std::string(rotation.residual && rotation.values ? "residual+values"
-                     : rotation.residual                  ? "residual"
-                                                          : "values");
-}
 
 Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_path, Job job,
                                   Progress* progress) {
@@ -248,7 +264,7 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
   if (!job.dry_run) EW_TRY(CheckOutput(in_path, out_path, job.overwrite));
   std::string rotated;
   if (job.rotate) {
-    EW_TRY(rotated, RotateSource(job, &checkpoint).In(in_path));
+    EW_TRY(rotated, RotateSource(job.plan.allow_requantize, &checkpoint).In(in_path));
     job.recipe.Set("rotated", rotated).Set("rotation_seed", kRotationSeed);
   }
   PackingCount packing;
@@ -265,8 +281,8 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
     EW_TRY(summary.bytes, GgufFileBytes(metadata, Declare(plan)).In(out_path));
   } else {
     EW_TRY(InputKnowledge known, LoadKnowledge(checkpoint, job));
-    EW_TRY(GgufWriter writer, GgufWriter::Create(out_path, job.overwrite, metadata, Declare(plan)));
-    summary.bytes = writer.total_bytes();
+    EW_TRY(JournaledWriter writer, CreateWriter(out_path, job, summary, metadata, plan));
+    summary.bytes = writer.file().total_bytes();
     ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
     SourceHashing hashing(files, pool.size(), progress);
     if (job.method == QuantizeMethod::kGptq) {
@@ -278,9 +294,10 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
     EW_TRY(const SourceHash source, hashing.Finish());
     summary.source_sha256 = source.digest;
     SetProvenance(job.recipe, source, &metadata);
-    EW_TRY(writer.ReplaceMetadata(metadata));
-    EW_TRY(writer.Finish());
+    EW_TRY(writer.file().ReplaceMetadata(metadata));
+    EW_TRY(writer.file().Finish());
   }
+  summary.metadata = std::move(metadata);
   summary.seconds = NowSeconds() - start;
   summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
   return summary;
@@ -364,6 +381,22 @@ Status ParseMethod(std::string_view name, QuantizeOptions* options) {
                    Quote(name).c_str(), Join(known, ", ").c_str());
 }
 
+Result<std::string> RotateSource(bool allow_quantized, Checkpoint* model) {
+  for (const CheckpointTensor& tensor : model->tensors()) {
+    if (!Info(tensor.dtype).quantized() || allow_quantized) continue;
+    return MakeError(
+        Code::kInvalidArgument,
+        "tensor %s is quantized already (%s); rotate the f16, bf16 or f32 model that it "
+        "comes from",
+        tensor.name.c_str(), Info(tensor.dtype).name);
+  }
+  EW_TRY(Rotation rotation, Rotate(*model, kRotationSeed));
+  *model = rotation.model;
+  return std::string(rotation.residual && rotation.values ? "residual+values"
+                     : rotation.residual                  ? "residual"
+                                                          : "values");
+}
+
 Result<ConvertSummary> Convert(const std::string& in_path, const std::string& out_path,
                                const ConvertOptions& options, Progress* progress) {
   if (options.to && *options.to != DType::kF32 && *options.to != DType::kF16 &&
@@ -386,6 +419,12 @@ Result<ConvertSummary> Convert(const std::string& in_path, const std::string& ou
 }
 
 Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& out_path,
+                                 const QuantizeOptions& options, Progress* progress) {
+  EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(in_path));
+  return Quantize(checkpoint, out_path, options, progress);
+}
+
+Result<QuantizeSummary> Quantize(const Checkpoint& model, const std::string& out_path,
                                  const QuantizeOptions& options, Progress* progress) {
   Job job;
   EW_TRY(job.plan.preset, FindPreset(options.preset));
@@ -413,8 +452,9 @@ Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& 
   job.threads = options.threads;
   job.overwrite = options.overwrite;
   job.dry_run = options.dry_run;
-  EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(in_path));
-  return WriteModel(checkpoint, out_path, std::move(job), progress);
+  EW_CHECK(options.journal_path.empty() || !options.pack);
+  job.journal_path = options.journal_path;
+  return WriteModel(model, out_path, std::move(job), progress);
 }
 
 Result<ConvertSummary> Pack(const std::string& in_path, const std::string& out_path,

@@ -12,6 +12,8 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "compress/quantize/quantize.h"
+#include "formats/metadata.h"
+#include "model/checkpoint.h"
 #include "pipeline/calibration_text.h"
 #include "pipeline/packing.h"
 
@@ -53,12 +55,20 @@ struct QuantizeOptions {
   int threads = 0;  // 0: all CPUs
   bool overwrite = false;
   bool dry_run = false;
+  // A TensorJournal that finished tensors are kept in, and taken from where an earlier run with the
+  // same model and options wrote them. Empty: none. Not with `pack`.
+  std::string journal_path;
 };
 
 // "rtn", "imatrix", "gptq", "rotate+rtn", "rotate+gptq", as --method takes them.
 std::string MethodName(QuantizeMethod method, bool rotate);
 // Sets `method` and `rotate`. Errors: kInvalidArgument, listing the names.
 Status ParseMethod(std::string_view name, QuantizeOptions* options);
+
+// Turns `model` into its rotated self, whose tensors are computed when loaded. Returns what of it
+// is rotated: "residual+values", ... Errors: those of Rotate; kInvalidArgument (a tensor is
+// quantized, without `allow_quantized`).
+Result<std::string> RotateSource(bool allow_quantized, Checkpoint* model);
 
 struct PackOptions {
   int threads = 0;  // 0: all CPUs
@@ -90,6 +100,7 @@ struct ConvertSummary {
   std::string rotated;          // "residual+values" or "values"; empty: nothing
   PackingCount packing;
   std::vector<ConvertedTensor> tensors;
+  Metadata metadata;  // of the file
 };
 using QuantizeSummary = ConvertSummary;
 
@@ -104,6 +115,10 @@ Result<ConvertSummary> Convert(const std::string& in_path, const std::string& ou
 // The same, with each tensor in the format its preset, overrides and row length give it.
 // Errors: those of Convert, FindPreset and PlanQuantization.
 Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& out_path,
+                                 const QuantizeOptions& options, Progress* progress);
+
+// The same for a model that may be changed on its way (Checkpoint::Changed).
+Result<QuantizeSummary> Quantize(const Checkpoint& model, const std::string& out_path,
                                  const QuantizeOptions& options, Progress* progress);
 
 // Writes the GGUF `in_path` with the matrices in block formats of its linear layers packed as the
