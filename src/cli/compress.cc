@@ -17,13 +17,14 @@ namespace edgewise::cli {
 namespace {
 
 struct CompressFlags {
-  std::string recipe;
+  std::string recipe, output;
   bool dry_run = false;
   CompressOptions options;
 };
 
 Status RunCompress(CompressFlags& flags, const Common& common) {
-  EW_TRY(const Recipe recipe, ReadRecipe(flags.recipe));
+  EW_TRY(Recipe recipe, ReadRecipe(flags.recipe));
+  if (!flags.output.empty()) recipe.output = flags.output;
   flags.options.threads = common.Threads();
   Result<CompressSummary> summary =
       flags.dry_run ? PlanCompression(recipe, flags.options.threads, common.progress)
@@ -99,6 +100,7 @@ Runner AddCompress(CLI::App& app, const Common& common) {
   auto flags = std::make_shared<CompressFlags>();
   app.add_option("recipe", flags->recipe, "Recipe (YAML); `edgewise recipe init` writes one")
       ->required();
+  app.add_option("--output", flags->output, "GGUF file to write instead of the recipe's output");
   app.add_flag("--resume", flags->options.resume,
                "Go on where a stopped run left OUTPUT.journal; begins where there is none");
   app.add_flag("--force", flags->options.overwrite,

@@ -206,8 +206,10 @@ Status RecipeReader::ReadPass(const Json& item) {
   if (!arguments.is_object()) {
     return ErrorAt(item, Format("the keys of %s must be a map", pass->name));
   }
+  // The members of the document itself, whose places are known.
+  static const JsonObject kNone;
   const JsonObject* given = object ? object->front().second.AsObject() : nullptr;
-  EW_TRY(CheckKeys(given ? *given : JsonObject(), pass->name, pass->keys, item));
+  EW_TRY(CheckKeys(given ? *given : kNone, pass->name, pass->keys, item));
   for (const RecipeStep& step : recipe_.passes) {
     if (step.pass == pass) return ErrorAt(item, Format("%s stands there twice", pass->name));
   }
