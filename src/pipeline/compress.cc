@@ -160,6 +160,16 @@ Result<CompressSummary> RunInJournal(const Recipe& recipe, const Checkpoint& sou
   return summary;
 }
 
+// The summary of an output that is in place.
+Result<CompressSummary> ReadResult(const Recipe& recipe, const Checkpoint& source) {
+  PassState state{source, {}, {}, {}, {}};
+  EW_TRY(TakeFile(recipe.output, &state));
+  EW_TRY(state.card, FindCard(state.metadata).In(recipe.output));
+  CompressSummary summary = Summarize(recipe, state);
+  EW_TRY(summary.bytes, GgufFileBytes(state.metadata, Declare(state)));
+  return summary;
+}
+
 }  // namespace
 
 Result<CompressSummary> PlanCompression(const Recipe& recipe, int threads, Progress* progress) {
@@ -192,11 +202,13 @@ Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& op
   EW_TRY(const InputHashes hashes, HashInputs(recipe, files, progress));
   Metadata provenance;
   SetProvenance(RecipeRecord(recipe, hashes), hashes.model, &provenance);
-  const bool replace = options.overwrite || (options.resume && IsResult(recipe.output, provenance));
-  EW_TRY(CheckOutput(recipe.model, recipe.output, replace));
+  const bool written = options.resume && FileExists(JournalFolder(recipe.output)) &&
+                       IsResult(recipe.output, provenance);
+  EW_TRY(CheckOutput(recipe.model, recipe.output, options.overwrite || written));
   EW_TRY(RunJournal journal, RunJournal::Open(recipe.output, RunIdentity(recipe, hashes),
                                               {options.resume, options.overwrite}));
-  auto summary = RunInJournal(recipe, source, hashes, journal, options.threads, progress);
+  auto summary = written ? ReadResult(recipe, source)
+                         : RunInJournal(recipe, source, hashes, journal, options.threads, progress);
   if (!summary) {
     journal.RemoveIfEmpty();
     return std::move(summary).error();

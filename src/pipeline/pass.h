@@ -60,6 +60,9 @@ struct Pass {
   Status (*run)(const Json& arguments, const PassContext& context, PassState* state);
 };
 
+// Goes on with the GGUF at `path` as the model. Errors: those of Checkpoint::Open.
+Status TakeFile(const std::string& path, PassState* state);
+
 std::span<const Pass> AllPasses();
 const Pass* FindPass(std::string_view name);  // null: none
 

@@ -47,24 +47,6 @@ void TakePlan(ConvertSummary summary, PassState* state) {
   state->metadata = std::move(summary.metadata);
 }
 
-// Goes on with the file at `path` as the model.
-Status TakeFile(const std::string& path, PassState* state) {
-  EW_TRY(state->model, Checkpoint::Open(path));
-  state->metadata = state->model.metadata();
-  state->tensors.clear();
-  for (const CheckpointTensor& tensor : state->model.tensors()) {
-    ConvertedTensor row{.name = tensor.name,
-                        .shape = tensor.shape,
-                        .from = tensor.dtype,
-                        .to = tensor.dtype,
-                        .layout = tensor.layout,
-                        .reason = {}};
-    EW_TRY(row.bytes, TensorBytes(tensor.dtype, tensor.shape, tensor.layout).In(tensor.name));
-    state->tensors.push_back(std::move(row));
-  }
-  return Ok{};
-}
-
 // Rotation: nothing is written; the tensors are rotated as they are loaded.
 
 Status CheckRotate(const Json&, const Recipe&, SectionUse*) { return Ok{}; }
@@ -289,6 +271,23 @@ constexpr Pass kPasses[] = {
 };
 
 }  // namespace
+
+Status TakeFile(const std::string& path, PassState* state) {
+  EW_TRY(state->model, Checkpoint::Open(path));
+  state->metadata = state->model.metadata();
+  state->tensors.clear();
+  for (const CheckpointTensor& tensor : state->model.tensors()) {
+    ConvertedTensor row{.name = tensor.name,
+                        .shape = tensor.shape,
+                        .from = tensor.dtype,
+                        .to = tensor.dtype,
+                        .layout = tensor.layout,
+                        .reason = {}};
+    EW_TRY(row.bytes, TensorBytes(tensor.dtype, tensor.shape, tensor.layout).In(tensor.name));
+    state->tensors.push_back(std::move(row));
+  }
+  return Ok{};
+}
 
 std::span<const Pass> AllPasses() { return kPasses; }
 
