@@ -74,6 +74,7 @@ Result<TensorJournal> TensorJournal::Open(const std::string& path, std::vector<u
     EW_TRY(MappedFile mapped, MappedFile::Open(path));
     map = std::make_shared<MappedFile>(std::move(mapped));
     records = ParseTensorJournal(map->bytes(), sizes);
+    map->DropPages(map->bytes());
   }
   EW_TRY(AppendFile file, AppendFile::Open(path, records.bytes));
   TensorJournal journal(std::move(map), std::move(file));

@@ -169,7 +169,7 @@ TEST_CASE("an interrupt leaves a journal and no output; the journal decides what
 TEST_CASE("killed after the output is in place, the next run only removes the journal") {
   const Workplace place(kSequential);
   std::string identity;
-  for (uint64_t delay = 200000; identity.empty(); delay += delay / 4) {
+  for (uint64_t delay = 50000; identity.empty(); delay += delay / 4) {
     CompressAndSignal(place, SIGKILL, delay);
     REQUIRE(!std::filesystem::exists(place.out));
     identity = ReadWhole(place.journal + "/journal.json");
