@@ -37,6 +37,12 @@ Result<InputHashes> HashInputs(const Recipe& recipe, const std::vector<std::stri
   EW_TRY(hashes.model, HashFiles(files, [&] { return progress->Cancelled(); }));
   EW_TRY(hashes.calibration, HashText(recipe.calibration.path, progress));
   EW_TRY(hashes.evaluation, HashText(recipe.evaluation.path, progress));
+  if (!hashes.evaluation.empty() && hashes.evaluation == hashes.calibration) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: is the calibration text too, so its measurement would flatter; give "
+                     "another text for the evaluation",
+                     recipe.evaluation.path.c_str());
+  }
   return hashes;
 }
 

@@ -36,7 +36,8 @@ struct CompressSummary {
 // quality card in its metadata. Everything unfinished stands in the folder "OUTPUT.journal", which
 // is removed at the end and stays when the run is stopped, killed or fails. The bytes of the output
 // do not depend on the number of threads or on how often the run was stopped and resumed. Errors:
-// those of CheckOutput, RunJournal::Open and of the passes; kCancelled.
+// those of CheckOutput, RunJournal::Open and of the passes; kInvalidArgument (the evaluation text
+// is the calibration text); kCancelled.
 Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& options,
                                  Progress* progress);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <functional>
+#include <span>
 #include <utility>
 
 #include "base/file.h"
@@ -270,10 +271,6 @@ Result<Recipe> RecipeReader::Read(const Json& root) {
 }
 
 }  // namespace
-
-std::span<const RecipeKey> RecipeKeys() { return kRecipeKeys; }
-std::span<const RecipeKey> CalibrationKeys() { return kCalibrationKeys; }
-std::span<const RecipeKey> EvaluationKeys() { return kEvaluationKeys; }
 
 Result<Recipe> ParseRecipe(std::string_view text, const std::string& path) {
   EW_TRY(const YamlDocument document, ParseYaml(text).In(path));

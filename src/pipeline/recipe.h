@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,11 +26,6 @@ struct RecipeKey {
   bool required = false;
   uint64_t min = 0, max = uint64_t{1} << 40;  // of a kCount
 };
-
-// The keys of the recipe itself and of its two sections.
-std::span<const RecipeKey> RecipeKeys();
-std::span<const RecipeKey> CalibrationKeys();
-std::span<const RecipeKey> EvaluationKeys();
 
 struct EvaluationText {
   std::string path;  // empty: none

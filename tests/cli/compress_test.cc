@@ -297,6 +297,15 @@ TEST_CASE("a full disk stops gptq with one line; what was there stays, and the r
   }
 }
 
+TEST_CASE("quality is not measured on the calibration text") {
+  const Workplace place(kByCalibration);
+  WriteWhole(place.folder / "held-out.txt", ReadWhole(place.folder / "calibration.txt"));
+  const ProgramResult result = place.Compress();
+  CHECK(result.exit_code == 2);
+  CHECK(result.err.find("would flatter") != std::string::npos);
+  CHECK(!std::filesystem::exists(place.journal));
+}
+
 TEST_CASE("recipe init writes a recipe that works") {
   const Workplace place(kSequential);
   const std::string path = place.folder / "new.yaml";
