@@ -129,16 +129,19 @@ Result<QuantizeOptions> ReadQuantize(const Json& arguments) {
   return options;
 }
 
+// True for the methods that look at what the layers see.
+bool UsesInputs(const std::string& method) { return !method.empty() && method != "rtn"; }
+
 Status CheckQuantize(const Json& arguments, const Recipe& recipe, SectionUse* use) {
-  EW_TRY(const QuantizeOptions options, ReadQuantize(arguments));
-  const std::string method = MethodName(options.method, false);
-  if (options.method == QuantizeMethod::kRoundToNearest) return Ok{};
+  EW_TRY(ReadQuantize(arguments));
+  const std::string method = Text(arguments, "method");
+  if (!UsesInputs(method)) return Ok{};
   if (const RecipeStep* sums = FindStep(recipe, "calibrate")) {
-    if (options.method == QuantizeMethod::kImatrix || WithHessians(sums->arguments)) return Ok{};
+    if (method == "imatrix" || WithHessians(sums->arguments)) return Ok{};
     return MakeError(Code::kBadData, "method %s needs the hessians that calibrate leaves out",
                      method.c_str());
   }
-  if (options.method == QuantizeMethod::kImatrix) {
+  if (method != "gptq") {
     return MakeError(Code::kBadData, "method %s needs a calibrate pass before it", method.c_str());
   }
   if (recipe.calibration.path.empty()) {
@@ -150,7 +153,7 @@ Status CheckQuantize(const Json& arguments, const Recipe& recipe, SectionUse* us
 
 Status RunQuantize(const Json& arguments, const PassContext& context, PassState* state) {
   EW_TRY(QuantizeOptions options, ReadQuantize(arguments));
-  if (options.method != QuantizeMethod::kRoundToNearest) {
+  if (UsesInputs(Text(arguments, "method"))) {
     options.calibration = context.recipe.calibration;
     if (!state->calibration.empty()) options.calibration.path = state->calibration;
   }
