@@ -302,7 +302,7 @@ std::string RecipeTemplate(const std::string& model) {
   text += "# Text like what the model will read, for the quantizer to learn what its layers see.\n";
   text += "calibration:\n  text: calibration.txt\n  tokens: 65536    # 0: all of it\n\n";
   text += "# Other text, which nothing has learned from, to measure what compression cost.\n";
-  text += "evaluation:\n  text: held-out.txt\n\n# In this order; --dry-run tells size and time.\n";
+  text += "evaluation:\n  text: held-out.txt\n\n# In this order; --dry-run tells the exact size.\n";
   text += "passes:\n";
   text += "  # - rotate       # spread outliers first: for models that quantize badly\n";
   text += "  # - calibrate    # sums of the text, once: faster, and needed by method imatrix;\n";
