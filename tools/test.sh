@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 jobs=${JOBS:-$(nproc)}
-fuzz_seconds=${FUZZ_SECONDS:-40}
+fuzz_seconds=${FUZZ_SECONDS:-30}
 
 step() { printf '\n== %s (%s)\n' "$1" "$(date -u +%H:%M:%S)"; }
 configure_and_build() {  # preset [targets...]
@@ -19,11 +19,11 @@ configure_and_build release
 
 step "clang build and fast tests"
 configure_and_build clang
-ctest --preset clang -L fast -j"$jobs"
+EDGEWISE_KILLS=4 ctest --preset clang -L fast -j"$jobs"
 
 step "AddressSanitizer and UndefinedBehaviorSanitizer, fast tests"
 configure_and_build asan
-ctest --preset asan -j"$jobs"
+EDGEWISE_KILLS=4 ctest --preset asan -j"$jobs"
 
 step "aarch64 cross build; kernels under qemu as CPUs whose best level is NEON, dotprod, i8mm"
 configure_and_build aarch64 edgewise_base_test edgewise_quant_test edgewise_kernels_test edgewise
@@ -42,4 +42,4 @@ configure_and_build fuzz fuzz_targets
 tools/fuzz.sh build/fuzz/fuzz "$fuzz_seconds"
 
 step "all tests of the release build"
-ctest --preset release
+ctest --preset release -j"$jobs"

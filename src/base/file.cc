@@ -69,6 +69,18 @@ std::string FolderOf(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
+Status WriteAll(int fd, const std::string& path, uint64_t offset,
+                std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return WriteError(path, errno);
+    offset += static_cast<uint64_t>(count);
+    bytes = bytes.subspan(static_cast<size_t>(count));
+  }
+  return Ok{};
+}
+
 // Paths of unfinished files, in a form that a signal handler may read: slots are claimed and freed
 // atomically.
 constexpr size_t kMaxUnfinished = 16;
@@ -227,14 +239,7 @@ Status AtomicFile::Write(std::span<const std::byte> bytes) {
 
 Status AtomicFile::WriteAt(uint64_t offset, std::span<const std::byte> bytes) {
   EW_CHECK(fd_ >= 0);
-  while (!bytes.empty()) {
-    const ssize_t count = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return WriteError(path_, errno);
-    offset += static_cast<uint64_t>(count);
-    bytes = bytes.subspan(static_cast<size_t>(count));
-  }
-  return Ok{};
+  return WriteAll(fd_, path_, offset, bytes);
 }
 
 Status AtomicFile::Commit(const std::function<Status(const std::string&)>& verify) {
@@ -247,12 +252,54 @@ Status AtomicFile::Commit(const std::function<Status(const std::string&)>& verif
                                            ": the file just written does not read back correctly");
     }
   }
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    return SystemError(Code::kIo, path_, "rename the finished file into place", errno);
-  }
+  EW_TRY(RenameFile(temporary_, path_));
   Forget(temporary_);
   ::close(std::exchange(fd_, -1));
-  const FileDescriptor folder(::open(FolderOf(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return Ok{};
+}
+
+Result<AppendFile> AppendFile::Open(const std::string& path, uint64_t keep) {
+  AppendFile file;
+  file.path_ = path;
+  file.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (file.fd_ < 0) return SystemError(Code::kIo, path, "open for writing", errno);
+  if (::ftruncate(file.fd_, static_cast<off_t>(keep)) != 0) return WriteError(path, errno);
+  file.offset_ = keep;
+  return file;
+}
+
+AppendFile::AppendFile(AppendFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      fd_(std::exchange(other.fd_, -1)),
+      offset_(std::exchange(other.offset_, 0)) {}
+
+AppendFile& AppendFile::operator=(AppendFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(fd_, other.fd_);
+  std::swap(offset_, other.offset_);
+  return *this;
+}
+
+AppendFile::~AppendFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Status AppendFile::Write(std::span<const std::byte> bytes) {
+  EW_TRY(WriteAll(fd_, path_, offset_, bytes));
+  offset_ += bytes.size();
+  return Ok{};
+}
+
+Status AppendFile::Sync() {
+  if (::fdatasync(fd_) != 0) return WriteError(path_, errno);
+  return Ok{};
+}
+
+Status RenameFile(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) {
+    return SystemError(Code::kIo, to, "rename the finished file into place", errno);
+  }
+  const FileDescriptor folder(::open(FolderOf(to).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   // The data is safe by now; a folder that cannot be synced only delays when the name is.
   if (folder.get() >= 0) ::fsync(folder.get());
   return Ok{};

@@ -79,6 +79,32 @@ class AtomicFile {
   uint64_t offset_ = 0;
 };
 
+// A file that grows at its end and stays when the process dies: for journals. Move-only; not
+// thread-safe.
+class AppendFile {
+ public:
+  // Creates `path`, or cuts what is there to its first `keep` bytes. Errors: kIo.
+  static Result<AppendFile> Open(const std::string& path, uint64_t keep);
+  AppendFile(AppendFile&& other) noexcept;
+  AppendFile& operator=(AppendFile&& other) noexcept;
+  ~AppendFile();
+
+  // Errors: kIo (disk full, ...); some of the bytes may be in the file then.
+  Status Write(std::span<const std::byte> bytes);
+  // Returns when what was written survives a loss of power. Errors: kIo.
+  Status Sync();
+
+ private:
+  AppendFile() = default;
+  std::string path_;
+  int fd_ = -1;
+  uint64_t offset_ = 0;
+};
+
+// Renames a file within one file system, replacing `to`, and makes the new name durable. Errors:
+// kIo.
+Status RenameFile(const std::string& from, const std::string& to);
+
 // Removes the temporaries of every AtomicFile now open. Async-signal-safe: for SIGINT and SIGTERM
 // handlers.
 void RemoveTemporaryFiles();

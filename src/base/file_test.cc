@@ -103,5 +103,31 @@ TEST_CASE("mapping and reading name the path and the reason") {
   CHECK(ReadFile(folder / "data", 4).error().code == Code::kBadData);
 }
 
+TEST_CASE("an appended file stays, and goes on behind what is to be kept") {
+  TemporaryFolder folder;
+  const std::string path = folder / "journal";
+  const auto bytes = [](std::string_view text) {
+    return std::as_bytes(std::span(text.data(), text.size()));
+  };
+  {
+    auto file = AppendFile::Open(path, 0);
+    REQUIRE(file);
+    REQUIRE(file->Write(bytes("first,")));
+    REQUIRE(file->Write(bytes("second")));
+    REQUIRE(file->Sync());
+  }
+  {
+    auto file = AppendFile::Open(path, 6);
+    REQUIRE(file);
+    REQUIRE(file->Write(bytes("next")));
+  }
+  CHECK(*ReadFile(path, 100) == "first,next");
+  REQUIRE(RenameFile(path, folder / "renamed"));
+  CHECK(!FileExists(path));
+  CHECK(*ReadFile(folder / "renamed", 100) == "first,next");
+  CHECK(!RenameFile(path, folder / "renamed"));
+  CHECK(!AppendFile::Open(folder / "absent/journal", 0));
+}
+
 }  // namespace
 }  // namespace edgewise

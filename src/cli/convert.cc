@@ -14,16 +14,6 @@
 namespace edgewise::cli {
 namespace {
 
-Result<DType> ParseDType(const char* flag, const std::string& name) {
-  if (const auto type = DTypeFromName(name); type && Info(*type).encode) return *type;
-  std::string known;
-  for (const DTypeInfo& info : AllDTypes()) {
-    if (info.encode) known += std::string(known.empty() ? "" : ", ") + info.name;
-  }
-  return MakeError(Code::kInvalidArgument, "%s %s: no such format; known are %s", flag,
-                   Quote(name).c_str(), known.c_str());
-}
-
 struct ConvertFlags {
   std::string in, out, to = "f16";
   ConvertOptions options;
@@ -34,7 +24,7 @@ Status RunConvert(ConvertFlags& flags, const Common& common) {
   if (flags.to == "auto") {
     flags.options.to.reset();
   } else {
-    EW_TRY(flags.options.to, ParseDType("--to", flags.to));
+    EW_TRY(flags.options.to, ParseFormat(flags.to).In("--to"));
   }
   flags.options.threads = common.Threads();
   EW_TRY(const ConvertSummary summary,
@@ -55,11 +45,11 @@ Status RunQuantize(QuantizeFlags& flags, const Common& common) {
     flags.options.overrides.push_back(std::move(parsed));
   }
   if (!flags.output_type.empty()) {
-    EW_TRY(flags.options.output_type, ParseDType("--output-tensor-type", flags.output_type));
+    EW_TRY(flags.options.output_type, ParseFormat(flags.output_type).In("--output-tensor-type"));
   }
   if (!flags.embedding_type.empty()) {
     EW_TRY(flags.options.embedding_type,
-           ParseDType("--token-embedding-type", flags.embedding_type));
+           ParseFormat(flags.embedding_type).In("--token-embedding-type"));
   }
   EW_TRY(ParseMethod(flags.method, &flags.options));
   flags.options.threads = common.Threads();

@@ -10,6 +10,7 @@
 #include "cli/output.h"
 #include "formats/gguf.h"
 #include "model/checkpoint.h"
+#include "pipeline/quality_card.h"
 
 namespace edgewise::cli {
 namespace {
@@ -18,6 +19,7 @@ struct Contents {
   std::string kind;
   std::string architecture;
   const Metadata* metadata = nullptr;
+  Json card = {};  // of `edgewise compress`; null: none
   struct Row {
     std::string name;
     std::string format;  // without the layout
@@ -77,6 +79,7 @@ Status PrintHuman(const std::string& path, const Contents& contents, bool all) {
     text += Format("  %-13s %4llu tensors, %s\n", name.c_str(),
                    static_cast<unsigned long long>(sums.second), FormatBytes(sums.first).c_str());
   }
+  if (!contents.card.is_null()) text += "\nQuality card\n" + CardText(contents.card);
   text += "\nMetadata\n";
   for (const auto& [key, value] : contents.metadata->all()) {
     text += Format("  %s (%s) = %s\n", Quote(key, 200).c_str(), MetaTypeName(TypeOf(value)),
@@ -116,6 +119,7 @@ Status PrintMachine(const std::string& path, const Contents& contents) {
   object.Set("path", path).Set("kind", contents.kind).Set("architecture", contents.architecture);
   object.Set("parameters", contents.parameters).Set("tensor_bytes", contents.bytes);
   object.Set("bits_per_weight", contents.bits_per_weight())
+      .Set("card", contents.card)
       .Set("metadata", metadata)
       .Set("tensors", tensors);
   return PrintJson("inspect", object);
@@ -131,6 +135,7 @@ Status InspectGguf(const std::string& path, const GgufFile& file, bool all, cons
   contents.kind = Format("GGUF version %u", file.version());
   EW_TRY(contents.architecture, file.metadata().GetString("general.architecture", std::string()));
   contents.metadata = &file.metadata();
+  EW_TRY(contents.card, FindCard(file.metadata()).In(path));
   for (const NamedTensor& tensor : file.tensors().all()) {
     EW_TRY(AddTensor(tensor.name, tensor.view.dtype, tensor.view.shape, tensor.view.layout,
                      &contents));

@@ -55,6 +55,20 @@ constexpr Command kCommands[] = {
      "edgewise export models/edgewise-stories-3M stories-gptq --to gptq\n"
      "  edgewise export model-folder model-awq --to awq --group-size 64 --json",
      AddExport},
+    {"compress", "Compress a model as a recipe says, measure the result; goes on after a stop",
+     "edgewise compress recipe.yaml\n  edgewise compress recipe.yaml --resume\n"
+     "  edgewise compress recipe.yaml --dry-run --json",
+     AddCompress},
+    {"recipe", "Write a recipe to begin with, or check one",
+     "edgewise recipe init recipe.yaml --model models/edgewise-stories-3M\n"
+     "  edgewise recipe check recipe.yaml",
+     AddRecipe},
+    {"reproduce", "Make a compressed file again from the recipe in it, and compare every byte",
+     "edgewise reproduce stories-q4.gguf --recipe recipe.yaml\n"
+     "  edgewise reproduce stories-q4.gguf --model stories.gguf --calibration text.txt "
+     "--evaluation "
+     "held-out.txt",
+     AddReproduce},
     {"run", "Continue a prompt",
      "edgewise run stories-q4.gguf --prompt \"Once upon a time\" --max-tokens 100\n"
      "  edgewise run stories-q4.gguf --prompt \"One day\" --temperature 0 --quiet\n"

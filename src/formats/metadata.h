@@ -45,6 +45,7 @@ struct MetaArray {
                std::vector<int64_t>, std::vector<double>>
       values;  // kBool uses vector<uint8_t> of 0 and 1
   size_t size() const;
+  bool operator==(const MetaArray& other) const = default;
 
   MetaArray() = default;
   explicit MetaArray(std::vector<std::string> v)

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/process.h"
 #include "base/strings.h"
+#include "pipeline/output_path.h"
 #include "pipeline/source_hash.h"
 
 namespace edgewise {
@@ -52,7 +53,7 @@ Status RunParts(const Checkpoint& checkpoint, const TokenSequences& sequences,
                 const CalibrationOrigin& origin, const std::string& out_path,
                 const RunCalibrationOptions& options, uint64_t* resumed, ThreadPool* pool,
                 Progress* progress) {
-  const std::string part_path = out_path + ".part";
+  const std::string part_path = CalibrationPartPath(out_path);
   std::optional<CalibrationFile> previous;
   if (options.resume) {
     if (!FileExists(part_path)) {
@@ -82,31 +83,36 @@ Status RunParts(const Checkpoint& checkpoint, const TokenSequences& sequences,
 
 }  // namespace
 
+std::string CalibrationPartPath(const std::string& out_path) { return out_path + ".part"; }
+
 Result<CalibrationSummary> RunCalibration(const std::string& model_path,
                                           const std::string& out_path,
+                                          const RunCalibrationOptions& options,
+                                          Progress* progress) {
+  EW_TRY(const Checkpoint model, Checkpoint::Open(model_path));
+  return RunCalibration(model, out_path, options, progress);
+}
+
+Result<CalibrationSummary> RunCalibration(const Checkpoint& model, const std::string& out_path,
                                           const RunCalibrationOptions& options,
                                           Progress* progress) {
   const double start = NowSeconds();
   NoProgress silent;
   if (progress == nullptr) progress = &silent;
-  if (FileExists(out_path) && !options.overwrite) {
-    return MakeError(Code::kInvalidArgument, "%s: exists already; pass --force to replace it",
-                     out_path.c_str());
-  }
-  EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(model_path));
+  EW_TRY(CheckOutput(model.path(), out_path, options.overwrite));
   EW_TRY(const TokenSequences sequences,
-         ReadCalibrationText(checkpoint, options.tokenizer_path, options.text));
+         ReadCalibrationText(model, options.tokenizer_path, options.text));
   CalibrationOrigin origin;
-  EW_TRY(const auto files, SourceFiles(checkpoint, options.tokenizer_path));
-  EW_TRY(const SourceHash model, HashFiles(files, [&] { return progress->Cancelled(); }));
+  EW_TRY(const auto files, SourceFiles(model, options.tokenizer_path));
+  EW_TRY(const SourceHash source, HashFiles(files, [&] { return progress->Cancelled(); }));
   EW_TRY(const SourceHash text,
          HashFiles({options.text.path}, [&] { return progress->Cancelled(); }));
-  origin.model_sha256 = model.digest;
+  origin.model_sha256 = source.digest;
   origin.texts = text.files;
   ThreadPool pool(options.threads > 0 ? options.threads : ThreadPool::AvailableCpus());
   uint64_t resumed = 0;
-  EW_TRY(RunParts(checkpoint, sequences, origin, out_path, options, &resumed, &pool, progress)
-             .In(model_path));
+  EW_TRY(RunParts(model, sequences, origin, out_path, options, &resumed, &pool, progress)
+             .In(model.path()));
   EW_TRY(CalibrationSummary summary, Summarize(out_path));
   summary.resumed_tokens = resumed;
   summary.seconds = NowSeconds() - start;

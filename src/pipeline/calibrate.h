@@ -9,6 +9,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "calibrate/calibration.h"
+#include "model/checkpoint.h"
 #include "pipeline/calibration_text.h"
 
 namespace edgewise {
@@ -41,6 +42,13 @@ struct CalibrationSummary {
 Result<CalibrationSummary> RunCalibration(const std::string& model_path,
                                           const std::string& out_path,
                                           const RunCalibrationOptions& options, Progress* progress);
+
+// The same for a model that may be changed on its way (Checkpoint::Changed).
+Result<CalibrationSummary> RunCalibration(const Checkpoint& model, const std::string& out_path,
+                                          const RunCalibrationOptions& options, Progress* progress);
+
+// The file that keeps the sums of an unfinished run, "OUT.part".
+std::string CalibrationPartPath(const std::string& out_path);
 
 // Adds up the calibrations `paths`. Errors: those of MergeCalibrations.
 Result<CalibrationSummary> RunMerge(const std::vector<std::string>& paths,

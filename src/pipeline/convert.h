@@ -13,6 +13,8 @@
 #include "base/result.h"
 #include "compress/quantize/quantize.h"
 #include "compress/quantize/scale.h"
+#include "formats/metadata.h"
+#include "model/checkpoint.h"
 #include "pipeline/calibration_text.h"
 #include "pipeline/packing.h"
 
@@ -59,6 +61,9 @@ struct QuantizeOptions {
   int threads = 0;  // 0: all CPUs
   bool overwrite = false;
   bool dry_run = false;
+  // A TensorJournal that finished tensors are kept in, and taken from where an earlier run with the
+  // same model and options wrote them. Empty: none. Not with `pack`.
+  std::string journal_path;
 };
 
 // The name of `method`, `rotate` and `scale` together, as --method takes it.
@@ -99,6 +104,7 @@ struct ConvertSummary {
   double predicted_kl = 0;      // nats per token, with a target
   PackingCount packing;
   std::vector<ConvertedTensor> tensors;
+  Metadata metadata;  // of the file
 };
 using QuantizeSummary = ConvertSummary;
 
@@ -113,6 +119,10 @@ Result<ConvertSummary> Convert(const std::string& in_path, const std::string& ou
 // The same, with each tensor in the format its preset, overrides and row length give it.
 // Errors: those of Convert, FindPreset and PlanQuantization.
 Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& out_path,
+                                 const QuantizeOptions& options, Progress* progress);
+
+// The same for a model that may be changed on its way (Checkpoint::Changed).
+Result<QuantizeSummary> Quantize(const Checkpoint& model, const std::string& out_path,
                                  const QuantizeOptions& options, Progress* progress);
 
 // Writes the GGUF `in_path` with the matrices in block formats of its linear layers packed as the

@@ -1,10 +1,13 @@
 // The identity of a model's files, for the provenance keys of what is made from it.
 #pragma once
 
+#include <atomic>
 #include <functional>
+#include <future>
 #include <string>
 #include <vector>
 
+#include "base/progress.h"
 #include "base/result.h"
 #include "model/checkpoint.h"
 
@@ -28,5 +31,21 @@ Result<SourceHash> HashFiles(const std::vector<std::string>& paths,
 
 // A hash of the same length for a dry run, where nothing is read.
 SourceHash PlaceholderHash(const std::vector<std::string>& paths);
+
+// Hashes files beside other work, or after it where only one thread may work.
+class SourceHashing {
+ public:
+  SourceHashing(const std::vector<std::string>& paths, int threads, const Progress* progress)
+      : result_(std::async(
+            threads > 1 ? std::launch::async : std::launch::deferred, [this, &paths, progress] {
+              return HashFiles(paths, [&] { return stop_ || progress->Cancelled(); });
+            })) {}
+  ~SourceHashing() { stop_ = true; }  // the future's destructor waits
+  Result<SourceHash> Finish() { return result_.get(); }
+
+ private:
+  std::atomic<bool> stop_ = false;
+  std::future<Result<SourceHash>> result_;
+};
 
 }  // namespace edgewise

@@ -10,8 +10,9 @@ namespace edgewise {
 namespace {
 
 const std::vector<std::string> kVerbs = {
-    "inspect", "convert", "calibrate", "quantize", "pack",   "unpack", "export",   "run",
-    "chat",    "eval",    "audit",     "bench",    "report", "doctor", "tokenize", "detokenize"};
+    "compress", "reproduce", "inspect", "convert", "calibrate", "quantize",
+    "pack",     "unpack",    "export",  "run",     "chat",      "eval",
+    "audit",    "bench",     "report",  "doctor",  "tokenize",  "detokenize"};
 
 void CheckHelp(const std::vector<std::string>& arguments, const std::string& name) {
   const ProgramResult result = RunProgram(arguments);
@@ -26,6 +27,9 @@ TEST_CASE("help texts are as recorded") {
   CheckHelp({"--help"}, "edgewise");
   for (const std::string& verb : kVerbs) CheckHelp({verb, "--help"}, verb);
   CheckHelp({"audit", "data", "--help"}, "audit_data");
+  CheckHelp({"recipe", "--help"}, "recipe");
+  CheckHelp({"recipe", "check", "--help"}, "recipe_check");
+  CheckHelp({"recipe", "init", "--help"}, "recipe_init");
 }
 
 TEST_CASE("every verb shows two examples and takes the common flags") {

@@ -25,11 +25,17 @@ class MatrixQuantizer {
   }
   // Quantizes plan entry `index` and puts what the blocks decode to in place of `values`.
   Status Run(size_t index, float* values, const ErrorMetric& metric);
+  bool Finished(size_t index) const {
+    return options_.finished && !options_.finished(index).empty();
+  }
+  // Puts what the blocks of a finished entry decode to in place of `values`.
+  Status Restore(size_t index, float* values);
   Result<ErrorMetric> Metric(std::vector<float> h, size_t columns) const {
     return ErrorMetric::Create(std::move(h), columns, options_.damping, pool_);
   }
 
  private:
+  Status Advance(const TensorPlan& entry);
   EncodeError Replace(const DTypeInfo& info, std::span<const std::byte> blocks, const Shape& shape,
                       float* values) const;
   std::span<const TensorPlan> plan_;
@@ -68,10 +74,26 @@ Status MatrixQuantizer::Run(size_t index, float* values, const ErrorMetric& metr
                        blocks.data());
   const EncodeError error = Replace(info, blocks, entry.shape, values);
   EW_TRY(sink_(index, blocks, error));
-  done_ += count;
+  return Advance(entry);
+}
+
+Status MatrixQuantizer::Advance(const TensorPlan& entry) {
+  done_ += entry.shape.elements();
   progress_->Update("quantizing", done_, total_);
   if (progress_->Cancelled()) return MakeError(Code::kCancelled, "stopped; nothing was written");
   return Ok{};
+}
+
+Status MatrixQuantizer::Restore(size_t index, float* values) {
+  const TensorPlan& entry = plan_[index];
+  const DTypeInfo& info = Info(entry.to);
+  const std::span<const std::byte> blocks = options_.finished(index);
+  if (blocks.size() != info.RowBytes(entry.shape.elements())) {
+    return MakeError(Code::kBadData, "tensor %s: %zu bytes of it were kept, which is not all",
+                     entry.name.c_str(), blocks.size());
+  }
+  Replace(info, blocks, entry.shape, values);
+  return Advance(entry);
 }
 
 // Moves calibration sequences through the layers and quantizes each matrix before the next one sees
@@ -112,6 +134,10 @@ Status SequentialQuantizer::QuantizeInput(LinearInput input) {
   for (const LayerMatrix& matrix : walk_.matrices()) {
     const auto entry = entries_.find(matrix.tensor);
     if (matrix.input != input || entry == entries_.end()) continue;
+    if (matrices_.Finished(entry->second)) {
+      EW_TRY(matrices_.Restore(entry->second, matrix.values));
+      continue;
+    }
     if (!metric) {
       EW_TRY(metric, Measure(input, matrix.columns).In(matrix.name));
     }
@@ -143,7 +169,7 @@ Status QuantizeByCalibration(const Checkpoint& checkpoint, std::span<const Tenso
                              ThreadPool* pool, Progress* progress, BlockSink sink) {
   MatrixQuantizer matrices(plan, options, pool, progress, sink);
   for (size_t i = 0; i < plan.size(); ++i) {
-    if (!IsLayerwise(plan[i])) continue;
+    if (!IsLayerwise(plan[i]) || matrices.Finished(i)) continue;
     const size_t columns = plan[i].shape.columns();
     EW_TRY(std::vector<float> h, calibration.Hessian(plan[i].name));
     if (h.size() != columns * columns) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -19,6 +20,9 @@ namespace edgewise {
 struct LayerwiseOptions {
   double damping = 0.03;  // of the mean of the Hessian's diagonal
   FeedbackOptions feedback;
+  // Returns the blocks of plan entry `index` where an earlier run has quantized it, else nothing.
+  // It is not quantized again then, and the sink does not see it. Null: nothing is quantized yet.
+  std::function<std::span<const std::byte>(size_t index)> finished;
 };
 
 // Takes the blocks of plan entry `index`, whole.

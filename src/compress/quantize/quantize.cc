@@ -157,6 +157,16 @@ void ChooseType(const MixPosition& at, const PlanOptions& options,
 
 }  // namespace
 
+Result<DType> ParseFormat(std::string_view name) {
+  if (const auto type = DTypeFromName(name); type && Info(*type).encode) return *type;
+  std::vector<std::string> names;
+  for (const DTypeInfo& info : AllDTypes()) {
+    if (info.encode) names.emplace_back(info.name);
+  }
+  return MakeError(Code::kInvalidArgument, "unknown format %s; known are %s", Quote(name).c_str(),
+                   Join(names, ", ").c_str());
+}
+
 Result<TypeOverride> ParseTypeOverride(std::string_view text) {
   const size_t equals = text.rfind('=');
   if (equals == std::string_view::npos || equals == 0) {
@@ -164,17 +174,8 @@ Result<TypeOverride> ParseTypeOverride(std::string_view text) {
                      "%s is not of the form PATTERN=FORMAT, as in attn_v=q8_0",
                      Quote(text).c_str());
   }
-  const auto type = DTypeFromName(text.substr(equals + 1));
-  if (!type || Info(*type).encode == nullptr) {
-    std::vector<std::string> names;
-    for (const DTypeInfo& info : AllDTypes()) {
-      if (info.encode != nullptr) names.emplace_back(info.name);
-    }
-    return MakeError(Code::kInvalidArgument, "unknown format %s in %s; known are %s",
-                     Quote(text.substr(equals + 1)).c_str(), Quote(text).c_str(),
-                     Join(names, ", ").c_str());
-  }
-  TypeOverride result{std::string(text.substr(0, equals)), *type};
+  EW_TRY(const DType type, ParseFormat(text.substr(equals + 1)).In(Quote(text)));
+  TypeOverride result{std::string(text.substr(0, equals)), type};
   EW_TRY(Pattern checked, Pattern::Parse(result.pattern));
   return result;
 }

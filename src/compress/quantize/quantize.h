@@ -23,6 +23,10 @@ struct TypeOverride {
   DType type;
 };
 
+// The format that `name` names, if tensors can be written in it. Errors: kInvalidArgument, listing
+// those that can.
+Result<DType> ParseFormat(std::string_view name);
+
 // Parses "PATTERN=FORMAT"; the last '=' separates. Errors: kInvalidArgument.
 Result<TypeOverride> ParseTypeOverride(std::string_view text);
 

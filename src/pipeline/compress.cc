@@ -1,0 +1,248 @@
+#include "pipeline/compress.h"
+
+#include <optional>
+#include <utility>
+
+#include "base/file.h"
+#include "base/process.h"
+#include "base/strings.h"
+#include "formats/gguf.h"
+#include "kernels/kernels.h"
+#include "model/checkpoint.h"
+#include "pipeline/output_path.h"
+#include "pipeline/pass.h"
+#include "pipeline/provenance.h"
+#include "pipeline/quality_card.h"
+#include "pipeline/run_journal.h"
+#include "pipeline/source_hash.h"
+
+namespace edgewise {
+namespace {
+
+// The digests of everything a recipe reads.
+struct InputHashes {
+  SourceHash model;
+  std::string calibration, evaluation;  // empty: not read
+};
+
+Result<std::string> HashText(const std::string& path, const Progress* progress) {
+  if (path.empty()) return std::string();
+  EW_TRY(const SourceHash hash, HashFiles({path}, [&] { return progress->Cancelled(); }));
+  return hash.digest;
+}
+
+Result<InputHashes> HashInputs(const Recipe& recipe, const std::vector<std::string>& files,
+                               const Progress* progress) {
+  InputHashes hashes;
+  EW_TRY(hashes.model, HashFiles(files, [&] { return progress->Cancelled(); }));
+  EW_TRY(hashes.calibration, HashText(recipe.calibration.path, progress));
+  EW_TRY(hashes.evaluation, HashText(recipe.evaluation.path, progress));
+  if (!hashes.evaluation.empty() && hashes.evaluation == hashes.calibration) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: is the calibration text too, so its measurement would flatter; give "
+                     "another text for the evaluation",
+                     recipe.evaluation.path.c_str());
+  }
+  return hashes;
+}
+
+InputHashes PlaceholderHashes(const Recipe& recipe, const std::vector<std::string>& files) {
+  const std::string digest(64, '0');
+  return {PlaceholderHash(files), recipe.calibration.path.empty() ? "" : digest,
+          recipe.evaluation.path.empty() ? "" : digest};
+}
+
+// edgewise.recipe: the recipe, the texts' digests, and the kernels, which round activations in ways
+// of their own.
+Json RecipeRecord(const Recipe& recipe, const InputHashes& hashes) {
+  Json record;
+  record.Set("command", "compress").Set("kernels", kernels::Active().name);
+  if (!hashes.calibration.empty()) record.Set("calibration_sha256", hashes.calibration);
+  if (!hashes.evaluation.empty()) record.Set("evaluation_sha256", hashes.evaluation);
+  record.Set("recipe", recipe.json);
+  return record;
+}
+
+// The keys of the output: those of the last pass's file, but the provenance is of the whole recipe.
+Metadata OutputMetadata(const Recipe& recipe, const Metadata& source, const InputHashes& hashes,
+                        const PassState& state) {
+  Metadata metadata = state.metadata;
+  Metadata before = source;
+  PushHistory(&before);
+  metadata.Erase("edgewise.history");
+  if (const auto* history = before.FindStrings("edgewise.history")) {
+    metadata.Set("edgewise.history", MetaArray(*history));
+  }
+  SetProvenance(RecipeRecord(recipe, hashes), hashes.model, &metadata);
+  if (!state.card.is_null()) SetCard(state.card, recipe.evaluation, &metadata);
+  return metadata;
+}
+
+std::vector<GgufTensorDecl> Declare(const PassState& state) {
+  std::vector<GgufTensorDecl> declarations;
+  for (const ConvertedTensor& tensor : state.tensors) {
+    declarations.push_back({tensor.name, tensor.to, tensor.shape, tensor.layout});
+  }
+  return declarations;
+}
+
+// Writes the tensors of the GGUF `from` with other metadata.
+Status CopyTensors(const std::string& from, const std::string& to, const Metadata& metadata,
+                   std::vector<GgufTensorDecl> declarations, const Progress* progress) {
+  EW_TRY(const GgufFile file, GgufFile::Open(from));
+  EW_TRY(GgufWriter writer, GgufWriter::Create(to, true, metadata, std::move(declarations)));
+  for (const NamedTensor& tensor : file.tensors().all()) {
+    EW_TRY(const uint64_t bytes,
+           TensorBytes(tensor.view.dtype, tensor.view.shape, tensor.view.layout));
+    const std::span<const std::byte> data(static_cast<const std::byte*>(tensor.view.data), bytes);
+    EW_TRY(writer.Write(data));
+    file.map()->DropPages(data);
+    if (progress->Cancelled()) return MakeError(Code::kCancelled, "stopped before the end");
+  }
+  return writer.Finish();
+}
+
+CompressSummary Summarize(const Recipe& recipe, const PassState& state) {
+  CompressSummary summary;
+  summary.output = recipe.output;
+  summary.card = state.card;
+  for (const RecipeStep& step : recipe.passes) summary.passes.emplace_back(step.pass->name);
+  for (const ConvertedTensor& tensor : state.tensors) {
+    summary.tensor_bytes += tensor.bytes;
+    summary.parameters += tensor.shape.elements();
+  }
+  summary.bits_per_weight =
+      8.0 * static_cast<double>(summary.tensor_bytes) / static_cast<double>(summary.parameters);
+  return summary;
+}
+
+Status RunPasses(const Recipe& recipe, const std::string& folder, int threads, bool dry_run,
+                 Progress* progress, PassState* state) {
+  for (size_t i = 0; i < recipe.passes.size(); ++i) {
+    const RecipeStep& step = recipe.passes[i];
+    const std::string stem = Format("%s/%zu-%s", folder.c_str(), i + 1, step.pass->name);
+    const PassContext context{recipe, stem, threads, dry_run, progress};
+    EW_TRY(step.pass->run(step.arguments, context, state).In(step.pass->name));
+    if (progress->Cancelled()) return MakeError(Code::kCancelled, "stopped before the end");
+  }
+  return Ok{};
+}
+
+// True when the file at `path` is the one that a run with these `keys` writes: a run killed after
+// its last step.
+bool IsResult(const std::string& path, const Metadata& keys) {
+  const auto file = GgufFile::Open(path);
+  if (!file) return false;
+  for (const char* key : {"edgewise.version", "edgewise.recipe", "edgewise.source.sha256"}) {
+    const auto found = file->metadata().GetString(key), wanted = keys.GetString(key);
+    if (!found || !wanted || *found != *wanted) return false;
+  }
+  return true;
+}
+
+// What decides the result, as the journal keeps it.
+Json RunIdentity(const Recipe& recipe, const InputHashes& hashes) {
+  Json run;
+  run.Set("version", EDGEWISE_VERSION)
+      .Set("kernels", kernels::Active().name)
+      .Set("model", hashes.model.digest)
+      .Set("calibration text", hashes.calibration)
+      .Set("evaluation text", hashes.evaluation)
+      .Set("recipe", recipe.json);
+  return run;
+}
+
+Result<CompressSummary> RunInJournal(const Recipe& recipe, const Checkpoint& source,
+                                     const InputHashes& hashes, const RunJournal& journal,
+                                     int threads, Progress* progress) {
+  PassState state{source, {}, {}, {}, {}};
+  EW_TRY(RunPasses(recipe, journal.folder(), threads, false, progress, &state));
+  const std::string result = journal.folder() + "/result.gguf";
+  const Metadata metadata = OutputMetadata(recipe, source.metadata(), hashes, state);
+  EW_TRY(CopyTensors(state.model.path(), result, metadata, Declare(state), progress));
+  CompressSummary summary = Summarize(recipe, state);
+  EW_TRY(summary.bytes, GgufFileBytes(metadata, Declare(state)));
+  EW_TRY(RenameFile(result, recipe.output));
+  return summary;
+}
+
+// The summary of an output that is in place.
+Result<CompressSummary> ReadResult(const Recipe& recipe, const Checkpoint& source) {
+  PassState state{source, {}, {}, {}, {}};
+  EW_TRY(TakeFile(recipe.output, &state));
+  EW_TRY(state.card, FindCard(state.metadata).In(recipe.output));
+  CompressSummary summary = Summarize(recipe, state);
+  EW_TRY(summary.bytes, GgufFileBytes(state.metadata, Declare(state)));
+  return summary;
+}
+
+}  // namespace
+
+Result<CompressSummary> PlanCompression(const Recipe& recipe, int threads, Progress* progress) {
+  NoProgress silent;
+  if (progress == nullptr) progress = &silent;
+  const double start = NowSeconds();
+  EW_TRY(const Checkpoint source, Checkpoint::Open(recipe.model));
+  EW_TRY(const auto files, SourceFiles(source, recipe.tokenizer));
+  PassState state{source, {}, {}, {}, {}};
+  EW_TRY(RunPasses(recipe, JournalFolder(recipe.output), threads, true, progress, &state));
+  const Metadata metadata =
+      OutputMetadata(recipe, source.metadata(), PlaceholderHashes(recipe, files), state);
+  CompressSummary summary = Summarize(recipe, state);
+  summary.card = Json();
+  EW_TRY(summary.bytes, GgufFileBytes(metadata, Declare(state)).In(recipe.output));
+  summary.seconds = NowSeconds() - start;
+  summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
+  return summary;
+}
+
+Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& options,
+                                 Progress* progress) {
+  NoProgress silent;
+  if (progress == nullptr) progress = &silent;
+  const double start = NowSeconds();
+  // Finds what cannot work before a journal exists.
+  EW_TRY(PlanCompression(recipe, options.threads, progress));
+  EW_TRY(const Checkpoint source, Checkpoint::Open(recipe.model));
+  EW_TRY(const auto files, SourceFiles(source, recipe.tokenizer));
+  EW_TRY(const InputHashes hashes, HashInputs(recipe, files, progress));
+  Metadata provenance;
+  SetProvenance(RecipeRecord(recipe, hashes), hashes.model, &provenance);
+  const bool written = options.resume && FileExists(JournalFolder(recipe.output)) &&
+                       IsResult(recipe.output, provenance);
+  EW_TRY(CheckOutput(recipe.model, recipe.output, options.overwrite || written));
+  EW_TRY(RunJournal journal, RunJournal::Open(recipe.output, RunIdentity(recipe, hashes),
+                                              {options.resume, options.overwrite}));
+  auto summary = written ? ReadResult(recipe, source)
+                         : RunInJournal(recipe, source, hashes, journal, options.threads, progress);
+  if (!summary) {
+    journal.RemoveIfEmpty();
+    return std::move(summary).error();
+  }
+  journal.Remove();
+  summary->resumed = journal.resumed();
+  summary->source_sha256 = hashes.model.digest;
+  summary->seconds = NowSeconds() - start;
+  summary->peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
+  return summary;
+}
+
+Json ToJson(const CompressSummary& summary) {
+  Json passes{JsonArray{}};
+  for (const std::string& pass : summary.passes) passes.Append(pass);
+  Json json;
+  json.Set("output", summary.output)
+      .Set("bytes", summary.bytes)
+      .Set("tensor_bytes", summary.tensor_bytes)
+      .Set("parameters", summary.parameters)
+      .Set("bits_per_weight", summary.bits_per_weight)
+      .Set("passes", std::move(passes))
+      .Set("resumed", summary.resumed)
+      .Set("card", summary.card)
+      .Set("source_sha256", summary.source_sha256)
+      .Set("seconds", summary.seconds)
+      .Set("peak_rss_bytes", summary.peak_rss_bytes);
+  return json;
+}
+
+}  // namespace edgewise

@@ -1,0 +1,50 @@
+// Compress: runs a recipe, in steps that a killed run can go on from.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "pipeline/recipe.h"
+
+namespace edgewise {
+
+struct CompressOptions {
+  int threads = 0;         // 0: all CPUs
+  bool overwrite = false;  // the output, and without `resume` a journal that is there
+  bool resume = false;     // go on with the journal of a stopped run, if there is one
+};
+
+struct CompressSummary {
+  std::string output;
+  uint64_t bytes = 0;  // of the whole file; exact in a plan
+  uint64_t tensor_bytes = 0;
+  uint64_t parameters = 0;
+  double bits_per_weight = 0;  // tensor bytes * 8 / parameters
+  std::vector<std::string> passes;
+  bool resumed = false;
+  Json card;                  // null: not measured
+  std::string source_sha256;  // empty in a plan
+  double seconds = 0;
+  uint64_t peak_rss_bytes = 0;  // of this process so far
+};
+
+// Runs `recipe` and writes its output, a GGUF, with the recipe, the digests of its inputs and the
+// quality card in its metadata. Everything unfinished stands in the folder "OUTPUT.journal", which
+// is removed at the end and stays when the run is stopped, killed or fails. The bytes of the output
+// do not depend on the number of threads or on how often the run was stopped and resumed. Errors:
+// those of CheckOutput, RunJournal::Open and of the passes; kInvalidArgument (the evaluation text
+// is the calibration text); kCancelled.
+Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& options,
+                                 Progress* progress);
+
+// What Compress would write: plans only, reads no weights but norms, writes nothing.
+Result<CompressSummary> PlanCompression(const Recipe& recipe, int threads, Progress* progress);
+
+// The members of `edgewise compress --json`.
+Json ToJson(const CompressSummary& summary);
+
+}  // namespace edgewise

@@ -1,0 +1,69 @@
+// Passes: the steps that a recipe names. Each takes a model and gives one; a row of the table is
+// all that a new one needs.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "formats/metadata.h"
+#include "model/checkpoint.h"
+#include "pipeline/convert.h"
+#include "pipeline/recipe.h"
+
+namespace edgewise {
+
+// How far a model has come; a bit each.
+enum ModelStage : uint8_t { kFloatModel = 1, kQuantizedModel = 2, kPackedModel = 4 };
+
+// Which sections of a recipe its passes read.
+struct SectionUse {
+  bool calibration = false;
+  bool evaluation = false;
+};
+
+struct PassContext {
+  const Recipe& recipe;
+  std::string stem;  // of the files that this pass keeps in the journal
+  int threads;
+  // Plans only: `files` and the card tell what would be written; `model` stays what it was where
+  // the pass would write a file.
+  bool dry_run;
+  Progress* progress;
+};
+
+// What the passes so far have made of the model.
+struct PassState {
+  Checkpoint model;
+  std::string calibration;  // file of sums of this model's layers; empty: none
+  Json card;                // quality_card.h; null: not measured
+  // Of the file that the last pass wrote, or would write.
+  std::vector<ConvertedTensor> tensors;
+  Metadata metadata;
+};
+
+struct Pass {
+  const char* name;
+  const char* summary;  // one line
+  std::span<const RecipeKey> keys;
+  unsigned takes;    // stages, OR'ed
+  ModelStage gives;  // 0: as it was
+  // Finds what is wrong with `arguments` in `recipe`, whose earlier passes are there already, and
+  // marks the sections that the pass reads.
+  Status (*check)(const Json& arguments, const Recipe& recipe, SectionUse* use);
+  // Does the work, or takes up the files that an earlier run kept under the same stem.
+  Status (*run)(const Json& arguments, const PassContext& context, PassState* state);
+};
+
+// Goes on with the GGUF at `path` as the model. Errors: those of Checkpoint::Open.
+Status TakeFile(const std::string& path, PassState* state);
+
+std::span<const Pass> AllPasses();
+const Pass* FindPass(std::string_view name);  // null: none
+
+}  // namespace edgewise

@@ -1,0 +1,305 @@
+#include <filesystem>
+#include <utility>
+
+#include "base/file.h"
+#include "base/strings.h"
+#include "compress/quantize/presets.h"
+#include "formats/gguf.h"
+#include "pipeline/calibrate.h"
+#include "pipeline/packing.h"
+#include "pipeline/pass.h"
+#include "pipeline/quality_card.h"
+#include "pipeline/write_model.h"
+
+namespace edgewise {
+namespace {
+
+constexpr uint64_t kMaxCardBytes = 1u << 20;
+
+const RecipeStep* FindStep(const Recipe& recipe, std::string_view name) {
+  for (const RecipeStep& step : recipe.passes) {
+    if (step.pass->name == name) return &step;
+  }
+  return nullptr;
+}
+
+bool Flag(const Json& arguments, const char* key) {
+  const Json* value = arguments.Find(key);
+  return value && *value->AsBool();
+}
+
+std::string Text(const Json& arguments, const char* key) {
+  const Json* value = arguments.Find(key);
+  return value ? *value->AsString() : "";
+}
+
+// Tensor bytes in bits for each parameter.
+double BitsPerWeight(const std::vector<ConvertedTensor>& tensors) {
+  uint64_t bytes = 0, parameters = 0;
+  for (const ConvertedTensor& tensor : tensors) {
+    bytes += tensor.bytes;
+    parameters += tensor.shape.elements();
+  }
+  return 8.0 * static_cast<double>(bytes) / static_cast<double>(parameters);
+}
+
+void TakePlan(ConvertSummary summary, PassState* state) {
+  state->tensors = std::move(summary.tensors);
+  state->metadata = std::move(summary.metadata);
+}
+
+// Rotation: nothing is written; the tensors are rotated as they are loaded.
+
+Status CheckRotate(const Json&, const Recipe&, SectionUse*) { return Ok{}; }
+
+Status RunRotate(const Json&, const PassContext& context, PassState* state) {
+  EW_TRY(RotateSource(false, &state->model).In(context.recipe.model));
+  return Ok{};
+}
+
+constexpr RecipeKey kCalibrateKeys[] = {
+    {"hessians", KeyType::kFlag, "second moments too, which gptq needs (default true)"},
+};
+
+bool WithHessians(const Json& arguments) {
+  return !arguments.Find("hessians") || Flag(arguments, "hessians");
+}
+
+Status CheckCalibrate(const Json&, const Recipe& recipe, SectionUse* use) {
+  if (recipe.calibration.path.empty()) {
+    return MakeError(Code::kBadData, "the recipe has no calibration text");
+  }
+  use->calibration = true;
+  return Ok{};
+}
+
+Status RunCalibrate(const Json& arguments, const PassContext& context, PassState* state) {
+  if (context.dry_run) return Ok{};
+  const std::string path = context.stem + ".gguf";
+  state->calibration = path;
+  if (FileExists(path)) return Ok{};
+  RunCalibrationOptions options;
+  options.text = context.recipe.calibration;
+  options.hessians = WithHessians(arguments);
+  options.resume = FileExists(CalibrationPartPath(path));
+  options.tokenizer_path = context.recipe.tokenizer;
+  options.threads = context.threads;
+  EW_TRY(RunCalibration(state->model, path, options, context.progress));
+  return Ok{};
+}
+
+constexpr RecipeKey kQuantizeKeys[] = {
+    {"to", KeyType::kText, "mixture of formats: q4_k_m, q4_0, ...", true},
+    {"method", KeyType::kText, "how values are chosen (default rtn)"},
+    {"tensor_types", KeyType::kTexts, "REGEX=FORMAT for the tensors whose name matches"},
+    {"output_type", KeyType::kText, "format of output.weight"},
+    {"embedding_type", KeyType::kText, "format of token_embd.weight"},
+    {"leave_output", KeyType::kFlag, "do not quantize output.weight"},
+    {"pure", KeyType::kFlag, "one format for every matrix, no mixture"},
+    {"allow_requantize", KeyType::kFlag, "accept a model that is quantized already"},
+};
+
+Result<std::optional<DType>> ReadFormat(const Json& arguments, const char* key) {
+  std::optional<DType> type;
+  if (arguments.Find(key)) {
+    EW_TRY(type, ParseFormat(Text(arguments, key)).In(key));
+  }
+  return type;
+}
+
+Result<QuantizeOptions> ReadQuantize(const Json& arguments) {
+  QuantizeOptions options;
+  EW_TRY(const Preset* preset, FindPreset(Text(arguments, "to")));
+  options.preset = preset->name;
+  if (arguments.Find("method")) EW_TRY(ParseMethod(Text(arguments, "method"), &options));
+  if (options.rotate) {
+    return MakeError(Code::kBadData, "method %s: rotation is a pass of its own; put rotate before",
+                     Quote(Text(arguments, "method")).c_str());
+  }
+  if (const Json* types = arguments.Find("tensor_types")) {
+    for (const Json& item : *types->AsArray()) {
+      EW_TRY(TypeOverride parsed, ParseTypeOverride(*item.AsString()).In("tensor_types"));
+      options.overrides.push_back(std::move(parsed));
+    }
+  }
+  EW_TRY(options.output_type, ReadFormat(arguments, "output_type"));
+  EW_TRY(options.embedding_type, ReadFormat(arguments, "embedding_type"));
+  options.leave_output = Flag(arguments, "leave_output");
+  options.pure = Flag(arguments, "pure");
+  options.allow_requantize = Flag(arguments, "allow_requantize");
+  return options;
+}
+
+// True for the methods that look at what the layers see.
+bool UsesInputs(const std::string& method) { return !method.empty() && method != "rtn"; }
+
+Status CheckQuantize(const Json& arguments, const Recipe& recipe, SectionUse* use) {
+  EW_TRY(ReadQuantize(arguments));
+  const std::string method = Text(arguments, "method");
+  if (!UsesInputs(method)) return Ok{};
+  if (const RecipeStep* sums = FindStep(recipe, "calibrate")) {
+    if (method == "imatrix" || WithHessians(sums->arguments)) return Ok{};
+    return MakeError(Code::kBadData, "method %s needs the hessians that calibrate leaves out",
+                     method.c_str());
+  }
+  if (method != "gptq") {
+    return MakeError(Code::kBadData, "method %s needs a calibrate pass before it", method.c_str());
+  }
+  if (recipe.calibration.path.empty()) {
+    return MakeError(Code::kBadData, "method %s needs a calibration text", method.c_str());
+  }
+  use->calibration = true;
+  return Ok{};
+}
+
+Status RunQuantize(const Json& arguments, const PassContext& context, PassState* state) {
+  EW_TRY(QuantizeOptions options, ReadQuantize(arguments));
+  if (UsesInputs(Text(arguments, "method"))) {
+    options.calibration = context.recipe.calibration;
+    if (!state->calibration.empty()) options.calibration.path = state->calibration;
+  }
+  options.tokenizer_path = context.recipe.tokenizer;
+  options.threads = context.threads;
+  options.dry_run = context.dry_run;
+  const std::string path = context.stem + ".gguf", journal = context.stem + ".tensors";
+  if (context.dry_run) {
+    EW_TRY(ConvertSummary plan, Quantize(state->model, path, options, context.progress));
+    TakePlan(std::move(plan), state);
+    return Ok{};
+  }
+  if (!FileExists(path)) {
+    options.journal_path = journal;
+    EW_TRY(Quantize(state->model, path, options, context.progress));
+  }
+  std::error_code ignored;
+  std::filesystem::remove(journal, ignored);
+  return TakeFile(path, state);
+}
+
+Status CheckPack(const Json&, const Recipe&, SectionUse*) { return Ok{}; }
+
+// Lays out the tensors of the plan as Pack would.
+Status PlanPack(PassState* state) {
+  std::vector<TensorPlan> plan;
+  for (const ConvertedTensor& tensor : state->tensors) {
+    plan.push_back({0, tensor.name, tensor.shape, tensor.to, tensor.to, "", tensor.layout, 0});
+  }
+  if (PlanPacking(state->model.spec(), &plan).packed == 0) {
+    return MakeError(Code::kInvalidArgument,
+                     "there is nothing to pack: no matrix of a linear layer becomes a block format "
+                     "that can be cut at a multiple of 16 rows");
+  }
+  for (size_t i = 0; i < plan.size(); ++i) {
+    ConvertedTensor& tensor = state->tensors[i];
+    tensor.layout = plan[i].layout;
+    EW_TRY(tensor.bytes, TensorBytes(tensor.to, tensor.shape, tensor.layout).In(tensor.name));
+  }
+  return Ok{};
+}
+
+Status RunPack(const Json&, const PassContext& context, PassState* state) {
+  if (context.dry_run) return PlanPack(state);
+  const std::string path = context.stem + ".gguf";
+  PackOptions options;
+  options.threads = context.threads;
+  if (!FileExists(path)) {
+    EW_TRY(Pack(state->model.path(), path, options, context.progress));
+  }
+  return TakeFile(path, state);
+}
+
+Status CheckEval(const Json&, const Recipe& recipe, SectionUse* use) {
+  if (recipe.evaluation.path.empty()) {
+    return MakeError(Code::kBadData, "the recipe has no evaluation text");
+  }
+  use->evaluation = true;
+  return Ok{};
+}
+
+Status RunEval(const Json&, const PassContext& context, PassState* state) {
+  const Recipe& recipe = context.recipe;
+  if (context.dry_run) {
+    state->card = PlaceholderCard(recipe.evaluation);
+    return Ok{};
+  }
+  const std::string path = context.stem + ".json";
+  if (FileExists(path)) {
+    EW_TRY(const std::string text, ReadFile(path, kMaxCardBytes));
+    EW_TRY(state->card, ParseJson(text).In(path));
+    return Ok{};
+  }
+  CardRequest request;
+  request.base_path = recipe.model;
+  request.model_path = state->model.path();
+  request.tokenizer_path = recipe.tokenizer;
+  request.text = &recipe.evaluation;
+  request.bits_per_weight = BitsPerWeight(state->tensors);
+  request.threads = context.threads;
+  EW_TRY(state->card, MeasureCard(request, context.progress));
+  EW_TRY(AtomicFile file, AtomicFile::Create(path, true));
+  EW_TRY(file.Write(state->card.Dump()));
+  return file.Commit();
+}
+
+constexpr Pass kPasses[] = {
+    {"rotate",
+     "spread outliers over all columns: the same model, easier to quantize",
+     {},
+     kFloatModel,
+     {},
+     CheckRotate,
+     RunRotate},
+    {"calibrate",
+     "run the calibration text and keep what the layers see",
+     kCalibrateKeys,
+     kFloatModel,
+     {},
+     CheckCalibrate,
+     RunCalibrate},
+    {"quantize", "write every tensor in the format of a preset", kQuantizeKeys, kFloatModel,
+     kQuantizedModel, CheckQuantize, RunQuantize},
+    {"pack",
+     "lay matrices out as the kernels read them: loads at once, in Edgewise only",
+     {},
+     kQuantizedModel,
+     kPackedModel,
+     CheckPack,
+     RunPack},
+    {"eval",
+     "measure KL, top-1 and perplexity against the model: the quality card",
+     {},
+     kQuantizedModel | kPackedModel,
+     {},
+     CheckEval,
+     RunEval},
+};
+
+}  // namespace
+
+Status TakeFile(const std::string& path, PassState* state) {
+  EW_TRY(state->model, Checkpoint::Open(path));
+  state->metadata = state->model.metadata();
+  state->tensors.clear();
+  for (const CheckpointTensor& tensor : state->model.tensors()) {
+    ConvertedTensor row{.name = tensor.name,
+                        .shape = tensor.shape,
+                        .from = tensor.dtype,
+                        .to = tensor.dtype,
+                        .layout = tensor.layout,
+                        .reason = {}};
+    EW_TRY(row.bytes, TensorBytes(tensor.dtype, tensor.shape, tensor.layout).In(tensor.name));
+    state->tensors.push_back(std::move(row));
+  }
+  return Ok{};
+}
+
+std::span<const Pass> AllPasses() { return kPasses; }
+
+const Pass* FindPass(std::string_view name) {
+  for (const Pass& pass : kPasses) {
+    if (name == pass.name) return &pass;
+  }
+  return nullptr;
+}
+
+}  // namespace edgewise

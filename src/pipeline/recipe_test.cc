@@ -1,0 +1,166 @@
+#include "pipeline/recipe.h"
+
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include "base/yaml.h"
+#include "pipeline/pass.h"
+#include "pipeline/quality_card.h"
+
+namespace edgewise {
+namespace {
+
+constexpr const char* kWhole =
+    "model: ../models/m\n"
+    "output: /tmp/o.gguf\n"
+    "calibration: {text: a/cal.txt, tokens: 1000, context: 64}\n"
+    "evaluation: {text: held.txt, convention: A, windows: 3}\n"
+    "passes:\n"
+    "  - rotate\n"
+    "  - calibrate: {hessians: true}\n"
+    "  - quantize:\n"
+    "      to: q4_k_m\n"
+    "      method: gptq\n"
+    "      tensor_types: [\"ffn_down=q6_k\"]\n"
+    "  - pack\n"
+    "  - eval\n";
+
+std::string ErrorOf(const std::string& text) {
+  const auto recipe = ParseRecipe(text, "r.yaml");
+  return recipe ? "" : recipe.error().message;
+}
+
+// The message for the shortest recipe with `passes`.
+std::string PassesError(const std::string& passes, const std::string& sections = "") {
+  return ErrorOf("model: m\noutput: o\n" + sections + "passes: " + passes + "\n");
+}
+
+TEST_CASE("a recipe is read with paths from its folder") {
+  const auto recipe = ParseRecipe(kWhole, "x/y/r.yaml");
+  REQUIRE_MESSAGE(recipe, (recipe ? "" : recipe.error().message));
+  CHECK(recipe->model == "x/y/../models/m");
+  CHECK(recipe->output == "/tmp/o.gguf");
+  CHECK(recipe->calibration.path == "x/y/a/cal.txt");
+  CHECK(recipe->calibration.max_tokens == 1000);
+  CHECK(recipe->calibration.context == 64);
+  CHECK(recipe->evaluation.path == "x/y/held.txt");
+  CHECK(recipe->evaluation.convention == TextConvention::kWhole);
+  CHECK(recipe->evaluation.windows.max_windows == 3);
+  REQUIRE(recipe->passes.size() == 5);
+  CHECK(recipe->passes[2].pass == FindPass("quantize"));
+  CHECK(*recipe->passes[2].arguments.Find("to")->AsString() == "q4_k_m");
+}
+
+TEST_CASE("what decides the output holds no folders, and reads back as the same recipe") {
+  const auto recipe = ParseRecipe(kWhole, "x/y/r.yaml");
+  REQUIRE(recipe);
+  const std::string text = recipe->json.Dump();
+  CHECK(text.find('/') == text.npos);
+  CHECK(text.find("o.gguf") == text.npos);
+  const auto again = RecipeFromJson(recipe->json, "z", "f");
+  REQUIRE_MESSAGE(again, (again ? "" : again.error().message));
+  CHECK(again->json.Dump() == text);
+  CHECK(again->model == "z/m");
+  CHECK(again->calibration.path == "z/cal.txt");
+}
+
+TEST_CASE("keys: unknown, missing, of another type, out of range") {
+  const struct {
+    std::string text, message;
+  } rows[] = {
+      {"", "a recipe is a map"},
+      {"- a\n", "a recipe is a map"},
+      {"model: m\nouput: o\n",
+       "r.yaml: line 2, column 1: unknown key \"ouput\" in the recipe; "
+       "known are model, output, tokenizer, calibration"},
+      {"model: m\npasses: []\n", "the recipe lacks the key output"},
+      {"model: 3\n", "line 1, column 1: model must be a path"},
+      {"model: ''\n", "model must be a path"},
+      {"model: m\noutput: o\npasses: {}\n", "passes must be a list"},
+      {"model: m\noutput: o\ncalibration: 7\npasses: []\n", "calibration must be a map"},
+      {"model: m\noutput: o\ncalibration: {}\npasses: []\n", "calibration lacks the key text"},
+      {"model: m\noutput: o\ncalibration:\n  text: t\n  tokens: -1\npasses: []\n",
+       "line 5, column 3: tokens must be a whole number"},
+      {"model: m\noutput: o\ncalibration:\n  text: t\n  context: 1\npasses: []\n",
+       "context must be from 2 to 1048576"},
+      {"model: m\noutput: o\nevaluation: {text: t, convention: B}\npasses: []\n", "convention"},
+      {"a: 1\na: 2\n", "appears twice"},
+  };
+  for (const auto& row : rows) {
+    CAPTURE(row.text);
+    CHECK(ErrorOf(row.text).find(row.message) != std::string::npos);
+  }
+}
+
+TEST_CASE("passes: unknown, repeated, without what they need, in an order that cannot be") {
+  const std::string calibration = "calibration: {text: t}\n",
+                    evaluation = "evaluation: {text: t}\n";
+  const struct {
+    std::string passes, sections, message;
+  } rows[] = {
+      {"[]", "", "no pass writes a file"},
+      {"[rotate]", "", "no pass writes a file"},
+      {"[prune]", "", "line 3, column 10: no pass is named \"prune\"; known are rotate"},
+      {"[7]", "", "a pass is a name"},
+      {"[{quantize: {to: q4_0}, eval: {}}]", "", "a pass is a name"},
+      {"[quantize]", "", "quantize lacks the key to"},
+      {"[{quantize: [q4_0]}]", "", "the keys of quantize must be a map"},
+      {"[{quantize: {to: q9}}]", "", "q9"},
+      {"[{quantize: {to: q4_0, bits: 4}}]", "", "unknown key \"bits\" in quantize"},
+      {"[{quantize: {to: q4_0, pure: 1}}]", "", "pure must be true or false"},
+      {"[{quantize: {to: q4_0, tensor_types: [x]}}]", "", "PATTERN=FORMAT"},
+      {"[{quantize: {to: q4_0, output_type: q4_9}}]", "", "output_type: unknown format"},
+      {"[{quantize: {to: q4_0, method: magic}}]", "", "no such method"},
+      {"[{quantize: {to: q4_0, method: rotate+rtn}}]", "", "a pass of its own"},
+      {"[{quantize: {to: q4_0, method: gptq}}]", "", "needs a calibration text"},
+      {"[{quantize: {to: q4_0, method: imatrix}}]", calibration, "needs a calibrate pass"},
+      {"[{calibrate: {hessians: false}}, {quantize: {to: q4_0, method: gptq}}]", calibration,
+       "needs the hessians"},
+      {"[{rotate: {seed: 1}}, {quantize: {to: q4_0}}]", "", "it takes none"},
+      {"[rotate, rotate, {quantize: {to: q4_0}}]", "", "stands there twice"},
+      {"[calibrate, {quantize: {to: q4_0}}]", "", "has no calibration text"},
+      {"[{quantize: {to: q4_0}}, rotate]", "", "rotate cannot follow here: the model is quantized"},
+      {"[pack, {quantize: {to: q4_0}}]", "", "pack cannot follow here: nothing is quantized yet"},
+      {"[eval, {quantize: {to: q4_0}}]", evaluation, "nothing is quantized yet"},
+      {"[{quantize: {to: q4_0}}, eval]", "", "has no evaluation text"},
+      {"[{quantize: {to: q4_0}}]", calibration, "line 3, column 1: no pass reads the calibration"},
+      {"[{quantize: {to: q4_0}}]", evaluation, "no pass reads the evaluation text"},
+  };
+  for (const auto& row : rows) {
+    CAPTURE(row.passes);
+    const std::string message = PassesError(row.passes, row.sections);
+    CAPTURE(message);
+    CHECK(message.find(row.message) != std::string::npos);
+  }
+}
+
+TEST_CASE("the template is a recipe") {
+  for (const char* model : {"model", "a folder/with \"quotes\": and # signs"}) {
+    const auto recipe = ParseRecipe(RecipeTemplate(model), "r.yaml");
+    REQUIRE_MESSAGE(recipe, (recipe ? "" : recipe.error().message));
+    CHECK(recipe->model == model);
+    CHECK(recipe->passes.size() == 2);
+  }
+}
+
+TEST_CASE("a card takes the bytes of its placeholder and reads back") {
+  EvaluationText text;
+  text.path = "a/held \"out\".txt";
+  Metadata metadata;
+  SetCard(PlaceholderCard(text), text, &metadata);
+  const size_t size = metadata.GetString(kCardKey)->size();
+  Json card;
+  card.Set("kl_mean", 0.125).Set("tokens", 7);
+  SetCard(card, text, &metadata);
+  CHECK(metadata.GetString(kCardKey)->size() == size);
+  const auto found = FindCard(metadata);
+  REQUIRE(found);
+  CHECK(found->Dump() == card.Dump());
+  CHECK(CardText(*found).find("0.12500 nats") != std::string::npos);
+  metadata.Set(kCardKey, std::string("[1]"));
+  CHECK(!FindCard(metadata));
+}
+
+}  // namespace
+}  // namespace edgewise

@@ -1,0 +1,383 @@
+#include "pipeline/write_model.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/process.h"
+#include "base/strings.h"
+#include "base/thread_pool.h"
+#include "calibrate/calibration.h"
+#include "compress/quantize/allocate.h"
+#include "compress/quantize/layerwise.h"
+#include "compress/quantize/rotate.h"
+#include "compress/quantize/sensitivity.h"
+#include "engine/vocab_metadata.h"
+#include "formats/gguf.h"
+#include "model/checkpoint.h"
+#include "pipeline/calibration_text.h"
+#include "pipeline/output_path.h"
+#include "pipeline/provenance.h"
+#include "pipeline/source_hash.h"
+#include "pipeline/tensor_journal.h"
+
+namespace edgewise {
+namespace {
+
+// The version of ggml's block layouts (GGML_QNT_VERSION) that a reader checks.
+constexpr uint32_t kQuantizationVersion = 2;
+
+// All keys of the output but the provenance.
+Result<Metadata> OutputMetadata(const Checkpoint& checkpoint, const WriteJob& job) {
+  Metadata metadata = checkpoint.metadata();
+  const bool gguf = checkpoint.kind() == CheckpointKind::kGguf;
+  for (const char* key : {"split.no", "split.count", "split.tensors.count", "edgewise.card"}) {
+    metadata.Erase(key);
+  }
+  if (job.plan.preset) metadata.Set("general.file_type", job.plan.preset->file_type);
+  metadata.Set("general.quantization_version", kQuantizationVersion);
+  if (!gguf || !job.tokenizer_path.empty()) {
+    EW_TRY(const Vocab vocab, LoadVocab(checkpoint, job.tokenizer_path));
+    AddVocabToMetadata(vocab, &metadata);
+  }
+  return metadata;
+}
+
+std::vector<GgufTensorDecl> Declare(const std::vector<TensorPlan>& plan) {
+  std::vector<GgufTensorDecl> declarations;
+  for (const TensorPlan& tensor : plan)
+    declarations.push_back({tensor.name, tensor.to, tensor.shape, tensor.layout});
+  return declarations;
+}
+
+Result<std::vector<TensorPlan>> PlanTensors(const Checkpoint& checkpoint, const WriteJob& job,
+                                            PackingCount* packing) {
+  const std::span<const CheckpointTensor> tensors = checkpoint.tensors();
+  std::vector<TensorPlan> plan;
+  if (job.plan.preset) {
+    EW_TRY(plan, PlanQuantization(tensors, checkpoint.spec(),
+                                  checkpoint.kind() == CheckpointKind::kGguf, job.plan));
+  } else {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const CheckpointTensor& tensor = tensors[i];
+      plan.push_back({i, tensor.name, tensor.shape, tensor.dtype, tensor.dtype, "", {}, 0});
+    }
+  }
+  if (!job.pack) return plan;
+  *packing = PlanPacking(checkpoint.spec(), &plan);
+  if (packing->packed == 0) {
+    return MakeError(Code::kInvalidArgument,
+                     "there is nothing to pack: no matrix of a linear layer %s",
+                     packing->left > 0 ? "can be cut at a multiple of 16 rows"
+                                       : "is in a block format; quantize the model, for example "
+                                         "with `edgewise quantize --to q4_k_m --pack`");
+  }
+  return plan;
+}
+
+Result<ConvertSummary> Summarize(std::span<const CheckpointTensor> tensors,
+                                 const std::vector<TensorPlan>& plan) {
+  ConvertSummary summary;
+  uint64_t bytes = 0;
+  for (const TensorPlan& tensor : plan) {
+    ConvertedTensor row{.name = tensor.name,
+                        .shape = tensor.shape,
+                        .from = tensor.from,
+                        .to = tensor.to,
+                        .layout = tensor.layout,
+                        .reason = tensor.reason,
+                        .predicted_kl = tensor.predicted_kl};
+    EW_TRY(const uint64_t before,
+           TensorBytes(tensor.from, tensor.shape, tensors[tensor.source].layout).In(tensor.name));
+    EW_TRY(row.bytes, TensorBytes(tensor.to, tensor.shape, tensor.layout).In(tensor.name));
+    summary.source_bytes += before;
+    summary.predicted_kl += tensor.predicted_kl;
+    summary.parameters += tensor.shape.elements();
+    bytes += row.bytes;
+    summary.tensors.push_back(std::move(row));
+  }
+  if (summary.parameters > 0) {
+    summary.bits_per_weight =
+        8.0 * static_cast<double>(bytes) / static_cast<double>(summary.parameters);
+  }
+  return summary;
+}
+
+// What quantization knows of the inputs of linear layers.
+struct InputKnowledge {
+  std::optional<CalibrationFile> file;
+  TokenSequences sequences;  // where a text was given instead
+};
+
+Result<InputKnowledge> LoadKnowledge(const Checkpoint& checkpoint, const WriteJob& job) {
+  InputKnowledge known;
+  if (job.calibration.path.empty()) return known;
+  if (job.calibration_file && job.rotate) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: was made before the rotation; give a text, or rotate with `edgewise "
+                     "convert --rotate` and calibrate what that writes",
+                     job.calibration.path.c_str());
+  }
+  if (job.calibration_file) {
+    EW_TRY(known.file, CalibrationFile::Open(job.calibration.path));
+  } else if (job.method == QuantizeMethod::kGptq && job.scale == ScaleMethod::kNone &&
+             job.target_bytes == 0 && job.target_bpw == 0) {
+    EW_TRY(known.sequences, ReadCalibrationText(checkpoint, job.tokenizer_path, job.calibration));
+  } else {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: no calibration file; `edgewise calibrate` makes one from a text",
+                     job.calibration.path.c_str());
+  }
+  return known;
+}
+
+Result<JournaledWriter> CreateWriter(const std::string& out_path, const WriteJob& job,
+                                     const ConvertSummary& summary, const Metadata& metadata,
+                                     const std::vector<TensorPlan>& plan) {
+  EW_TRY(GgufWriter file, GgufWriter::Create(out_path, job.overwrite, metadata, Declare(plan)));
+  std::optional<TensorJournal> journal;
+  if (!job.journal_path.empty()) {
+    std::vector<uint64_t> sizes;
+    for (const ConvertedTensor& tensor : summary.tensors) sizes.push_back(tensor.bytes);
+    EW_TRY(journal, TensorJournal::Open(job.journal_path, std::move(sizes)));
+  }
+  return JournaledWriter(std::move(file), std::move(journal));
+}
+
+void SetError(const EncodeError& error, ConvertedTensor* tensor) {
+  tensor->rmse = error.rmse();
+  tensor->relative_rmse = error.relative_rmse();
+}
+
+// Writes the matrices of layers, quantized with error feedback.
+Status WriteWithFeedback(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
+                         InputKnowledge known, ThreadPool* pool, JournaledWriter* writer,
+                         Progress* progress, ConvertSummary* summary) {
+  const auto sink = [&](size_t index, std::span<const std::byte> blocks,
+                        const EncodeError& error) -> Status {
+    EW_TRY(writer->Begin(index));
+    const auto write = [&](std::span<const std::byte> bytes) { return writer->Write(bytes); };
+    if (plan[index].layout == TensorLayout::kPacked) {
+      RowPacker packer(plan[index].to, plan[index].shape);
+      EW_TRY(packer.Write(blocks, write));
+      EW_TRY(packer.Finish(write));
+    } else {
+      EW_TRY(write(blocks));
+    }
+    SetError(error, &summary->tensors[index]);
+    return writer->End(error);
+  };
+  LayerwiseOptions options;
+  options.finished = [writer](size_t index) {
+    const JournalRecord* record = writer->Finished(index);
+    return record ? record->bytes : std::span<const std::byte>();
+  };
+  if (known.file) {
+    return QuantizeByCalibration(checkpoint, plan, *known.file, options, pool, progress, sink);
+  }
+  return QuantizeLayerwise(checkpoint, plan, std::move(known.sequences), options, pool, progress,
+                           sink);
+}
+
+// The mean squares of the inputs of plan entry `entry`. Empty without a calibration file and for
+// embeddings, which no input multiplies; llama-imatrix leaves out the output matrix too.
+Result<std::vector<float>> Importance(const TensorPlan& entry, const WriteJob& job,
+                                      const InputKnowledge& known) {
+  std::vector<float> importance;
+  if (job.method == QuantizeMethod::kRoundToNearest || !known.file) return importance;
+  if (!Info(entry.to).quantized()) return importance;
+  const auto weights = known.file->weights();
+  const bool known_weight = std::find(weights.begin(), weights.end(), entry.name) != weights.end();
+  if (!known_weight && !IsLayerwise(entry)) return importance;
+  EW_TRY(const ColumnMoments moments, known.file->Moments(entry.name));
+  if (moments.columns() != entry.shape.columns() || moments.tokens == 0) {
+    return MakeError(
+        Code::kInvalidArgument,
+        "%s: saw %zu columns in %llu tokens for %s, which has %llu columns: it was made "
+        "from another model",
+        known.file->path().c_str(), moments.columns(),
+        static_cast<unsigned long long>(moments.tokens), entry.name.c_str(),
+        static_cast<unsigned long long>(entry.shape.columns()));
+  }
+  for (const double sum : moments.sum_squares) {
+    importance.push_back(static_cast<float>(sum / static_cast<double>(moments.tokens)));
+  }
+  return importance;
+}
+
+// Streams every tensor, but for those that error feedback has written, through the encoder into the
+// writer.
+Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
+                    const WriteJob& job, const InputKnowledge& known, ThreadPool* pool,
+                    JournaledWriter* writer, Progress* progress, ConvertSummary* summary) {
+  uint64_t total = 0, done = 0;
+  for (const ConvertedTensor& row : summary->tensors) total += row.bytes;
+  for (size_t i = 0; i < plan.size(); ++i) {
+    if (job.method == QuantizeMethod::kGptq && IsLayerwise(plan[i])) continue;
+    if (const JournalRecord* record = writer->Finished(i)) {
+      EW_TRY(writer->Copy(*record));
+      SetError(record->error, &summary->tensors[i]);
+      done += record->bytes.size();
+      continue;
+    }
+    EW_TRY(writer->Begin(i));
+    EW_TRY(const Tensor tensor, checkpoint.Load(plan[i].source).In(plan[i].name));
+    const auto sink = [&](std::span<const std::byte> bytes) -> Status {
+      EW_TRY(writer->Write(bytes));
+      // After each piece, so that even one very large tensor never stands in memory whole.
+      checkpoint.DropPages(plan[i].source);
+      done += bytes.size();
+      progress->Update("writing", done, total);
+      if (progress->Cancelled()) return MakeError(Code::kCancelled, "stopped; nothing was written");
+      return Ok{};
+    };
+    RowPacker packer(plan[i].to, plan[i].shape);
+    const auto pack = [&](std::span<const std::byte> bytes) { return packer.Write(bytes, sink); };
+    const bool packed = plan[i].layout == TensorLayout::kPacked;
+    EW_TRY(const std::vector<float> importance, Importance(plan[i], job, known));
+    EW_TRY(const EncodeError error,
+           EncodeTensor(plan[i].name, tensor.view(), plan[i].to, importance, pool,
+                        packed ? RowPacker::Sink(pack) : RowPacker::Sink(sink)));
+    EW_TRY(packer.Finish(sink));
+    EW_TRY(writer->End(error));
+    SetError(error, &summary->tensors[i]);
+  }
+  return Ok{};
+}
+
+constexpr uint64_t kRotationSeed = 1;
+
+// A model whose values change first must not be one of rounded values.
+Status CheckUnquantized(const Checkpoint& checkpoint) {
+  for (const CheckpointTensor& tensor : checkpoint.tensors()) {
+    if (!Info(tensor.dtype).quantized()) continue;
+    return MakeError(
+        Code::kInvalidArgument,
+        "tensor %s is quantized already (%s); start from the f16, bf16 or f32 model that it "
+        "comes from",
+        tensor.name.c_str(), Info(tensor.dtype).name);
+  }
+  return Ok{};
+}
+
+// Chooses the formats that come to the size asked for and cost least.
+Status FitToTarget(const Checkpoint& weights, const WriteJob& job,
+                   const CalibrationFile& calibration, ThreadPool* pool, Progress* progress,
+                   Metadata* metadata, std::vector<TensorPlan>* plan) {
+  FileTarget target;
+  EW_TRY(target.alignment, metadata->GetUint("general.alignment", kGgufDefaultAlignment));
+  EW_TRY(target.planned, GgufFileBytes(*metadata, Declare(*plan)));
+  target.bytes = job.target_bytes;
+  if (job.target_bpw > 0) {
+    uint64_t parameters = 0;
+    for (const TensorPlan& entry : *plan) parameters += entry.shape.elements();
+    target.bytes = static_cast<uint64_t>(job.target_bpw * static_cast<double>(parameters) / 8);
+  }
+  EW_TRY(CheckTarget(target, *plan));
+  EW_TRY(const Vocab vocab, LoadVocab(weights, job.tokenizer_path));
+  SensitivityOptions options;
+  options.encoder = job.method == QuantizeMethod::kGptq      ? RowEncoder::kFeedback
+                    : job.method == QuantizeMethod::kImatrix ? RowEncoder::kWeighted
+                                                             : RowEncoder::kPlain;
+  options.first_token = vocab.bos.value_or(vocab.eos.value_or(0));
+  EW_TRY(const auto costs,
+         MeasureSensitivity(weights, *plan, calibration, options, pool, progress));
+  EW_TRY(AllocateFormats(costs, target, plan));
+  metadata->Set("general.file_type", FileTypeOf(*plan));
+  return Ok{};
+}
+
+// What is written: which tensors in which formats, and the source of their values.
+struct Prepared {
+  std::vector<TensorPlan> plan;
+  PackingCount packing;
+  Metadata metadata;
+  Checkpoint weights;
+  InputKnowledge known;
+  size_t scaled_inputs = 0;
+};
+
+Result<Prepared> Prepare(const Checkpoint& checkpoint, const std::vector<std::string>& files,
+                         const WriteJob& job, ThreadPool* pool, Progress* progress) {
+  Prepared result{{}, {}, {}, checkpoint, {}};
+  EW_TRY(result.plan, PlanTensors(checkpoint, job, &result.packing));
+  EW_TRY(result.metadata, OutputMetadata(checkpoint, job));
+  PushHistory(&result.metadata);
+  SetProvenance(job.recipe, PlaceholderHash(files), &result.metadata);
+  const bool target = job.target_bytes > 0 || job.target_bpw > 0;
+  if (job.dry_run && !target) return result;
+  EW_TRY(result.known, LoadKnowledge(checkpoint, job));
+  if (job.scale != ScaleMethod::kNone) {
+    if (!job.plan.allow_requantize) EW_TRY(CheckUnquantized(checkpoint));
+    EW_TRY(Scaling scaling,
+           ScaleInputs(checkpoint, result.plan, *result.known.file, job.scale, pool, progress));
+    result.weights = std::move(scaling.model);
+    result.known.file = std::move(scaling.calibration);
+    result.scaled_inputs = scaling.scaled;
+  }
+  if (target) {
+    EW_TRY(FitToTarget(result.weights, job, *result.known.file, pool, progress, &result.metadata,
+                       &result.plan));
+  }
+  return result;
+}
+
+}  // namespace
+
+Result<std::string> RotateSource(bool allow_quantized, Checkpoint* model) {
+  if (!allow_quantized) EW_TRY(CheckUnquantized(*model));
+  EW_TRY(Rotation rotation, Rotate(*model, kRotationSeed));
+  *model = rotation.model;
+  return std::string(rotation.residual && rotation.values ? "residual+values"
+                     : rotation.residual                  ? "residual"
+                                                          : "values");
+}
+
+Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_path, WriteJob job,
+                                  Progress* progress) {
+  const double start = NowSeconds();
+  NoProgress silent;
+  if (progress == nullptr) progress = &silent;
+  const std::string in_path = checkpoint.path();
+  if (!job.dry_run) EW_TRY(CheckOutput(in_path, out_path, job.overwrite));
+  std::string rotated;
+  if (job.rotate) {
+    EW_TRY(rotated, RotateSource(job.plan.allow_requantize, &checkpoint).In(in_path));
+    job.recipe.Set("rotated", rotated).Set("rotation_seed", kRotationSeed);
+  }
+  ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
+  EW_TRY(const auto files, SourceFiles(checkpoint, job.tokenizer_path));
+  EW_TRY(Prepared prepared, Prepare(checkpoint, files, job, &pool, progress).In(in_path));
+  const std::vector<TensorPlan>& plan = prepared.plan;
+  EW_TRY(ConvertSummary summary, Summarize(checkpoint.tensors(), plan).In(in_path));
+  summary.packing = prepared.packing;
+  summary.rotated = rotated;
+  summary.scaled_inputs = prepared.scaled_inputs;
+  summary.output = out_path;
+  if (job.dry_run) {
+    EW_TRY(summary.bytes, GgufFileBytes(prepared.metadata, Declare(plan)).In(out_path));
+  } else {
+    EW_TRY(JournaledWriter writer, CreateWriter(out_path, job, summary, prepared.metadata, plan));
+    summary.bytes = writer.file().total_bytes();
+    SourceHashing hashing(files, pool.size(), progress);
+    if (job.method == QuantizeMethod::kGptq) {
+      EW_TRY(WriteWithFeedback(prepared.weights, plan, prepared.known, &pool, &writer, progress,
+                               &summary)
+                 .In(in_path));
+    }
+    EW_TRY(WriteTensors(prepared.weights, plan, job, prepared.known, &pool, &writer, progress,
+                        &summary)
+               .In(in_path));
+    EW_TRY(const SourceHash source, hashing.Finish());
+    summary.source_sha256 = source.digest;
+    SetProvenance(job.recipe, source, &prepared.metadata);
+    EW_TRY(writer.file().ReplaceMetadata(prepared.metadata));
+    EW_TRY(writer.file().Finish());
+  }
+  summary.metadata = std::move(prepared.metadata);
+  summary.seconds = NowSeconds() - start;
+  summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
+  return summary;
+}
+
+}  // namespace edgewise

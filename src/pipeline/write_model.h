@@ -1,0 +1,47 @@
+// Writing a model: the one path by which convert, quantize, pack and unpack (convert.h) make a
+// GGUF.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/json.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "compress/quantize/quantize.h"
+#include "compress/quantize/scale.h"
+#include "model/checkpoint.h"
+#include "pipeline/calibration_text.h"
+#include "pipeline/convert.h"
+
+namespace edgewise {
+
+// What is to be written.
+struct WriteJob {
+  PlanOptions plan;  // without a preset every tensor keeps its format
+  bool pack = false;
+  QuantizeMethod method = QuantizeMethod::kRoundToNearest;
+  CalibrationText calibration;
+  bool calibration_file = false;  // not a text
+  bool rotate = false;
+  ScaleMethod scale = ScaleMethod::kNone;
+  uint64_t target_bytes = 0;  // 0: the formats are the preset's
+  double target_bpw = 0;
+  Json recipe;  // what decides the output, and nothing else: no paths, no thread count
+  std::string tokenizer_path;
+  std::string journal_path;
+  int threads = 0;
+  bool overwrite = false;
+  bool dry_run = false;
+};
+
+// Turns `model` into its rotated self, whose tensors are computed when loaded. Returns what of it
+// is rotated: "residual+values", ... Errors: those of Rotate; kInvalidArgument (a tensor is
+// quantized, without `allow_quantized`).
+Result<std::string> RotateSource(bool allow_quantized, Checkpoint* model);
+
+// Writes `checkpoint` to `out_path`, or plans it. Errors: those of Convert and Quantize.
+Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_path, WriteJob job,
+                                  Progress* progress);
+
+}  // namespace edgewise
