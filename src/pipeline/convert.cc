@@ -107,6 +107,38 @@ constexpr Method kMethods[] = {
     {"rotate+gptq", QuantizeMethod::kGptq, true, ScaleMethod::kNone},
 };
 
+Result<WriteJob> QuantizeJob(const QuantizeOptions& options) {
+  WriteJob job;
+  job.recipe.Set("command", "quantize");
+  job.plan.pure = options.pure;
+  EW_TRY(SetTarget(options, &job));
+  job.plan.overrides = options.overrides;
+  job.plan.output_type = options.output_type;
+  job.plan.embedding_type = options.embedding_type;
+  job.plan.leave_output = options.leave_output;
+  job.plan.allow_requantize = options.allow_requantize;
+  Json overrides{JsonArray{}};
+  for (const TypeOverride& item : options.overrides) {
+    overrides.Append(item.pattern + "=" + Info(item.type).name);
+  }
+  if (!options.overrides.empty()) job.recipe.Set("tensor_types", std::move(overrides));
+  if (options.output_type) job.recipe.Set("output_type", Info(*options.output_type).name);
+  if (options.embedding_type) job.recipe.Set("embedding_type", Info(*options.embedding_type).name);
+  if (options.leave_output) job.recipe.Set("leave_output", true);
+  if (options.pure) job.recipe.Set("pure", true);
+  if (options.allow_requantize) job.recipe.Set("allow_requantize", true);
+  if (options.pack) job.recipe.Set("pack", true);
+  EW_TRY(SetMethod(options, &job));
+  job.pack = options.pack;
+  job.tokenizer_path = options.tokenizer_path;
+  job.threads = options.threads;
+  job.overwrite = options.overwrite;
+  job.dry_run = options.dry_run;
+  EW_CHECK(options.journal_path.empty() || !options.pack);
+  job.journal_path = options.journal_path;
+  return job;
+}
+
 WriteJob PackJob(const char* command, const PackOptions& options) {
   WriteJob job;
   job.recipe.Set("command", command);
@@ -165,40 +197,14 @@ Result<ConvertSummary> Convert(const std::string& in_path, const std::string& ou
 
 Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& out_path,
                                  const QuantizeOptions& options, Progress* progress) {
-  EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(in_path));
-  return Quantize(checkpoint, out_path, options, progress);
+  EW_TRY(WriteJob job, QuantizeJob(options));
+  EW_TRY(const Checkpoint model, Checkpoint::Open(in_path));
+  return WriteModel(model, out_path, std::move(job), progress);
 }
 
 Result<QuantizeSummary> Quantize(const Checkpoint& model, const std::string& out_path,
                                  const QuantizeOptions& options, Progress* progress) {
-  WriteJob job;
-  job.recipe.Set("command", "quantize");
-  job.plan.pure = options.pure;
-  EW_TRY(SetTarget(options, &job));
-  job.plan.overrides = options.overrides;
-  job.plan.output_type = options.output_type;
-  job.plan.embedding_type = options.embedding_type;
-  job.plan.leave_output = options.leave_output;
-  job.plan.allow_requantize = options.allow_requantize;
-  Json overrides{JsonArray{}};
-  for (const TypeOverride& item : options.overrides) {
-    overrides.Append(item.pattern + "=" + Info(item.type).name);
-  }
-  if (!options.overrides.empty()) job.recipe.Set("tensor_types", std::move(overrides));
-  if (options.output_type) job.recipe.Set("output_type", Info(*options.output_type).name);
-  if (options.embedding_type) job.recipe.Set("embedding_type", Info(*options.embedding_type).name);
-  if (options.leave_output) job.recipe.Set("leave_output", true);
-  if (options.pure) job.recipe.Set("pure", true);
-  if (options.allow_requantize) job.recipe.Set("allow_requantize", true);
-  if (options.pack) job.recipe.Set("pack", true);
-  EW_TRY(SetMethod(options, &job));
-  job.pack = options.pack;
-  job.tokenizer_path = options.tokenizer_path;
-  job.threads = options.threads;
-  job.overwrite = options.overwrite;
-  job.dry_run = options.dry_run;
-  EW_CHECK(options.journal_path.empty() || !options.pack);
-  job.journal_path = options.journal_path;
+  EW_TRY(WriteJob job, QuantizeJob(options));
   return WriteModel(model, out_path, std::move(job), progress);
 }
 

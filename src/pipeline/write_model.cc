@@ -213,13 +213,13 @@ Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>&
   uint64_t total = 0, done = 0;
   for (const ConvertedTensor& row : summary->tensors) total += row.bytes;
   for (size_t i = 0; i < plan.size(); ++i) {
-    if (job.method == QuantizeMethod::kGptq && IsLayerwise(plan[i])) continue;
     if (const JournalRecord* record = writer->Finished(i)) {
       EW_TRY(writer->Copy(*record));
       SetError(record->error, &summary->tensors[i]);
       done += record->bytes.size();
       continue;
     }
+    if (job.method == QuantizeMethod::kGptq && IsLayerwise(plan[i])) continue;
     EW_TRY(writer->Begin(i));
     EW_TRY(const Tensor tensor, checkpoint.Load(plan[i].source).In(plan[i].name));
     const auto sink = [&](std::span<const std::byte> bytes) -> Status {
