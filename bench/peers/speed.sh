@@ -1,10 +1,11 @@
 #!/bin/sh
 # Times prompt processing and decoding of one GGUF file in Edgewise and in llama.cpp, in alternation, and prints JSON lines:
 # one per round, then the medians. A ratio above 1 means that Edgewise is faster. llama.cpp runs with its weights repacked.
+# LLAMA_BINS names a folder of llama.cpp's libraries, to choose its instruction set; EDGEWISE_ISA chooses ours.
 # usage: speed.sh EDGEWISE LLAMA_PEER MODEL.gguf [ROUNDS] [THREADS] [PROMPT_TOKENS] [DECODE_TOKENS] [SEQUENCES]
 set -eu
 if [ $# -lt 3 ]; then
-  sed -n '2,4p' "$0" >&2
+  sed -n '2,5p' "$0" >&2
   exit 2
 fi
 edgewise=$1 peer=$2 model=$3 rounds=${4:-5} threads=${5:-2} prompt=${6:-512} decode=${7:-128} sequences=${8:-1}
@@ -17,7 +18,7 @@ ratio() { awk "BEGIN { printf \"%.4f\", $1 / $2 }"; }
 round=1
 while [ "$round" -le "$rounds" ]; do
   "$edgewise" bench "$model" --threads "$threads" --prompt-tokens "$prompt" --decode-tokens "$decode" --sequences "$sequences" --json --quiet > "$folder/ours"
-  "$peer" --threads "$threads" bench "$model" "$prompt" "$decode" "$sequences" > "$folder/theirs"
+  "$peer" ${LLAMA_BINS:+--bins "$LLAMA_BINS"} --threads "$threads" bench "$model" "$prompt" "$decode" "$sequences" > "$folder/theirs"
   line=
   for step in prefill decode; do
     ours=$(field ${step}_tokens_per_s < "$folder/ours") theirs=$(field ${step}_tokens_per_s < "$folder/theirs")
