@@ -19,11 +19,11 @@ configure_and_build release
 
 step "clang build and fast tests"
 configure_and_build clang
-EDGEWISE_KILLS=4 ctest --preset clang -L fast -j"$jobs"
+ctest --preset clang -L fast -j"$jobs"
 
 step "AddressSanitizer and UndefinedBehaviorSanitizer, fast tests"
 configure_and_build asan
-EDGEWISE_KILLS=4 ctest --preset asan -j"$jobs"
+ctest --preset asan -j"$jobs"
 
 step "aarch64 cross build; kernels under qemu as CPUs whose best level is NEON, dotprod, i8mm"
 configure_and_build aarch64 edgewise_base_test edgewise_quant_test edgewise_kernels_test edgewise
