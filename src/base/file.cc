@@ -15,6 +15,16 @@
 #include "base/strings.h"
 
 namespace edgewise {
+
+FileDescriptor& FileDescriptor::operator=(FileDescriptor&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+FileDescriptor::~FileDescriptor() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
 namespace {
 
 Error SystemError(Code code, const std::string& path, const char* action, int error) {
@@ -29,20 +39,6 @@ Error WriteError(const std::string& path, int error) {
                                         : "";
   return MakeError(Code::kIo, "%s: cannot write: %s%s", path.c_str(), std::strerror(error), advice);
 }
-
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  ~FileDescriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 // Opens a regular file for reading and returns its size through `size`.
 Result<int> OpenRegular(const std::string& path, uint64_t* size) {
@@ -261,37 +257,21 @@ Status AtomicFile::Commit(const std::function<Status(const std::string&)>& verif
 Result<AppendFile> AppendFile::Open(const std::string& path, uint64_t keep) {
   AppendFile file;
   file.path_ = path;
-  file.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (file.fd_ < 0) return SystemError(Code::kIo, path, "open for writing", errno);
-  if (::ftruncate(file.fd_, static_cast<off_t>(keep)) != 0) return WriteError(path, errno);
+  file.fd_ = FileDescriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+  if (file.fd_.get() < 0) return SystemError(Code::kIo, path, "open for writing", errno);
+  if (::ftruncate(file.fd_.get(), static_cast<off_t>(keep)) != 0) return WriteError(path, errno);
   file.offset_ = keep;
   return file;
 }
 
-AppendFile::AppendFile(AppendFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      fd_(std::exchange(other.fd_, -1)),
-      offset_(std::exchange(other.offset_, 0)) {}
-
-AppendFile& AppendFile::operator=(AppendFile&& other) noexcept {
-  std::swap(path_, other.path_);
-  std::swap(fd_, other.fd_);
-  std::swap(offset_, other.offset_);
-  return *this;
-}
-
-AppendFile::~AppendFile() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
 Status AppendFile::Write(std::span<const std::byte> bytes) {
-  EW_TRY(WriteAll(fd_, path_, offset_, bytes));
+  EW_TRY(WriteAll(fd_.get(), path_, offset_, bytes));
   offset_ += bytes.size();
   return Ok{};
 }
 
 Status AppendFile::Sync() {
-  if (::fdatasync(fd_) != 0) return WriteError(path_, errno);
+  if (::fdatasync(fd_.get()) != 0) return WriteError(path_, errno);
   return Ok{};
 }
 

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/result.h"
 
@@ -79,16 +80,26 @@ class AtomicFile {
   uint64_t offset_ = 0;
 };
 
+// Closes a file descriptor. Move-only.
+class FileDescriptor {
+ public:
+  FileDescriptor() = default;
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  FileDescriptor& operator=(FileDescriptor&& other) noexcept;
+  ~FileDescriptor();
+  int get() const { return fd_; }  // negative: none
+
+ private:
+  int fd_ = -1;
+};
+
 // A file that grows at its end and stays when the process dies: for journals. Move-only; not
 // thread-safe.
 class AppendFile {
  public:
   // Creates `path`, or cuts what is there to its first `keep` bytes. Errors: kIo.
   static Result<AppendFile> Open(const std::string& path, uint64_t keep);
-  AppendFile(AppendFile&& other) noexcept;
-  AppendFile& operator=(AppendFile&& other) noexcept;
-  ~AppendFile();
-
   // Errors: kIo (disk full, ...); some of the bytes may be in the file then.
   Status Write(std::span<const std::byte> bytes);
   // Returns when what was written survives a loss of power. Errors: kIo.
@@ -97,7 +108,7 @@ class AppendFile {
  private:
   AppendFile() = default;
   std::string path_;
-  int fd_ = -1;
+  FileDescriptor fd_;
   uint64_t offset_ = 0;
 };
 

@@ -2,15 +2,12 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <utility>
 #include <vector>
 
-#include "base/file.h"
 #include "base/strings.h"
 
 namespace edgewise {
@@ -67,8 +64,8 @@ Result<RunJournal> RunJournal::Open(const std::string& out_path, const Json& run
   if (error) {
     return MakeError(Code::kIo, "%s: cannot create: %s", folder.c_str(), error.message().c_str());
   }
-  journal.lock_ = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (journal.lock_ < 0 || ::flock(journal.lock_, LOCK_EX | LOCK_NB) != 0) {
+  journal.lock_ = FileDescriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (journal.lock_.get() < 0 || ::flock(journal.lock_.get(), LOCK_EX | LOCK_NB) != 0) {
     return MakeError(errno == EWOULDBLOCK ? Code::kInvalidArgument : Code::kIo,
                      "%s: cannot lock: %s", folder.c_str(),
                      errno == EWOULDBLOCK ? "another process works on it" : std::strerror(errno));
@@ -89,22 +86,6 @@ Result<RunJournal> RunJournal::Open(const std::string& out_path, const Json& run
   EW_TRY(file.Write(run.Dump(2) + "\n"));
   EW_TRY(file.Commit());
   return journal;
-}
-
-RunJournal::RunJournal(RunJournal&& other) noexcept
-    : folder_(std::move(other.folder_)),
-      lock_(std::exchange(other.lock_, -1)),
-      resumed_(other.resumed_) {}
-
-RunJournal& RunJournal::operator=(RunJournal&& other) noexcept {
-  std::swap(folder_, other.folder_);
-  std::swap(lock_, other.lock_);
-  std::swap(resumed_, other.resumed_);
-  return *this;
-}
-
-RunJournal::~RunJournal() {
-  if (lock_ >= 0) ::close(lock_);
 }
 
 void RunJournal::Remove() {

@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/result.h"
 
@@ -24,10 +25,6 @@ class RunJournal {
   // process holds it), kBadData (damaged), kIo.
   static Result<RunJournal> Open(const std::string& out_path, const Json& run,
                                  const Options& options);
-  RunJournal(RunJournal&& other) noexcept;
-  RunJournal& operator=(RunJournal&& other) noexcept;
-  ~RunJournal();
-
   const std::string& folder() const { return folder_; }
   bool resumed() const { return resumed_; }
   // Removes the folder with all its files.
@@ -38,7 +35,7 @@ class RunJournal {
  private:
   RunJournal() = default;
   std::string folder_;
-  int lock_ = -1;  // a file descriptor of the folder
+  FileDescriptor lock_;  // of the folder
   bool resumed_ = false;
 };
 
