@@ -332,6 +332,24 @@ Result<std::vector<float>> CalibrationFile::Hessian(const std::string& weight) c
   return h;
 }
 
+Result<ColumnMoments> CalibrationFile::Moments(const std::string& weight, size_t columns) const {
+  EW_TRY(ColumnMoments moments, Moments(weight).In(path_));
+  if (moments.columns() == columns && moments.tokens > 0) return moments;
+  return MakeError(Code::kInvalidArgument,
+                   "%s: saw %zu columns in %llu tokens for %s, which has %zu columns: it was made "
+                   "from another model",
+                   path_.c_str(), moments.columns(),
+                   static_cast<unsigned long long>(moments.tokens), weight.c_str(), columns);
+}
+
+Result<std::vector<float>> CalibrationFile::Hessian(const std::string& weight,
+                                                    size_t columns) const {
+  EW_TRY(std::vector<float> h, Hessian(weight));
+  if (h.size() == columns * columns) return h;
+  return MakeError(Code::kBadData, "%s: the second moments of %s are not of %zu columns",
+                   path_.c_str(), weight.c_str(), columns);
+}
+
 Status Calibrate(const Checkpoint& checkpoint, TokenSequences sequences, CalibrationOrigin origin,
                  const std::string& out_path, const CalibrateOptions& options, ThreadPool* pool,
                  Progress* progress) {

@@ -50,11 +50,16 @@ class CalibrationFile {
   std::span<const std::string> weights() const { return weights_; }
   // Errors: kNotFound (naming the weight), kUnsupported (an imatrix of a mixture of experts).
   Result<ColumnMoments> Moments(const std::string& weight) const;
+  // The same for a weight that has `columns`. Errors also: kInvalidArgument (the calibration is of
+  // others, or of no tokens).
+  Result<ColumnMoments> Moments(const std::string& weight, size_t columns) const;
   bool HasHessian(const std::string& weight) const;
   // Whether Moments gives magnitudes, which llama.cpp's files lack.
   bool HasMagnitudes(const std::string& weight) const;
   // sum x x^T, (columns, columns) whole. Errors: kNotFound.
   Result<std::vector<float>> Hessian(const std::string& weight) const;
+  // The same for a weight that has `columns`. Errors also: kBadData (the moments are of others).
+  Result<std::vector<float>> Hessian(const std::string& weight, size_t columns) const;
   // Returns a copy whose moments are of inputs divided by `divisors`, (columns) each, by the name
   // of the weight; exactly what calibrating the model with scaled columns would give.
   CalibrationFile Divided(std::unordered_map<std::string, std::vector<float>> divisors) const;

@@ -189,16 +189,7 @@ Result<std::vector<float>> Importance(const TensorPlan& entry, const WriteJob& j
   const auto weights = known.file->weights();
   const bool known_weight = std::find(weights.begin(), weights.end(), entry.name) != weights.end();
   if (!known_weight && !IsLayerwise(entry)) return importance;
-  EW_TRY(const ColumnMoments moments, known.file->Moments(entry.name));
-  if (moments.columns() != entry.shape.columns() || moments.tokens == 0) {
-    return MakeError(
-        Code::kInvalidArgument,
-        "%s: saw %zu columns in %llu tokens for %s, which has %llu columns: it was made "
-        "from another model",
-        known.file->path().c_str(), moments.columns(),
-        static_cast<unsigned long long>(moments.tokens), entry.name.c_str(),
-        static_cast<unsigned long long>(entry.shape.columns()));
-  }
+  EW_TRY(const ColumnMoments moments, known.file->Moments(entry.name, entry.shape.columns()));
   for (const double sum : moments.sum_squares) {
     importance.push_back(static_cast<float>(sum / static_cast<double>(moments.tokens)));
   }

@@ -171,11 +171,7 @@ Status QuantizeByCalibration(const Checkpoint& checkpoint, std::span<const Tenso
   for (size_t i = 0; i < plan.size(); ++i) {
     if (!IsLayerwise(plan[i]) || matrices.Finished(i)) continue;
     const size_t columns = plan[i].shape.columns();
-    EW_TRY(std::vector<float> h, calibration.Hessian(plan[i].name));
-    if (h.size() != columns * columns) {
-      return MakeError(Code::kBadData, "%s: the second moments of %s are not of %zu columns",
-                       calibration.path().c_str(), plan[i].name.c_str(), columns);
-    }
+    EW_TRY(std::vector<float> h, calibration.Hessian(plan[i].name, columns));
     EW_TRY(const ErrorMetric metric, matrices.Metric(std::move(h), columns).In(plan[i].name));
     EW_TRY(const Tensor tensor, checkpoint.Load(plan[i].source).In(plan[i].name));
     std::vector<float> values(plan[i].shape.elements());

@@ -102,14 +102,7 @@ class Scaler {
 };
 
 Result<ColumnMoments> Scaler::Moments(const std::string& weight, size_t columns) const {
-  EW_TRY(ColumnMoments moments, calibration_.Moments(weight).In(calibration_.path()));
-  if (moments.columns() != columns || moments.tokens == 0) {
-    return MakeError(Code::kInvalidArgument,
-                     "%s: saw %zu columns in %llu tokens for %s, which has %zu columns: it was "
-                     "made from another model",
-                     calibration_.path().c_str(), moments.columns(),
-                     static_cast<unsigned long long>(moments.tokens), weight.c_str(), columns);
-  }
+  EW_TRY(ColumnMoments moments, calibration_.Moments(weight, columns));
   if (!calibration_.HasMagnitudes(weight)) {
     return MakeError(Code::kInvalidArgument,
                      "%s: holds no magnitudes of the inputs, as llama.cpp's importance matrices "
@@ -251,11 +244,7 @@ Status Scaler::Scale(const ScaledInput& input) {
   EW_TRY(const ColumnMoments moments, Moments(weight, input.count * input.sharers));
   std::vector<float> scales;
   if (method_ == ScaleMethod::kAwq) {
-    EW_TRY(const std::vector<float> h, calibration_.Hessian(weight));
-    if (h.size() != moments.columns() * moments.columns()) {
-      return MakeError(Code::kBadData, "%s: the second moments of %s are not of %zu columns",
-                       calibration_.path().c_str(), weight.c_str(), moments.columns());
-    }
+    EW_TRY(const std::vector<float> h, calibration_.Hessian(weight, moments.columns()));
     scales = Search(input, consumers, moments, h);
   } else {
     scales = Smooth(input, consumers, moments);

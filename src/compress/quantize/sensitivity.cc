@@ -121,11 +121,7 @@ Result<Subject> Load(const Checkpoint& checkpoint, const TensorPlan& entry,
   // An embedding that is not the output matrix too is read by row: nothing multiplies it.
   if (!IsLayerwise(entry) && !calibration.HasHessian(entry.name)) return subject;
   const size_t n = subject.columns;
-  EW_TRY(subject.h, calibration.Hessian(entry.name));
-  if (subject.h.size() != n * n) {
-    return MakeError(Code::kBadData, "%s: the second moments of %s are not of %zu columns",
-                     calibration.path().c_str(), entry.name.c_str(), n);
-  }
+  EW_TRY(subject.h, calibration.Hessian(entry.name, n));
   if (options.encoder == RowEncoder::kPlain) return subject;
   for (size_t c = 0; c < n; ++c) subject.importance.push_back(subject.h[c * n + c]);
   if (options.encoder == RowEncoder::kFeedback && IsLayerwise(entry)) {
