@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/json.h"
 #include "tests/test_data.h"
 
 namespace edgewise {
@@ -70,6 +71,35 @@ inline ProgramResult RunProgram(const std::vector<std::string>& arguments,
   if (options.stdout_path.empty()) result.out = ReadWhole(out);
   result.err = ReadWhole(err);
   return result;
+}
+
+// The object that `edgewise VERB --json` printed.
+inline Json ParseObject(const ProgramResult& result, const std::string& verb) {
+  CAPTURE(result.err);
+  REQUIRE(result.exit_code == 0);
+  auto json = ParseJson(result.out);
+  REQUIRE(json);
+  CHECK(*json->Find("schema")->AsString() == "edgewise." + verb + "/1");
+  CHECK(json->Find("version") != nullptr);
+  return *json;
+}
+
+inline double Number(const Json& object, const char* key) {
+  CAPTURE(key);
+  REQUIRE(object.Find(key) != nullptr);
+  REQUIRE(object.Find(key)->AsDouble());
+  return *object.Find(key)->AsDouble();
+}
+
+// The bundled model as F16, made once for a run of tests.
+inline const std::string& BaseModel() {
+  static const TemporaryFolder folder;
+  static const std::string path = [] {
+    const std::string out = folder / "base.gguf";
+    REQUIRE(RunProgram({"convert", SourcePath("models/edgewise-stories-3M"), out}).exit_code == 0);
+    return out;
+  }();
+  return path;
 }
 
 }  // namespace edgewise
