@@ -325,6 +325,7 @@ Result<std::vector<float>> CalibrationFile::Hessian(const std::string& weight) c
     view->Decode(i * (i + 1) / 2, i + 1, h.data() + i * n);
     for (uint64_t j = 0; j < i; ++j) h[j * n + i] = h[i * n + j];
   }
+  if (file_.map() != nullptr) file_.map()->DropPages(view->as_bytes());
   if (const std::vector<float>* by = DivisorsOf(weight)) {
     EW_CHECK(by->size() == n);
     for (uint64_t i = 0; i < n * n; ++i) h[i] /= (*by)[i / n] * (*by)[i % n];

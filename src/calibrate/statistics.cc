@@ -9,9 +9,6 @@
 namespace edgewise {
 namespace {
 
-constexpr size_t kPanel = 512;  // tokens multiplied together
-constexpr size_t kTile = 64;    // rows of the sum that are one piece of work
-
 float* Floats(Tensor& tensor) { return reinterpret_cast<float*>(tensor.mutable_data()); }
 
 // Puts rows into columns of a panel from `at` on.
@@ -20,7 +17,7 @@ void Transpose(const float* rows, size_t n, size_t stride, size_t columns, size_
   pool->ParallelFor(columns, 256, [&](size_t begin, size_t end, int) {
     for (size_t i = 0; i < n; ++i) {
       const float* row = rows + i * stride;
-      for (size_t c = begin; c < end; ++c) panel[c * kPanel + at + i] = row[c];
+      for (size_t c = begin; c < end; ++c) panel[c * ProductSum::kPanel + at + i] = row[c];
     }
   });
 }

@@ -31,6 +31,9 @@ struct ColumnMoments {
 // do not depend on the number of threads.
 class ProductSum {
  public:
+  static constexpr size_t kPanel = 512;  // tokens multiplied together
+  static constexpr size_t kTile = 64;    // rows of the sum that are one piece of work
+
   // Errors: kOutOfMemory.
   static Result<ProductSum> Create(size_t columns, ThreadPool* pool);
   // Adds n inputs, rows `stride` floats apart.

@@ -31,6 +31,9 @@ Result<ActivationWalk> ActivationWalk::Create(const Checkpoint& checkpoint,
   for (size_t i = 0; i < walk.sequences_.size(); ++i) {
     EW_TRY(walk.stream_.Embed(walk.sequences_[i], walk.x_.data() + walk.first_[i] * dim));
   }
+  if (const auto embedding = checkpoint.Find("token_embd.weight")) {
+    checkpoint.DropPages(*embedding);
+  }
   return walk;
 }
 

@@ -8,6 +8,7 @@
 #include "base/strings.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/summary.h"
 #include "pipeline/pass.h"
 #include "pipeline/quality_card.h"
 #include "pipeline/recipe.h"
@@ -27,7 +28,7 @@ Status RunCompress(CompressFlags& flags, const Common& common) {
   if (!flags.output.empty()) recipe.output = flags.output;
   flags.options.threads = common.Threads();
   Result<CompressSummary> summary =
-      flags.dry_run ? PlanCompression(recipe, flags.options.threads, common.progress)
+      flags.dry_run ? PlanCompression(recipe, flags.options.threads, true, common.progress)
                     : Compress(recipe, flags.options, common.progress);
   if (!summary) return std::move(summary).error();
   if (common.json) {
@@ -36,10 +37,10 @@ Status RunCompress(CompressFlags& flags, const Common& common) {
   if (common.quiet) return Ok{};
   const std::string passes = Join(summary->passes, ", ");
   if (flags.dry_run) {
-    return Print(Format("would write %s: %llu bytes (%s), %.3f bits per weight; passes: %s\n",
+    return Print(Format("would write %s: %llu bytes (%s), %.3f bits per weight (%s; %s)\n",
                         summary->output.c_str(), static_cast<unsigned long long>(summary->bytes),
                         FormatBytes(summary->bytes).c_str(), summary->bits_per_weight,
-                        passes.c_str()));
+                        passes.c_str(), EstimateText(*summary->estimate).c_str()));
   }
   return Print(Format("%s: %s, %.3f bits per weight (%s%s; %s, peak memory %s)\n",
                       summary->output.c_str(), FormatBytes(summary->bytes).c_str(),
@@ -105,7 +106,8 @@ Runner AddCompress(CLI::App& app, const Common& common) {
                "Go on where a stopped run left OUTPUT.journal; begins where there is none");
   app.add_flag("--force", flags->options.overwrite,
                "Replace an existing output, and without --resume a journal");
-  app.add_flag("--dry-run", flags->dry_run, "Print the exact size; write nothing");
+  app.add_flag("--dry-run", flags->dry_run,
+               "Print the exact size, and time and memory by short trials; write nothing");
   return [flags, &common] { return RunCompress(*flags, common); };
 }
 

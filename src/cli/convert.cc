@@ -27,6 +27,7 @@ Status RunConvert(ConvertFlags& flags, const Common& common) {
     EW_TRY(flags.options.to, ParseFormat(flags.to).In("--to"));
   }
   flags.options.threads = common.Threads();
+  flags.options.estimate = flags.options.dry_run;
   EW_TRY(const ConvertSummary summary,
          Convert(flags.in, flags.out, flags.options, common.progress));
   return PrintSummary("convert", summary, flags.options.dry_run, flags.verbose, common);
@@ -53,6 +54,7 @@ Status RunQuantize(QuantizeFlags& flags, const Common& common) {
   }
   EW_TRY(ParseMethod(flags.method, &flags.options));
   flags.options.threads = common.Threads();
+  flags.options.estimate = flags.options.dry_run;
   EW_TRY(const QuantizeSummary summary,
          Quantize(flags.in, flags.out, flags.options, common.progress));
   return PrintSummary("quantize", summary, flags.options.dry_run, flags.verbose, common);

@@ -25,6 +25,7 @@ Runner AddWriter(CLI::App& app, const Common& common, const char* verb, Writer* 
   AddOutputFlags(app, &flags->options.overwrite, &flags->options.dry_run, &flags->verbose);
   return [flags, &common, verb, write]() -> Status {
     flags->options.threads = common.Threads();
+    flags->options.estimate = flags->options.dry_run;
     EW_TRY(const ConvertSummary summary,
            write(flags->in, flags->out, flags->options, common.progress));
     return PrintSummary(verb, summary, flags->options.dry_run, flags->verbose, common);

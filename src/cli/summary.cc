@@ -29,11 +29,24 @@ std::string PlanTable(const ConvertSummary& summary) {
   return TextTable(rows);
 }
 
+std::string CostText(const ConvertSummary& summary) {
+  if (summary.estimate) return EstimateText(*summary.estimate);
+  return Format("%s, peak memory %s", FormatSeconds(summary.seconds).c_str(),
+                FormatBytes(summary.peak_rss_bytes).c_str());
+}
+
 }  // namespace
+
+std::string EstimateText(const Cost& estimate) {
+  return Format("about %s, peak memory about %s", FormatSeconds(estimate.seconds).c_str(),
+                FormatBytes(estimate.bytes).c_str());
+}
 
 void AddOutputFlags(CLI::App& app, bool* force, bool* dry_run, bool* verbose) {
   app.add_flag("--force", *force, "Replace an existing output file");
-  app.add_flag("--dry-run", *dry_run, "Print the plan and the exact size; write nothing");
+  app.add_flag(
+      "--dry-run", *dry_run,
+      "Print the plan, the exact size, and time and memory by short trials; write nothing");
   app.add_flag("--verbose", *verbose, "Print a line for each tensor");
 }
 
@@ -44,16 +57,15 @@ Status PrintSummary(const char* verb, const ConvertSummary& summary, bool dry_ru
   }
   if (dry_run || verbose) EW_TRY(Print(PlanTable(summary)));
   if (common.quiet) return Ok{};
-  return Print(
-      Format("%s%s: %s, %.3f bits per weight (%zu tensors, %s before; %s, peak memory %s)\n",
-             dry_run ? "would write " : "", summary.output.c_str(),
-             FormatBytes(summary.bytes).c_str(), summary.bits_per_weight, summary.tensors.size(),
-             FormatBytes(summary.source_bytes).c_str(), FormatSeconds(summary.seconds).c_str(),
-             FormatBytes(summary.peak_rss_bytes).c_str()) +
-      (summary.predicted_kl > 0
-           ? Format("predicted KL divergence: %.5f nats per token\n", summary.predicted_kl)
-           : std::string()) +
-      PackingText(summary.packing));
+  return Print(Format("%s%s: %s, %.3f bits per weight (%zu tensors, %s before; %s)\n",
+                      dry_run ? "would write " : "", summary.output.c_str(),
+                      FormatBytes(summary.bytes).c_str(), summary.bits_per_weight,
+                      summary.tensors.size(), FormatBytes(summary.source_bytes).c_str(),
+                      CostText(summary).c_str()) +
+               (summary.predicted_kl > 0
+                    ? Format("predicted KL divergence: %.5f nats per token\n", summary.predicted_kl)
+                    : std::string()) +
+               PackingText(summary.packing));
 }
 
 }  // namespace edgewise::cli

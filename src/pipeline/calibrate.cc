@@ -10,7 +10,6 @@
 #include "base/process.h"
 #include "base/strings.h"
 #include "pipeline/output_path.h"
-#include "pipeline/source_hash.h"
 
 namespace edgewise {
 namespace {
@@ -103,8 +102,13 @@ Result<CalibrationSummary> RunCalibration(const Checkpoint& model, const std::st
   EW_TRY(const TokenSequences sequences,
          ReadCalibrationText(model, options.tokenizer_path, options.text));
   CalibrationOrigin origin;
-  EW_TRY(const auto files, SourceFiles(model, options.tokenizer_path));
-  EW_TRY(const SourceHash source, HashFiles(files, [&] { return progress->Cancelled(); }));
+  SourceHash source;
+  if (options.source != nullptr) {
+    source = *options.source;
+  } else {
+    EW_TRY(const auto files, SourceFiles(model, options.tokenizer_path));
+    EW_TRY(source, HashFiles(files, [&] { return progress->Cancelled(); }));
+  }
   EW_TRY(const SourceHash text,
          HashFiles({options.text.path}, [&] { return progress->Cancelled(); }));
   origin.model_sha256 = source.digest;

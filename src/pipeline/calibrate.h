@@ -11,6 +11,7 @@
 #include "calibrate/calibration.h"
 #include "model/checkpoint.h"
 #include "pipeline/calibration_text.h"
+#include "pipeline/source_hash.h"
 
 namespace edgewise {
 
@@ -22,6 +23,7 @@ struct RunCalibrationOptions {
   std::string tokenizer_path;
   int threads = 0;  // 0: all CPUs
   bool overwrite = false;
+  const SourceHash* source = nullptr;  // of the model's files, where it is known already
 };
 
 struct CalibrationSummary {

@@ -9,6 +9,7 @@
 #include "formats/gguf.h"
 #include "kernels/kernels.h"
 #include "model/checkpoint.h"
+#include "pipeline/estimate.h"
 #include "pipeline/output_path.h"
 #include "pipeline/pass.h"
 #include "pipeline/provenance.h"
@@ -116,14 +117,16 @@ CompressSummary Summarize(const Recipe& recipe, const PassState& state) {
   return summary;
 }
 
-Status RunPasses(const Recipe& recipe, const std::string& folder, int threads, bool dry_run,
-                 Progress* progress, PassState* state) {
+// `context.stem` is made here for each pass.
+Status RunPasses(const std::string& folder, PassContext context, PassState* state) {
+  const Recipe& recipe = context.recipe;
   for (size_t i = 0; i < recipe.passes.size(); ++i) {
     const RecipeStep& step = recipe.passes[i];
-    const std::string stem = Format("%s/%zu-%s", folder.c_str(), i + 1, step.pass->name);
-    const PassContext context{recipe, stem, threads, dry_run, progress};
+    context.stem = Format("%s/%zu-%s", folder.c_str(), i + 1, step.pass->name);
     EW_TRY(step.pass->run(step.arguments, context, state).In(step.pass->name));
-    if (progress->Cancelled()) return MakeError(Code::kCancelled, "stopped before the end");
+    if (context.progress->Cancelled()) {
+      return MakeError(Code::kCancelled, "stopped before the end");
+    }
   }
   return Ok{};
 }
@@ -155,8 +158,9 @@ Json RunIdentity(const Recipe& recipe, const InputHashes& hashes) {
 Result<CompressSummary> RunInJournal(const Recipe& recipe, const Checkpoint& source,
                                      const InputHashes& hashes, const RunJournal& journal,
                                      int threads, Progress* progress) {
-  PassState state{source, {}, {}, {}, {}};
-  EW_TRY(RunPasses(recipe, journal.folder(), threads, false, progress, &state));
+  PassState state(source);
+  EW_TRY(RunPasses(journal.folder(), {recipe, "", threads, false, false, hashes.model, progress},
+                   &state));
   const std::string result = journal.folder() + "/result.gguf";
   const Metadata metadata = OutputMetadata(recipe, source.metadata(), hashes, state);
   EW_TRY(CopyTensors(state.model.path(), result, metadata, Declare(state), progress));
@@ -168,7 +172,7 @@ Result<CompressSummary> RunInJournal(const Recipe& recipe, const Checkpoint& sou
 
 // The summary of an output that is in place.
 Result<CompressSummary> ReadResult(const Recipe& recipe, const Checkpoint& source) {
-  PassState state{source, {}, {}, {}, {}};
+  PassState state(source);
   EW_TRY(TakeFile(recipe.output, &state));
   EW_TRY(state.card, FindCard(state.metadata).In(recipe.output));
   CompressSummary summary = Summarize(recipe, state);
@@ -176,21 +180,39 @@ Result<CompressSummary> ReadResult(const Recipe& recipe, const Checkpoint& sourc
   return summary;
 }
 
+// Adds to the cost of the passes what comes before and after them.
+Result<Cost> FinishEstimate(const Recipe& recipe, std::vector<std::string> inputs, uint64_t bytes,
+                            Cost passes) {
+  for (const std::string* text : {&recipe.calibration.path, &recipe.evaluation.path}) {
+    if (!text->empty()) inputs.push_back(*text);
+  }
+  EW_TRY(Cost ends, HashingCost(inputs));
+  EW_TRY(const double rate, MeasureWriteRate(recipe.output));
+  ends.seconds += static_cast<double>(bytes) / rate;
+  ends.bytes += ReadMemoryUse().rss_bytes;
+  return Then(passes, ends);
+}
+
 }  // namespace
 
-Result<CompressSummary> PlanCompression(const Recipe& recipe, int threads, Progress* progress) {
+Result<CompressSummary> PlanCompression(const Recipe& recipe, int threads, bool estimate,
+                                        Progress* progress) {
   NoProgress silent;
   if (progress == nullptr) progress = &silent;
   const double start = NowSeconds();
   EW_TRY(const Checkpoint source, Checkpoint::Open(recipe.model));
   EW_TRY(const auto files, SourceFiles(source, recipe.tokenizer));
-  PassState state{source, {}, {}, {}, {}};
-  EW_TRY(RunPasses(recipe, JournalFolder(recipe.output), threads, true, progress, &state));
-  const Metadata metadata =
-      OutputMetadata(recipe, source.metadata(), PlaceholderHashes(recipe, files), state);
+  PassState state(source);
+  const InputHashes hashes = PlaceholderHashes(recipe, files);
+  EW_TRY(RunPasses(JournalFolder(recipe.output),
+                   {recipe, "", threads, true, estimate, hashes.model, progress}, &state));
+  const Metadata metadata = OutputMetadata(recipe, source.metadata(), hashes, state);
   CompressSummary summary = Summarize(recipe, state);
   summary.card = Json();
   EW_TRY(summary.bytes, GgufFileBytes(metadata, Declare(state)).In(recipe.output));
+  if (estimate) {
+    EW_TRY(summary.estimate, FinishEstimate(recipe, files, summary.bytes, state.cost));
+  }
   summary.seconds = NowSeconds() - start;
   summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
   return summary;
@@ -202,7 +224,7 @@ Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& op
   if (progress == nullptr) progress = &silent;
   const double start = NowSeconds();
   // Finds what cannot work before a journal exists.
-  EW_TRY(PlanCompression(recipe, options.threads, progress));
+  EW_TRY(PlanCompression(recipe, options.threads, false, progress));
   EW_TRY(const Checkpoint source, Checkpoint::Open(recipe.model));
   EW_TRY(const auto files, SourceFiles(source, recipe.tokenizer));
   EW_TRY(const InputHashes hashes, HashInputs(recipe, files, progress));
@@ -242,6 +264,7 @@ Json ToJson(const CompressSummary& summary) {
       .Set("source_sha256", summary.source_sha256)
       .Set("seconds", summary.seconds)
       .Set("peak_rss_bytes", summary.peak_rss_bytes);
+  if (summary.estimate) SetEstimate(*summary.estimate, &json);
   return json;
 }
 

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/cost.h"
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/result.h"
@@ -26,8 +28,9 @@ struct CompressSummary {
   double bits_per_weight = 0;  // tensor bytes * 8 / parameters
   std::vector<std::string> passes;
   bool resumed = false;
-  Json card;                  // null: not measured
-  std::string source_sha256;  // empty in a plan
+  Json card;                     // null: not measured
+  std::string source_sha256;     // empty in a plan
+  std::optional<Cost> estimate;  // of a plan that was asked for it
   double seconds = 0;
   uint64_t peak_rss_bytes = 0;  // of this process so far
 };
@@ -41,8 +44,10 @@ struct CompressSummary {
 Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& options,
                                  Progress* progress);
 
-// What Compress would write: plans only, reads no weights but norms, writes nothing.
-Result<CompressSummary> PlanCompression(const Recipe& recipe, int threads, Progress* progress);
+// What Compress would write; nothing is written. With `estimate` also what it would take, by short
+// trials of each pass; without it no weights are read but norms.
+Result<CompressSummary> PlanCompression(const Recipe& recipe, int threads, bool estimate,
+                                        Progress* progress);
 
 // The members of `edgewise compress --json`.
 Json ToJson(const CompressSummary& summary);

@@ -8,6 +8,7 @@
 #include "compress/quantize/presets.h"
 #include "formats/gguf.h"
 #include "model/checkpoint.h"
+#include "pipeline/estimate.h"
 #include "pipeline/source_hash.h"
 #include "pipeline/write_model.h"
 
@@ -134,6 +135,9 @@ Result<WriteJob> QuantizeJob(const QuantizeOptions& options) {
   job.threads = options.threads;
   job.overwrite = options.overwrite;
   job.dry_run = options.dry_run;
+  job.estimate = options.estimate;
+  job.planned_calibration = options.planned_calibration;
+  job.source = options.source;
   EW_CHECK(options.journal_path.empty() || !options.pack);
   job.journal_path = options.journal_path;
   return job;
@@ -145,6 +149,7 @@ WriteJob PackJob(const char* command, const PackOptions& options) {
   job.threads = options.threads;
   job.overwrite = options.overwrite;
   job.dry_run = options.dry_run;
+  job.estimate = options.estimate;
   return job;
 }
 
@@ -192,6 +197,7 @@ Result<ConvertSummary> Convert(const std::string& in_path, const std::string& ou
   job.threads = options.threads;
   job.overwrite = options.overwrite;
   job.dry_run = options.dry_run;
+  job.estimate = options.estimate;
   return WriteModel(checkpoint, out_path, std::move(job), progress);
 }
 
@@ -252,6 +258,7 @@ Json SummaryToJson(const ConvertSummary& summary) {
   json.Set("output", summary.output).Set("bytes", summary.bytes);
   json.Set("bits_per_weight", summary.bits_per_weight).Set("parameters", summary.parameters);
   json.Set("seconds", summary.seconds).Set("peak_rss_bytes", summary.peak_rss_bytes);
+  if (summary.estimate) SetEstimate(*summary.estimate, &json);
   json.Set("source_bytes", summary.source_bytes).Set("source_sha256", summary.source_sha256);
   json.Set("scaled_inputs", summary.scaled_inputs);
   if (summary.predicted_kl > 0) json.Set("predicted_kl", summary.predicted_kl);

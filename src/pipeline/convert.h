@@ -8,15 +8,18 @@
 #include <string_view>
 #include <vector>
 
+#include "base/cost.h"
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/result.h"
+#include "calibrate/cost.h"
 #include "compress/quantize/quantize.h"
 #include "compress/quantize/scale.h"
 #include "formats/metadata.h"
 #include "model/checkpoint.h"
 #include "pipeline/calibration_text.h"
 #include "pipeline/packing.h"
+#include "pipeline/source_hash.h"
 
 namespace edgewise {
 
@@ -28,7 +31,8 @@ struct ConvertOptions {
   std::string tokenizer_path;  // for sources that keep it apart (llama2.c)
   int threads = 0;             // 0: all CPUs
   bool overwrite = false;
-  bool dry_run = false;  // plan and exact size only
+  bool dry_run = false;   // plan and exact size only
+  bool estimate = false;  // in a dry run: time and memory too, by short trials
 };
 
 // How the values of a matrix are chosen.
@@ -61,6 +65,11 @@ struct QuantizeOptions {
   int threads = 0;  // 0: all CPUs
   bool overwrite = false;
   bool dry_run = false;
+  bool estimate = false;  // in a dry run: time and memory too, by short trials
+  // For the estimate: a calibration file will be there, made as this trial tells; `calibration` is
+  // its text meanwhile. Null: `calibration` is what it is.
+  const LayerTrial* planned_calibration = nullptr;
+  const SourceHash* source = nullptr;  // of the model's files, where it is known already
   // A TensorJournal that finished tensors are kept in, and taken from where an earlier run with the
   // same model and options wrote them. Empty: none. Not with `pack`.
   std::string journal_path;
@@ -75,6 +84,7 @@ struct PackOptions {
   int threads = 0;  // 0: all CPUs
   bool overwrite = false;
   bool dry_run = false;
+  bool estimate = false;  // in a dry run: time and memory too, by short trials
 };
 
 struct ConvertedTensor {
@@ -97,11 +107,12 @@ struct ConvertSummary {
   uint64_t parameters = 0;
   double bits_per_weight = 0;  // tensor bytes * 8 / parameters
   double seconds = 0;
-  uint64_t peak_rss_bytes = 0;  // of this process so far
-  std::string source_sha256;    // empty in a dry run
-  std::string rotated;          // "residual+values" or "values"; empty: nothing
-  size_t scaled_inputs = 0;     // of linear layers
-  double predicted_kl = 0;      // nats per token, with a target
+  uint64_t peak_rss_bytes = 0;   // of this process so far
+  std::string source_sha256;     // empty in a dry run
+  std::string rotated;           // "residual+values" or "values"; empty: nothing
+  size_t scaled_inputs = 0;      // of linear layers
+  double predicted_kl = 0;       // nats per token, with a target
+  std::optional<Cost> estimate;  // of a dry run that was asked for it
   PackingCount packing;
   std::vector<ConvertedTensor> tensors;
   Metadata metadata;  // of the file

@@ -3,18 +3,23 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "base/cost.h"
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/result.h"
+#include "calibrate/cost.h"
 #include "formats/metadata.h"
 #include "model/checkpoint.h"
 #include "pipeline/convert.h"
 #include "pipeline/recipe.h"
+#include "pipeline/source_hash.h"
 
 namespace edgewise {
 
@@ -34,17 +39,23 @@ struct PassContext {
   // Plans only: `files` and the card tell what would be written; `model` stays what it was where
   // the pass would write a file.
   bool dry_run;
+  bool estimate;             // in a dry run: `cost` too
+  const SourceHash& source;  // of the model's files; a placeholder in a dry run
   Progress* progress;
 };
 
 // What the passes so far have made of the model.
 struct PassState {
+  explicit PassState(Checkpoint source) : model(std::move(source)) {}
   Checkpoint model;
   std::string calibration;  // file of sums of this model's layers; empty: none
   Json card;                // quality_card.h; null: not measured
   // Of the file that the last pass wrote, or would write.
   std::vector<ConvertedTensor> tensors;
   Metadata metadata;
+  // Estimates of a dry run: of the passes so far, and of the calibration that would be there.
+  Cost cost;
+  std::optional<LayerTrial> planned_calibration;
 };
 
 struct Pass {

@@ -6,6 +6,7 @@
 #include "compress/quantize/presets.h"
 #include "formats/gguf.h"
 #include "pipeline/calibrate.h"
+#include "pipeline/estimate.h"
 #include "pipeline/packing.h"
 #include "pipeline/pass.h"
 #include "pipeline/quality_card.h"
@@ -74,16 +75,23 @@ Status CheckCalibrate(const Json&, const Recipe& recipe, SectionUse* use) {
 }
 
 Status RunCalibrate(const Json& arguments, const PassContext& context, PassState* state) {
-  if (context.dry_run) return Ok{};
   const std::string path = context.stem + ".gguf";
-  state->calibration = path;
-  if (FileExists(path)) return Ok{};
   RunCalibrationOptions options;
   options.text = context.recipe.calibration;
   options.hessians = WithHessians(arguments);
-  options.resume = FileExists(CalibrationPartPath(path));
   options.tokenizer_path = context.recipe.tokenizer;
   options.threads = context.threads;
+  options.source = &context.source;
+  if (context.dry_run) {
+    if (!context.estimate) return Ok{};
+    EW_TRY(auto estimate, EstimateCalibration(state->model, context.recipe.output, options));
+    state->cost = Then(state->cost, estimate.cost);
+    state->planned_calibration = std::move(estimate.trial);
+    return Ok{};
+  }
+  state->calibration = path;
+  if (FileExists(path)) return Ok{};
+  options.resume = FileExists(CalibrationPartPath(path));
   EW_TRY(RunCalibration(state->model, path, options, context.progress));
   return Ok{};
 }
@@ -161,9 +169,14 @@ Status RunQuantize(const Json& arguments, const PassContext& context, PassState*
   options.tokenizer_path = context.recipe.tokenizer;
   options.threads = context.threads;
   options.dry_run = context.dry_run;
+  options.source = &context.source;
   const std::string path = context.stem + ".gguf", journal = context.stem + ".tensors";
   if (context.dry_run) {
-    EW_TRY(ConvertSummary plan, Quantize(state->model, path, options, context.progress));
+    options.estimate = context.estimate;
+    if (state->planned_calibration) options.planned_calibration = &*state->planned_calibration;
+    EW_TRY(ConvertSummary plan,
+           Quantize(state->model, context.recipe.output, options, context.progress));
+    if (plan.estimate) state->cost = Then(state->cost, *plan.estimate);
     TakePlan(std::move(plan), state);
     return Ok{};
   }
@@ -179,7 +192,7 @@ Status RunQuantize(const Json& arguments, const PassContext& context, PassState*
 Status CheckPack(const Json&, const Recipe&, SectionUse*) { return Ok{}; }
 
 // Lays out the tensors of the plan as Pack would.
-Status PlanPack(PassState* state) {
+Status PlanPack(const PassContext& context, PassState* state) {
   std::vector<TensorPlan> plan;
   for (const ConvertedTensor& tensor : state->tensors) {
     plan.push_back({0, tensor.name, tensor.shape, tensor.to, tensor.to, "", tensor.layout, 0});
@@ -194,11 +207,14 @@ Status PlanPack(PassState* state) {
     tensor.layout = plan[i].layout;
     EW_TRY(tensor.bytes, TensorBytes(tensor.to, tensor.shape, tensor.layout).In(tensor.name));
   }
+  if (!context.estimate) return Ok{};
+  EW_TRY(const Cost cost, EstimatePacking(state->tensors, context.recipe.output));
+  state->cost = Then(state->cost, cost);
   return Ok{};
 }
 
 Status RunPack(const Json&, const PassContext& context, PassState* state) {
-  if (context.dry_run) return PlanPack(state);
+  if (context.dry_run) return PlanPack(context, state);
   const std::string path = context.stem + ".gguf";
   PackOptions options;
   options.threads = context.threads;
@@ -218,8 +234,18 @@ Status CheckEval(const Json&, const Recipe& recipe, SectionUse* use) {
 
 Status RunEval(const Json&, const PassContext& context, PassState* state) {
   const Recipe& recipe = context.recipe;
+  CardRequest request;
+  request.base_path = recipe.model;
+  request.model_path = state->model.path();
+  request.tokenizer_path = recipe.tokenizer;
+  request.text = &recipe.evaluation;
+  request.bits_per_weight = BitsPerWeight(state->tensors);
+  request.threads = context.threads;
   if (context.dry_run) {
     state->card = PlaceholderCard(recipe.evaluation);
+    if (!context.estimate) return Ok{};
+    EW_TRY(const Cost cost, EstimateCard(request, state->tensors));
+    state->cost = Then(state->cost, cost);
     return Ok{};
   }
   const std::string path = context.stem + ".json";
@@ -228,13 +254,6 @@ Status RunEval(const Json&, const PassContext& context, PassState* state) {
     EW_TRY(state->card, ParseJson(text).In(path));
     return Ok{};
   }
-  CardRequest request;
-  request.base_path = recipe.model;
-  request.model_path = state->model.path();
-  request.tokenizer_path = recipe.tokenizer;
-  request.text = &recipe.evaluation;
-  request.bits_per_weight = BitsPerWeight(state->tensors);
-  request.threads = context.threads;
   EW_TRY(state->card, MeasureCard(request, context.progress));
   EW_TRY(AtomicFile file, AtomicFile::Create(path, true));
   EW_TRY(file.Write(state->card.Dump()));

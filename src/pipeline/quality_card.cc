@@ -49,18 +49,22 @@ Result<std::unique_ptr<Engine>> Load(const std::string& path, const std::string&
 
 }  // namespace
 
+Result<EvaluationInput> ReadEvaluation(const EvaluationText& source) {
+  EvaluationInput input{{}, source.windows};
+  EW_TRY(input.text, ReadFile(source.path, kMaxTextBytes));
+  const bool documents = input.text.find(input.windows.separator) != std::string::npos;
+  input.windows.convention = source.convention.value_or(documents ? TextConvention::kDocuments
+                                                                  : TextConvention::kLlamaCpp);
+  return input;
+}
+
 Result<Json> MeasureCard(const CardRequest& request, Progress* progress) {
-  const EvaluationText& source = *request.text;
-  EW_TRY(const std::string text, ReadFile(source.path, kMaxTextBytes));
-  TextOptions windows = source.windows;
-  const bool documents = text.find(windows.separator) != std::string::npos;
-  windows.convention = source.convention.value_or(documents ? TextConvention::kDocuments
-                                                            : TextConvention::kLlamaCpp);
+  EW_TRY(const EvaluationInput input, ReadEvaluation(*request.text));
   EW_TRY(const auto base, Load(request.base_path, request.tokenizer_path, request.threads));
   EW_TRY(const auto model, Load(request.model_path, "", request.threads));
-  EW_TRY(const KlResult kl,
-         MeasureKl(base.get(), model.get(), text, windows, progress).In(source.path));
-  return ToCard(kl, request, Sha256Hex(std::as_bytes(std::span(text.data(), text.size()))));
+  EW_TRY(const KlResult kl, MeasureKl(base.get(), model.get(), input.text, input.windows, progress)
+                                .In(request.text->path));
+  return ToCard(kl, request, Sha256Hex(std::as_bytes(std::span(input.text))));
 }
 
 Json PlaceholderCard(const EvaluationText& text) {

@@ -22,6 +22,14 @@ struct CardRequest {
   int threads = 0;  // 0: all CPUs
 };
 
+// A text with how it is cut into windows.
+struct EvaluationInput {
+  std::string text;
+  TextOptions windows;
+};
+// Errors: those of ReadFile.
+Result<EvaluationInput> ReadEvaluation(const EvaluationText& source);
+
 // Measures the card: KL divergence, top-1 agreement and perplexity against the base; the text's
 // name and SHA-256; the kernels, since other ones round activations elsewhere. No times: the same
 // model on the same kernels gives the same card. Errors: those of ReadFile, Engine::Load and

@@ -10,8 +10,6 @@
 namespace edgewise {
 namespace {
 
-constexpr size_t kChunkBytes = 8u << 20;
-
 // What a folder may hold beside its weights that decides the output.
 constexpr const char* kFolderFiles[] = {
     "config.json",         "generation_config.json", "tokenizer.model",
@@ -89,8 +87,9 @@ Result<SourceHash> HashFiles(const std::vector<std::string>& paths,
   std::vector<std::string> digests;
   for (const MappedFile& file : files) {
     Sha256 sha;
-    for (size_t at = 0; at < file.bytes().size(); at += kChunkBytes) {
-      const auto part = file.bytes().subspan(at, std::min(kChunkBytes, file.bytes().size() - at));
+    for (size_t at = 0; at < file.bytes().size(); at += kHashChunkBytes) {
+      const auto part =
+          file.bytes().subspan(at, std::min(kHashChunkBytes, file.bytes().size() - at));
       sha.Update(part);
       file.DropPages(part);
       if (stopped())

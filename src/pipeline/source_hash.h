@@ -24,6 +24,8 @@ struct SourceHash {
 Result<std::vector<std::string>> SourceFiles(const Checkpoint& checkpoint,
                                              const std::string& tokenizer_path);
 
+inline constexpr size_t kHashChunkBytes = 8u << 20;  // of a file, that are in memory at once
+
 // Reads `paths` once, in bounded memory. Errors: those of MappedFile::Open, kCancelled (`stopped`,
 // which is asked every few megabytes, returned true).
 Result<SourceHash> HashFiles(const std::vector<std::string>& paths,

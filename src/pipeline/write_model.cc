@@ -16,6 +16,7 @@
 #include "formats/gguf.h"
 #include "model/checkpoint.h"
 #include "pipeline/calibration_text.h"
+#include "pipeline/estimate.h"
 #include "pipeline/output_path.h"
 #include "pipeline/provenance.h"
 #include "pipeline/source_hash.h"
@@ -313,6 +314,20 @@ Result<Prepared> Prepare(const Checkpoint& checkpoint, const std::vector<std::st
   return result;
 }
 
+// What the job takes from start to end; `planning` seconds have gone into what is prepared.
+Result<Cost> Estimate(const Prepared& prepared, const WriteJob& job,
+                      const std::vector<std::string>& files, const std::string& out_path,
+                      double planning, ThreadPool* pool) {
+  EW_TRY(Cost cost, EstimateWriting(prepared.weights, prepared.plan, job, out_path, pool));
+  cost.seconds += planning;
+  if (job.source != nullptr) return cost;
+  EW_TRY(const Cost hashing, HashingCost(files));
+  // On a thread of its own, which takes its share of the processors.
+  cost.seconds = std::max(hashing.seconds, cost.seconds + hashing.seconds / pool->size());
+  cost.bytes += hashing.bytes;
+  return cost;
+}
+
 }  // namespace
 
 Result<std::string> RotateSource(bool allow_quantized, Checkpoint* model) {
@@ -347,10 +362,15 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
   summary.output = out_path;
   if (job.dry_run) {
     EW_TRY(summary.bytes, GgufFileBytes(prepared.metadata, Declare(plan)).In(out_path));
+    if (job.estimate) {
+      EW_TRY(summary.estimate,
+             Estimate(prepared, job, files, out_path, NowSeconds() - start, &pool).In(in_path));
+    }
   } else {
     EW_TRY(JournaledWriter writer, CreateWriter(out_path, job, summary, prepared.metadata, plan));
     summary.bytes = writer.file().total_bytes();
-    SourceHashing hashing(files, pool.size(), progress);
+    std::optional<SourceHashing> hashing;
+    if (job.source == nullptr) hashing.emplace(files, pool.size(), progress);
     if (job.method == QuantizeMethod::kGptq) {
       EW_TRY(WriteWithFeedback(prepared.weights, plan, prepared.known, &pool, &writer, progress,
                                &summary)
@@ -359,7 +379,12 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
     EW_TRY(WriteTensors(prepared.weights, plan, job, prepared.known, &pool, &writer, progress,
                         &summary)
                .In(in_path));
-    EW_TRY(const SourceHash source, hashing.Finish());
+    SourceHash source;
+    if (hashing) {
+      EW_TRY(source, hashing->Finish());
+    } else {
+      source = *job.source;
+    }
     summary.source_sha256 = source.digest;
     SetProvenance(job.recipe, source, &prepared.metadata);
     EW_TRY(writer.file().ReplaceMetadata(prepared.metadata));

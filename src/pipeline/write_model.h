@@ -33,6 +33,9 @@ struct WriteJob {
   int threads = 0;
   bool overwrite = false;
   bool dry_run = false;
+  bool estimate = false;
+  const LayerTrial* planned_calibration = nullptr;
+  const SourceHash* source = nullptr;
 };
 
 // Turns `model` into its rotated self, whose tensors are computed when loaded. Returns what of it

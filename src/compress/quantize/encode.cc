@@ -218,4 +218,11 @@ Result<EncodeError> EncodeTensor(std::string_view name, const TensorView& source
   return total;
 }
 
+uint64_t EncodingBytes(const TensorView& source, DType to, int threads) {
+  const uint64_t values = std::min(kPieceValues, source.shape.elements());
+  const uint64_t segment = std::min(kSegmentValues, values);
+  return Info(source.dtype).RowBytes(values) + Info(to).RowBytes(values) +
+         2 * segment * static_cast<uint64_t>(threads) * sizeof(float);
+}
+
 }  // namespace edgewise

@@ -51,6 +51,11 @@ bool Factorize(Matrix* a, ThreadPool* pool) {
 
 }  // namespace
 
+uint64_t MetricPeakBytes(size_t n) {
+  // h and the factor in floats, and the lower triangle in doubles; nothing touches the upper one.
+  return n * n * (2 * sizeof(float) + sizeof(double) / 2);
+}
+
 Result<ErrorMetric> ErrorMetric::Create(std::vector<float> h, size_t n, double damping,
                                         ThreadPool* pool) {
   ErrorMetric metric;

@@ -11,7 +11,7 @@
 namespace edgewise {
 namespace {
 
-constexpr size_t kRows = 32;           // that one piece of work takes together
+constexpr size_t kRows = kFeedbackRows;
 constexpr size_t kPanelColumns = 256;  // that coordinate descent takes together, at least
 constexpr int kRoundsOfBlock = 2;  // over the integers and scales of a block before the next one
 
@@ -411,6 +411,17 @@ double QuantizeWithFeedback(const float* w, size_t rows, const ErrorMetric& metr
   double total = 0;
   for (const double error : errors) total += error;
   return total;
+}
+
+uint64_t FeedbackBytes(size_t n, DType type, int threads) {
+  const DTypeInfo& info = Info(type);
+  const size_t width = std::max<size_t>(info.block, kPanelColumns);
+  const uint64_t metric = 2 * n * n * sizeof(float);
+  const uint64_t sums = n * (info.block / FormOf(type)->group) * sizeof(float);
+  // A chunk's errors, gradients, products and changes, and its blocks taken apart.
+  const uint64_t chunk =
+      kRows * ((3 * n + width) * sizeof(float) + n / info.block * sizeof(BlockParts));
+  return metric + sums + static_cast<uint64_t>(threads) * chunk;
 }
 
 }  // namespace edgewise

@@ -40,6 +40,12 @@ class ErrorMetric {
   std::vector<float> h_, factor_;
 };
 
+// Of ErrorMetric::Create at its peak, `h` included.
+uint64_t MetricPeakBytes(size_t n);
+
+// Rows that one piece of work takes together.
+inline constexpr size_t kFeedbackRows = 32;
+
 struct FeedbackOptions {
   int fits = 2;      // of the scales of a block, each on the weights as feedback left them
   int descents = 3;  // rounds of coordinate descent over a row, at most
@@ -49,5 +55,8 @@ struct FeedbackOptions {
 // sum over rows of (w - q) H (w - q)^T. The bytes do not depend on the number of threads.
 double QuantizeWithFeedback(const float* w, size_t rows, const ErrorMetric& metric, DType type,
                             const FeedbackOptions& options, ThreadPool* pool, std::byte* blocks);
+
+// Of QuantizeWithFeedback at its peak with its metric, without the weights and the blocks.
+uint64_t FeedbackBytes(size_t n, DType type, int threads);
 
 }  // namespace edgewise

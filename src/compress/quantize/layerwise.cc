@@ -120,13 +120,17 @@ class SequentialQuantizer {
 };
 
 Result<ErrorMetric> SequentialQuantizer::Measure(LinearInput input, size_t columns) {
-  EW_TRY(ProductSum sum, ProductSum::Create(columns, pool_));
-  EW_TRY(walk_.Visit([&](LinearInput which, const float* rows, size_t n, size_t stride) {
-    if (which == input) sum.Add(rows, n, stride);
-    return which != input;
-  }));
-  const float* h = sum.Finish();
-  return matrices_.Metric({h, h + columns * columns}, columns);
+  std::vector<float> h;
+  {
+    EW_TRY(ProductSum sum, ProductSum::Create(columns, pool_));
+    EW_TRY(walk_.Visit([&](LinearInput which, const float* rows, size_t n, size_t stride) {
+      if (which == input) sum.Add(rows, n, stride);
+      return which != input;
+    }));
+    const float* sums = sum.Finish();
+    h.assign(sums, sums + columns * columns);
+  }
+  return matrices_.Metric(std::move(h), columns);
 }
 
 Status SequentialQuantizer::QuantizeInput(LinearInput input) {

@@ -85,4 +85,7 @@ Result<EncodeError> EncodeTensor(std::string_view name, const TensorView& source
                                  std::span<const float> importance, ThreadPool* pool,
                                  FunctionRef<Status(std::span<const std::byte> bytes)> sink);
 
+// Of EncodeTensor at its peak, with the pages of `source` that it reads at once.
+uint64_t EncodingBytes(const TensorView& source, DType to, int threads);
+
 }  // namespace edgewise

@@ -15,9 +15,7 @@
 namespace edgewise {
 namespace {
 
-constexpr int kPowers = 20;          // AWQ's grid: 0, 0.05, ..., 0.95
-constexpr size_t kSearchRows = 256;  // of each matrix, that the search looks at
-constexpr float kSmallest = 1e-4f;   // of the mean: for columns that are never used
+constexpr float kSmallest = 1e-4f;  // of the mean: for columns that are never used
 
 // One input of linear layers, and the rows that give its columns.
 struct ScaledInput {
@@ -115,7 +113,7 @@ Result<ColumnMoments> Scaler::Moments(const std::string& weight, size_t columns)
 Result<std::vector<Consumer>> Scaler::Load(const ScaledInput& input) const {
   std::vector<Consumer> consumers;
   // The maxima of SmoothQuant are over all rows.
-  const size_t limit = method_ == ScaleMethod::kAwq ? kSearchRows : SIZE_MAX;
+  const size_t limit = method_ == ScaleMethod::kAwq ? kScaleSearchRows : SIZE_MAX;
   for (const std::string& name : input.consumers) {
     const auto entry = entries_.find(name);
     if (entry == entries_.end()) continue;
@@ -205,8 +203,8 @@ std::vector<float> Scaler::Search(const ScaledInput& input, const std::vector<Co
   }));
   std::vector<float> best(input.count, 1.0f);
   double least = ErrorOf(input, consumers, moments, h, best);
-  for (int step = 0; step < kPowers; ++step) {
-    const float power = static_cast<float>(step) / kPowers;
+  for (int step = 0; step < kScalePowers; ++step) {
+    const float power = static_cast<float>(step) / kScalePowers;
     std::vector<float> scales(input.count);
     for (size_t r = 0; r < scales.size(); ++r) {
       scales[r] = std::pow(x[r], power) / std::pow(w[r], 1 - power);

@@ -27,6 +27,11 @@ enum class ScaleMethod : uint8_t {
   kSmooth,
 };
 
+// What the search of AWQ looks at: rows of each matrix, and scales of each input.
+inline constexpr size_t kScaleSearchRows = 256;
+inline constexpr int kScalePowers = 20;  // 0, 0.05, ..., 0.95
+inline constexpr int kScaleTrials = kScalePowers + 1;
+
 struct Scaling {
   Checkpoint model;             // its changed tensors are F32
   CalibrationFile calibration;  // of `model`

@@ -1,0 +1,192 @@
+#include "compress/quantize/cost.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "base/process.h"
+#include "compress/quantize/output_error.h"
+#include "compress/quantize/scale.h"
+
+namespace edgewise {
+namespace {
+
+constexpr uint64_t kTrialValues = 1u << 20;  // that are encoded
+
+// The second moments of an input with so many columns, as far as the trial kept them.
+const InputTrial& FindInput(const LayerTrial& trial, size_t columns) {
+  for (const InputTrial& input : trial.inputs) {
+    if (input.columns == columns) return input;
+  }
+  EW_CHECK(false);  // every matrix of a layer reads one of its inputs
+}
+
+std::vector<float> Corner(std::span<const float> from, size_t stride, size_t rows, size_t n) {
+  std::vector<float> corner(rows * n);
+  for (size_t i = 0; i < rows; ++i) std::copy_n(from.data() + i * stride, n, &corner[i * n]);
+  return corner;
+}
+
+struct FeedbackSeconds {
+  double factor = 0;  // of the metric
+  double matrix = 0;  // beside its rows
+  double row = 0;
+};
+
+// Quantizes the first n columns of `w` (rows, columns).
+Result<FeedbackSeconds> TryFeedback(std::span<const float> w, size_t columns, size_t n, DType type,
+                                    const InputTrial& input, ThreadPool* pool) {
+  FeedbackSeconds seconds;
+  const double start = NowSeconds();
+  EW_TRY(const ErrorMetric metric, ErrorMetric::Create(Corner(input.h, input.kept, n, n), n,
+                                                       LayerwiseOptions().damping, pool));
+  seconds.factor = NowSeconds() - start;
+  const size_t rows = w.size() / columns;
+  const std::vector<float> corner = Corner(w, columns, rows, n);
+  std::vector<std::byte> blocks(Info(type).RowBytes(rows * n));
+  const auto quantize = [&](size_t count) {
+    const double before = NowSeconds();
+    QuantizeWithFeedback(corner.data(), count, metric, type, LayerwiseOptions().feedback, pool,
+                         blocks.data());
+    return NowSeconds() - before;
+  };
+  quantize(rows / 2);  // the first time memory is new
+  const double half = quantize(rows / 2), whole = quantize(rows);
+  seconds.row = std::max(whole - half, whole / 2) / static_cast<double>(rows - rows / 2);
+  seconds.matrix = std::max(0.0, whole - seconds.row * static_cast<double>(rows));
+  return seconds;
+}
+
+// The same for all columns of plan entry `entry`, by trials on as many as the moments are of.
+Result<FeedbackSeconds> EstimateFeedback(const Checkpoint& checkpoint, const TensorPlan& entry,
+                                         const LayerTrial& trial, ThreadPool* pool) {
+  const size_t columns = entry.shape.columns();
+  const InputTrial& input = FindInput(trial, columns);
+  const size_t rows = 2 * kFeedbackRows * static_cast<size_t>(pool->size());
+  EW_TRY(const std::vector<float> w, LoadRows(checkpoint, entry.source, rows));
+  const size_t block = Info(entry.to).block, n = input.kept / block * block;
+  EW_TRY(const FeedbackSeconds large, TryFeedback(w, columns, n, entry.to, input, pool));
+  if (n == columns) return large;
+  const size_t half = std::max(n / 2 / block, size_t{1}) * block;
+  EW_TRY(const FeedbackSeconds small, TryFeedback(w, columns, half, entry.to, input, pool));
+  // A row costs a n + b n^2, the factor c n^3.
+  const auto x = static_cast<double>(columns), at = static_cast<double>(n),
+             before = static_cast<double>(half);
+  const double b = std::max(0.0, (large.row / at - small.row / before) / (at - before));
+  const double a = large.row / at - b * at;
+  const double ratio = x / at;
+  return FeedbackSeconds{large.factor * ratio * ratio * ratio, large.matrix * ratio * ratio,
+                         a * x + b * x * x};
+}
+
+}  // namespace
+
+Result<Cost> FeedbackCost(const Checkpoint& checkpoint, std::span<const TensorPlan> plan,
+                          const LayerTrial& trial, MomentSource source,
+                          const TokenSequences& sequences, ThreadPool* pool) {
+  Cost cost;
+  std::map<std::pair<size_t, DType>, FeedbackSeconds> kinds;  // by columns and format
+  std::map<size_t, double> factors;                           // by columns
+  uint64_t working = 0;
+  const bool sequential = source == MomentSource::kSequences;
+  for (const TensorPlan& entry : plan) {
+    if (!IsLayerwise(entry)) continue;
+    const size_t columns = entry.shape.columns(), rows = entry.shape.rows();
+    auto kind = kinds.find({columns, entry.to});
+    if (kind == kinds.end()) {
+      EW_TRY(const FeedbackSeconds seconds, EstimateFeedback(checkpoint, entry, trial, pool));
+      kind = kinds.emplace(std::pair(columns, entry.to), seconds).first;
+      factors.emplace(columns, seconds.factor);
+    }
+    const FeedbackSeconds& seconds = kind->second;
+    cost.seconds += seconds.matrix + seconds.row * static_cast<double>(rows);
+    if (!sequential) cost.seconds += factors[columns];
+    const uint64_t matrix = sequential ? 0 : entry.shape.elements() * sizeof(float);
+    const uint64_t blocks = Info(entry.to).RowBytes(entry.shape.elements());
+    working = std::max({working, matrix + MetricPeakBytes(columns),
+                        matrix + blocks + FeedbackBytes(columns, entry.to, pool->size())});
+  }
+  cost.bytes = working;
+  if (!sequential) return cost;
+  const auto tokens = static_cast<double>(TokenCount(sequences));
+  double layer = trial.load + tokens * trial.pass;
+  for (const InputTrial& input : trial.inputs) {
+    const auto factor = factors.find(input.columns);
+    if (factor == factors.end()) continue;
+    layer += tokens * (input.visit + input.products) + factor->second;
+    cost.bytes = std::max(cost.bytes, ProductSumBytes(input.columns, pool->size()) +
+                                          input.columns * input.columns * sizeof(float));
+  }
+  const ModelSpec& spec = checkpoint.spec();
+  cost.seconds += layer * spec.n_layers;
+  cost.bytes += trial.bytes + StreamBytes(spec, sequences);
+  return cost;
+}
+
+Result<Cost> EncodingCost(const Checkpoint& checkpoint, std::span<const TensorPlan> plan,
+                          bool weighted, ThreadPool* pool) {
+  struct Kind {
+    const TensorPlan* largest = nullptr;
+    uint64_t values = 0;
+  };
+  std::map<std::pair<DType, DType>, Kind> kinds;  // by formats before and after
+  for (const TensorPlan& entry : plan) {
+    Kind& kind = kinds[{entry.from, entry.to}];
+    kind.values += entry.shape.elements();
+    if (!kind.largest || entry.shape.elements() > kind.largest->shape.elements()) {
+      kind.largest = &entry;
+    }
+  }
+  Cost cost;
+  for (const auto& [formats, kind] : kinds) {
+    const double start = NowSeconds();
+    EW_TRY(const Tensor tensor, checkpoint.Load(kind.largest->source));
+    const double loading = NowSeconds() - start;
+    const TensorView& view = tensor.view();
+    const uint64_t columns = view.shape.columns();
+    TensorView sample = view;
+    if (view.layout == TensorLayout::kRows) {
+      const uint64_t rows = std::clamp<uint64_t>(kTrialValues / columns, 1, view.shape.rows());
+      sample.shape = {rows, columns};
+      sample.bytes = rows * view.row_bytes();
+    }
+    std::vector<float> importance;
+    if (weighted && Info(formats.second).quantized()) importance.assign(columns, 1.0f);
+    const double before = NowSeconds();
+    EW_TRY(EncodeTensor(kind.largest->name, sample, formats.second, importance, pool,
+                        [](std::span<const std::byte>) -> Status { return Ok{}; }));
+    const auto scale = [&](const TensorView& seen) {
+      return static_cast<double>(kind.values) / static_cast<double>(seen.shape.elements());
+    };
+    cost.seconds += loading * scale(view) + (NowSeconds() - before) * scale(sample);
+    cost.bytes = std::max(cost.bytes, (tensor.owned() ? view.bytes : 0) +
+                                          EncodingBytes(view, formats.second, pool->size()));
+    checkpoint.DropPages(kind.largest->source);
+  }
+  return cost;
+}
+
+Result<Cost> ScalingCost(const Checkpoint& checkpoint, std::span<const TensorPlan> plan,
+                         const LayerTrial& trial, ThreadPool* pool) {
+  Cost cost;
+  for (const TensorPlan& entry : plan) {
+    if (!IsLayerwise(entry) || !entry.name.starts_with("blk.0.")) continue;
+    const size_t columns = entry.shape.columns();
+    const InputTrial& input = FindInput(trial, columns);
+    EW_TRY(const std::vector<float> w, LoadRows(checkpoint, entry.source, kScaleSearchRows));
+    const size_t block = Info(entry.to).block, n = input.kept / block * block;
+    const std::vector<float> corner = Corner(w, columns, w.size() / columns, n);
+    const std::vector<float> h = Corner(input.h, input.kept, n, n), ones(n, 1.0f);
+    const double start = NowSeconds();
+    OutputError(corner, n, {entry.to, ones, ones}, h, pool);
+    const double ratio = static_cast<double>(columns) / static_cast<double>(n);
+    cost.seconds += kScaleTrials * (NowSeconds() - start) * ratio * ratio;
+    cost.bytes = std::max<uint64_t>(cost.bytes, (columns * columns + 2 * w.size()) * sizeof(float));
+  }
+  cost.seconds *= checkpoint.spec().n_layers;
+  return cost;
+}
+
+}  // namespace edgewise
