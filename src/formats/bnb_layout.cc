@@ -164,4 +164,20 @@ Bnb4Bytes PackNf4(std::span<const float> values, const Shape& shape) {
   return bytes;
 }
 
+Bnb8Bytes PackInt8(std::span<const float> values, const Shape& shape) {
+  const uint64_t rows = shape[0], columns = shape[1];
+  Bnb8Bytes bytes{std::vector<int8_t>(values.size()), std::vector<float>(rows)};
+  for (uint64_t row = 0; row < rows; ++row) {
+    const std::span<const float> in = values.subspan(row * columns, columns);
+    float largest = 0;
+    for (const float value : in) largest = std::max(largest, std::fabs(value));
+    bytes.scb[row] = largest;
+    const float by = largest > 0 ? 127.0f / largest : 0.0f;
+    for (uint64_t c = 0; c < columns; ++c) {
+      bytes.weight[row * columns + c] = static_cast<int8_t>(std::lrintf(in[c] * by));
+    }
+  }
+  return bytes;
+}
+
 }  // namespace edgewise

@@ -4,7 +4,8 @@
 // weight.quant_state.bitsandbytes__nf4 {"quant_type", "blocksize", "shape", "dtype"}.
 // With double quantization absmax is U8 and there are weight.nested_absmax, weight.nested_quant_map
 // F32 (256), and "nested_blocksize", "nested_offset" in the JSON.
-// 8 bits (LLM.int8): weight I8 (rows, columns); SCB F32 (rows): W = weight * SCB / 127.
+// 8 bits (LLM.int8): weight I8 (rows, columns); SCB F32 (rows): W = weight * SCB / 127; and
+// weight_format U8, 0 for rows as they are.
 #pragma once
 
 #include <array>
@@ -72,5 +73,14 @@ inline constexpr size_t kNf4StateBytes = 256;
 
 // Encodes finite `values` (rows, columns) with the bits that bitsandbytes gives them.
 Bnb4Bytes PackNf4(std::span<const float> values, const Shape& shape);
+
+// The parts of an 8-bit layer as written: one magnitude for each row, that is output channel.
+struct Bnb8Bytes {
+  std::vector<int8_t> weight;  // (rows, columns)
+  std::vector<float> scb;      // (rows): the largest magnitude
+};
+
+// Encodes finite `values` (rows, columns) as LLM.int8 (Dettmers et al. 2022) does its weights.
+Bnb8Bytes PackInt8(std::span<const float> values, const Shape& shape);
 
 }  // namespace edgewise

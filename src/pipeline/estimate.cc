@@ -256,7 +256,12 @@ Result<Cost> EstimateCard(const CardRequest& request, std::span<const ConvertedT
   cost.seconds = 2 * (base->load_seconds() + cutting) +
                  static_cast<double>(scored.tokens) * position * (1 + ratio) / 2;
   cost.bytes = ReadMemoryUse().peak_rss_bytes;
-  for (const ConvertedTensor& tensor : tensors) cost.bytes += tensor.bytes;
+  for (const ConvertedTensor& tensor : tensors) {
+    // Of an embedding that is not the output matrix too, a few rows are looked up.
+    const bool looked_up =
+        tensor.name == "token_embd.weight" && !base->model().spec().tied_embeddings;
+    if (!looked_up) cost.bytes += tensor.bytes;
+  }
   return cost;
 }
 

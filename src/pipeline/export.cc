@@ -64,15 +64,17 @@ Result<LayerFormat> ReadOptions(const ExportOptions& options) {
     format.target = ExportTarget::kAwq;
   } else if (options.to == "bnb-nf4") {
     format.target = ExportTarget::kBnbNf4;
+  } else if (options.to == "bnb-int8") {
+    format.target = ExportTarget::kBnbInt8;
   } else {
-    return Invalid("--to", Quote(options.to), "no such layout; known are gptq, awq and bnb-nf4");
+    return Invalid("--to", Quote(options.to), "no such layout; known are gptq, awq, bnb-nf4 and bnb-int8");
   }
   const bool gptq = format.target == ExportTarget::kGptq;
   const auto bits = {2u, 3u, 4u, 8u};
   if (std::find(bits.begin(), bits.end(), options.bits) == bits.end() ||
       (!gptq && options.bits != 4)) {
     return Invalid("--bits", std::to_string(options.bits),
-                   "gptq takes 2, 3, 4 or 8; awq and bnb-nf4 are 4");
+                   "gptq takes 2, 3, 4 or 8; the others have one size");
   }
   if (options.group_size != -1 && options.group_size < 1) {
     return Invalid("--group-size", std::to_string(options.group_size),
@@ -103,6 +105,10 @@ Json QuantizationConfigJson(const LayerFormat& format) {
       json.Set("quant_method", "bitsandbytes").Set("load_in_4bit", true).Set("load_in_8bit", false);
       json.Set("bnb_4bit_quant_type", "nf4").Set("bnb_4bit_use_double_quant", true);
       json.Set("bnb_4bit_compute_dtype", "float16").Set("bnb_4bit_quant_storage", "uint8");
+      break;
+    case ExportTarget::kBnbInt8:
+      json.Set("quant_method", "bitsandbytes").Set("load_in_4bit", false).Set("load_in_8bit", true);
+      json.Set("llm_int8_threshold", 6.0).Set("llm_int8_skip_modules", nullptr);
       break;
   }
   return json;

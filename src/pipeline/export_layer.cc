@@ -82,6 +82,19 @@ EncodedLayer EncodeNf4Layer(const Shape& shape, std::span<const float> values) {
   return layer;
 }
 
+EncodedLayer EncodeInt8Layer(const Shape& shape, std::span<const float> values) {
+  const Bnb8Bytes bytes = PackInt8(values, shape);
+  EncodedLayer layer;
+  layer.parts = {BytesOf(bytes.weight), BytesOf(bytes.scb), std::vector<std::byte>(1)};
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float step = bytes.scb[i / shape[1]] * (1.0f / 127.0f);
+    const double error = static_cast<double>(static_cast<float>(bytes.weight[i]) * step) -
+                         static_cast<double>(values[i]);
+    layer.squared_error += error * error;
+  }
+  return layer;
+}
+
 std::vector<SafetensorsDecl> Nf4Parts(const std::string& stem, const Shape& shape) {
   const uint64_t count = shape.elements();
   const uint64_t blocks = (count + quant::kNf4Block - 1) / quant::kNf4Block;
@@ -105,6 +118,7 @@ Status CheckLayer(const LayerFormat& format, const Shape& shape) {
     case ExportTarget::kAwq:
       return CheckAwqShape(GroupSize(format, shape), shape);
     case ExportTarget::kBnbNf4:
+    case ExportTarget::kBnbInt8:
       return Ok{};
   }
   return Ok{};
@@ -114,6 +128,11 @@ std::vector<SafetensorsDecl> LayerParts(const LayerFormat& format, const std::st
                                         const Shape& shape) {
   if (format.target == ExportTarget::kBnbNf4) return Nf4Parts(stem, shape);
   const uint64_t rows = shape[0], columns = shape[1];
+  if (format.target == ExportTarget::kBnbInt8) {
+    return {{stem + ".weight", "I8", {rows, columns}},
+            {stem + ".SCB", "F32", {rows}},
+            {stem + ".weight_format", "U8", {}}};
+  }
   const uint64_t groups = columns / GroupSize(format, shape);
   if (format.target == ExportTarget::kAwq) {
     return {{stem + ".qweight", "I32", {columns, rows / 8}},
@@ -129,6 +148,7 @@ std::vector<SafetensorsDecl> LayerParts(const LayerFormat& format, const std::st
 EncodedLayer EncodeLayer(const LayerFormat& format, const Shape& shape,
                          std::span<const float> values, const float* weights, ThreadPool* pool) {
   if (format.target == ExportTarget::kBnbNf4) return EncodeNf4Layer(shape, values);
+  if (format.target == ExportTarget::kBnbInt8) return EncodeInt8Layer(shape, values);
   const uint64_t group = GroupSize(format, shape);
   const Groups groups = FitRows(format, shape, values, weights, pool);
   EncodedLayer layer;

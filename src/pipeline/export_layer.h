@@ -15,11 +15,11 @@
 
 namespace edgewise {
 
-enum class ExportTarget : uint8_t { kGptq, kAwq, kBnbNf4 };
+enum class ExportTarget : uint8_t { kGptq, kAwq, kBnbNf4, kBnbInt8 };
 
 struct LayerFormat {
   ExportTarget target = ExportTarget::kGptq;
-  uint32_t bits = 4;          // kGptq: 2, 3, 4 or 8; 4 otherwise
+  uint32_t bits = 4;          // kGptq: 2, 3, 4 or 8; others have one size
   uint64_t group_size = 128;  // kGptq, kAwq: columns; 0: one group of all columns
   bool symmetric = true;      // kGptq: zero points in the middle of the codes
 };
@@ -37,7 +37,7 @@ struct EncodedLayer {
 };
 
 // Encodes finite `values` of `shape` (rows, columns), by least squares weighted by `weights`
-// (columns; null: 1 each; bitsandbytes' format has no choice to weight). The result does not depend
+// (columns; null: 1 each; bitsandbytes' formats have no choice to weight). The result does not depend
 // on the pool's size.
 EncodedLayer EncodeLayer(const LayerFormat& format, const Shape& shape,
                          std::span<const float> values, const float* weights, ThreadPool* pool);

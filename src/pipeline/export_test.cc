@@ -86,7 +86,8 @@ struct Case {
 std::vector<Case> Cases() {
   std::vector<Case> cases = {{To("gptq"), 4.25, 0.11}, {To("gptq"), 4.75, 0.1},
                              {To("gptq"), 3.25, 0.21}, {To("gptq"), 8.25, 0.01},
-                             {To("awq"), 4.16, 0.1},   {To("bnb-nf4"), 4.2, 0.1}};
+                             {To("awq"), 4.16, 0.1},   {To("bnb-nf4"), 4.2, 0.1},
+                             {To("bnb-int8"), 8.2, 0.02}};
   cases[1].options.group_size = 32;
   cases[1].options.asymmetric = true;
   cases[2].options.bits = 3;
@@ -150,7 +151,7 @@ TEST_CASE("an exported folder has a config and the tokenizer of its source") {
 
 TEST_CASE("the same bytes for any number of threads") {
   const TemporaryFolder folder;
-  for (const char* target : {"gptq", "awq", "bnb-nf4"}) {
+  for (const char* target : {"gptq", "awq", "bnb-nf4", "bnb-int8"}) {
     ExportOptions options = To(target);
     options.threads = 1;
     const std::string one = folder / (std::string(target) + "1");
@@ -190,7 +191,7 @@ double Perplexity(const std::string& path) {
 TEST_CASE("exported models predict nearly as well as their source") {
   const TemporaryFolder folder;
   const double original = Perplexity(OwnModel());
-  for (const char* target : {"gptq", "awq", "bnb-nf4"}) {
+  for (const char* target : {"gptq", "awq", "bnb-nf4", "bnb-int8"}) {
     CAPTURE(target);
     const std::string out = folder / target;
     MustExport(OwnModel(), out, To(target));
@@ -239,7 +240,7 @@ TEST_CASE("what cannot be exported is refused before anything is written") {
     CHECK_MESSAGE(error.message.find(part) != std::string::npos, error.message);
     CHECK_FALSE(std::filesystem::exists(out));
   };
-  refused(To("exl2"), Code::kInvalidArgument, "gptq, awq and bnb-nf4");
+  refused(To("exl2"), Code::kInvalidArgument, "gptq, awq, bnb-nf4 and bnb-int8");
   ExportOptions options = To("awq");
   options.bits = 3;
   refused(options, Code::kInvalidArgument, "--bits");

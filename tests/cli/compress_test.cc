@@ -204,7 +204,7 @@ TEST_CASE("a damaged journal costs work, not the result") {
   CHECK(ReadWhole(place.out) == reference);
 }
 
-TEST_CASE("a dry run tells the exact size") {
+TEST_CASE("a dry run tells the exact size, time and memory, and leaves nothing") {
   for (const char* passes :
        {"  - quantize: {to: q4_0}\n", kByCalibration,
         "  - rotate\n  - quantize:\n      to: q4_k_m\n      tensor_types: [\"ffn_down=q6_k\"]\n"
@@ -213,12 +213,20 @@ TEST_CASE("a dry run tells the exact size") {
     const ProgramResult plan = place.Compress({"--dry-run", "--json"});
     REQUIRE_MESSAGE(plan.exit_code == 0, plan.err);
     CHECK(!std::filesystem::exists(place.journal));
+    CHECK(!std::filesystem::exists(place.out));
     const ProgramResult run = place.Compress({"--json"});
     REQUIRE_MESSAGE(run.exit_code == 0, run.err);
     const auto planned = ParseJson(plan.out), done = ParseJson(run.out);
     REQUIRE((planned && done));
     CHECK(planned->Find("bytes")->AsUint() == std::filesystem::file_size(place.out));
     CHECK(done->Find("bytes")->AsUint() == std::filesystem::file_size(place.out));
+    CHECK(Number(*planned, "estimated_seconds") > 0);
+    // A few megabytes, of which the program itself is a part: bench/estimates.sh measures closely.
+    const double memory =
+        Number(*planned, "estimated_peak_rss_bytes") / Number(*done, "peak_rss_bytes");
+    CHECK(memory > 0.6);
+    CHECK(memory < 2);
+    CHECK(done->Find("estimated_seconds") == nullptr);
     CHECK(RunProgram({"inspect", place.out}).exit_code == 0);
   }
 }
