@@ -114,6 +114,12 @@ Result<Mask> SwapWeights(std::span<const float> w, const InputDistribution& inpu
   EW_TRY(mask.CheckShape(w.size() / columns, columns));
   EW_TRY(sparsity.CheckColumns(columns));
   EW_TRY(CheckFinite("to prune", w, columns));
+  for (size_t c = 0; c < columns; ++c) {
+    if (std::isfinite(input.mean[c] * input.variance[c] * input.norms[c])) continue;
+    return MakeError(
+        Code::kBadData,
+        "the mean, variance or norm of input column %zu is not finite: calibrate again", c);
+  }
   Mask swapped = mask;
   pool->ParallelFor(mask.rows(), 4, [&](size_t begin, size_t end, int) {
     for (size_t row = begin; row < end; ++row) {

@@ -29,7 +29,7 @@ struct DsnotOptions {
 // Wanda score whose loss lowers it too; in N:M `sparsity` for the lowest of the same group. Every
 // row keeps as many weights as before, and no row's expected error grows. Does not depend on the
 // number of threads. Errors: kInvalidArgument (Mask::CheckShape, Sparsity::CheckColumns, or the
-// distribution is of other columns); kBadData (NaN or infinity in w).
+// distribution is of other columns); kBadData (NaN or infinity).
 Result<Mask> SwapWeights(std::span<const float> w, const InputDistribution& input, const Mask& mask,
                          const Sparsity& sparsity, const DsnotOptions& options, ThreadPool* pool);
 

@@ -38,8 +38,9 @@ double Mask::Density() const {
 }
 
 bool Mask::Holds(const Sparsity& sparsity) const {
-  const size_t total = rows_ * columns_;
-  if (!sparsity.structured()) return total - CountKept() >= sparsity.PrunedOf(total);
+  if (!sparsity.structured()) {
+    return rows_ * columns_ - CountKept() >= rows_ * sparsity.PrunedOf(columns_);
+  }
   if (columns_ % sparsity.group != 0) return false;
   for (size_t row = 0; row < rows_; ++row) {
     for (size_t first = 0; first < columns_; first += sparsity.group) {

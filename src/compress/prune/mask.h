@@ -37,7 +37,7 @@ class Mask {
   // The share of weights kept.
   double Density() const;
   // True when as many weights are pruned as `sparsity` asks for: M - N or more in each group of
-  // each row, or PrunedOf(all) or more.
+  // each row, or in all as many as PrunedOf(columns) in each row.
   bool Holds(const Sparsity& sparsity) const;
   // Sets the pruned of `values` (rows, columns) to zero.
   void Apply(std::span<float> values) const;

@@ -56,7 +56,7 @@ class Sweep {
         work_(rows_ * kColumns),
         errors_((rows_ + kRows - 1) / kRows) {}
 
-  PrunedMatrix Run() &&;
+  Result<PrunedMatrix> Run() &&;
 
  private:
   // A few rows of a block of columns while the sweep passes; column-major for vector code.
@@ -195,7 +195,7 @@ void Sweep::Pass(size_t first_row, size_t first, size_t size, const BlockInverse
   errors_[first_row / kRows] += total;
 }
 
-PrunedMatrix Sweep::Run() && {
+Result<PrunedMatrix> Sweep::Run() && {
   const size_t step = selects_ ? SweepColumns(sparsity_) : kColumns;
   for (size_t first = 0; first < n_; first += step) {
     const size_t size = std::min(step, n_ - first);
@@ -204,8 +204,13 @@ PrunedMatrix Sweep::Run() && {
     if (selects_ && !sparsity_.structured()) SelectBlock(first, size);
     ForChunks([&](size_t row) { Pass(row, first, size, inverse); });
   }
-  return {std::move(values_), std::move(mask_),
-          std::accumulate(errors_.begin(), errors_.end(), 0.0)};
+  const double error = std::accumulate(errors_.begin(), errors_.end(), 0.0);
+  if (!std::isfinite(error)) {
+    return MakeError(Code::kBadData,
+                     "pruning this tensor leaves the range of float32: its weights or the second "
+                     "moments of its inputs are damaged");
+  }
+  return PrunedMatrix{std::move(values_), std::move(mask_), error};
 }
 
 Status CheckRounder(const GroupRounder* rounder, size_t columns, size_t step, size_t group) {

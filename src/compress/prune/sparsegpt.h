@@ -26,7 +26,8 @@ size_t SweepColumns(const Sparsity& sparsity);
 // block). N:M: M - N of each group when the sweep reaches it. `rounder`, if not null, rounds what
 // is kept as the sweep passes; its group must divide SweepColumns and n, and M the group. The
 // result does not depend on the number of threads. Errors: kInvalidArgument
-// (Sparsity::CheckColumns, shapes, the rounder's group); kBadData (NaN or infinity in w).
+// (Sparsity::CheckColumns, shapes, the rounder's group); kBadData (NaN or infinity, given
+// or by overflow).
 Result<PrunedMatrix> PruneSparseGpt(std::span<const float> w, const InputMetric& input,
                                     const Sparsity& sparsity, GroupRounder* rounder,
                                     ThreadPool* pool);
