@@ -86,10 +86,12 @@ void Admm::Iterate() {
     std::vector<float> right(count * n_), b(count * n_);
     float* z = z_.data() + first * n_;
     const float* target = target_.data() + first * n_;
-    for (size_t i = 0; i < right.size(); ++i) {
-      const bool kept = mask_.kept(first + i / n_, i % n_);
-      right[i] = target[i] + (kept ? rho : -dual) * z[i];
-      z[i] *= kept ? 0 : carried;
+    for (size_t row = 0, i = 0; row < count; ++row) {
+      for (size_t c = 0; c < n_; ++c, ++i) {
+        const bool kept = mask_.kept(first + row, c);
+        right[i] = target[i] + (kept ? rho : -dual) * z[i];
+        z[i] *= kept ? 0 : carried;
+      }
     }
     MultiplyTransposed(inverse_.data(), n_, n_, right.data(), n_, count, n_, b.data(), n_);
     for (size_t i = 0; i < right.size(); ++i) z[i] += b[i];

@@ -27,6 +27,10 @@ class Mask {
   void Keep(size_t row, size_t column) {
     words_[row * row_words_ + column / 64] |= uint64_t{1} << (column % 64);
   }
+  // Without a branch, for loops that decide about every weight.
+  void KeepIf(bool kept, size_t row, size_t column) {
+    words_[row * row_words_ + column / 64] |= uint64_t{kept} << (column % 64);
+  }
   void Prune(size_t row, size_t column) {
     words_[row * row_words_ + column / 64] &= ~(uint64_t{1} << (column % 64));
   }

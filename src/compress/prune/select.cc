@@ -65,12 +65,13 @@ Result<Mask> SelectMask(std::span<const float> scores, size_t columns, const Spa
                         PruneScope scope, ThreadPool* pool) {
   EW_TRY(sparsity.CheckColumns(columns));
   if (sparsity.structured()) return SelectGroups(scores, columns, sparsity, pool);
-  Mask mask(scores.size() / columns, columns, true);
   if (scope == PruneScope::kMatrix) {
-    SelectLowest(scores, sparsity.PrunedOf(scores.size()),
-                 [&](size_t i) { mask.Prune(i / columns, i % columns); });
-    return mask;
+    GlobalSelection selection(sparsity);
+    selection.Count(scores);
+    selection.Refine(scores);
+    return selection.Select(scores, columns);
   }
+  Mask mask(scores.size() / columns, columns, true);
   pool->ParallelFor(mask.rows(), 4, [&](size_t begin, size_t end, int) {
     for (size_t row = begin; row < end; ++row) {
       SelectLowest(scores.subspan(row * columns, columns), sparsity.PrunedOf(columns),
@@ -115,12 +116,17 @@ void GlobalSelection::Refine(std::span<const float> scores) {
 
 Mask GlobalSelection::Select(std::span<const float> scores, size_t columns) {
   Advance(Pass::kSelect);
-  Mask mask(scores.size() / columns, columns, true);
-  for (size_t i = 0; i < scores.size(); ++i) {
-    const uint32_t bits = BitsOf(scores[i]);
-    if (bits > threshold_ || (bits == threshold_ && left_ == 0)) continue;
-    if (bits == threshold_) --left_;
-    mask.Prune(i / columns, i % columns);
+  Mask mask(scores.size() / columns, columns, false);
+  for (size_t row = 0; row < mask.rows(); ++row) {
+    for (size_t c = 0; c < columns; ++c) {
+      const uint32_t bits = BitsOf(scores[row * columns + c]);
+      bool kept = bits > threshold_;
+      if (bits == threshold_) {
+        kept = left_ == 0;
+        left_ -= kept ? 0 : 1;
+      }
+      mask.KeepIf(kept, row, c);
+    }
   }
   return mask;
 }
