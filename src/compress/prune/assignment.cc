@@ -11,7 +11,14 @@ namespace {
 class Assignment {
  public:
   Assignment(const std::vector<double>& scores, size_t n)
-      : scores_(scores), n_(n), u_(n), v_(n), row_of_(n, n) {}
+      : scores_(scores),
+        n_(n),
+        u_(n),
+        v_(n, std::numeric_limits<double>::infinity()),
+        row_of_(n, n) {
+    // Each column starts with a row at no cost: paths stay short.
+    for (size_t i = 0; i < n * n; ++i) v_[i % n] = std::min(v_[i % n], -scores[i]);
+  }
   void Add(size_t row);
   std::vector<size_t> Columns() const {
     std::vector<size_t> columns(n_);
