@@ -9,7 +9,7 @@ namespace edgewise {
 
 Result<InputMetric> InputMetric::Create(std::vector<float> h, size_t n, ThreadPool* pool,
                                         double damping) {
-  if (h.size() != n * n) {
+  if (n == 0 || h.size() != n * n) {
     return MakeError(Code::kInvalidArgument,
                      "second moments of %zu inputs take %zu values, not %zu: calibrate this model",
                      n, n * n, h.size());

@@ -1,11 +1,11 @@
 #include "compress/prune/refit.h"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "base/check.h"
 #include "compress/prune/matrix_product.h"
+#include "kernels/kernels.h"
 
 namespace edgewise {
 namespace {
