@@ -80,6 +80,26 @@ TEST_CASE("the mask is near the best of all") {
   CHECK(by_alps < 1.2 * best_of_all);  // SparseGPT: 2.4
 }
 
+TEST_CASE("what ALPS found, rounded on its mask, beats pruning and rounding in one sweep") {
+  const Problem p(40, 128, 9);
+  const InputMetric input = p.Metric();
+  const auto spectral = SpectralMetric::Create(input);
+  ThreadPool pool(2);
+  for (const char* text : {"0.5", "2:4"}) {
+    const auto sparsity = Sparsity::Parse(text);
+    auto rounder = IntegerRounder::Create(4, 64, p.rows, p.n);
+    const auto joint = PruneSparseGpt(p.w, input, *sparsity, &*rounder, &pool);
+    const auto alps = PruneAlps(p.w, *spectral, *sparsity, {}, &pool);
+    const auto rounded = UpdateForMask(alps->values, input, alps->mask, &*rounder, &pool);
+    REQUIRE(rounded.has_value());
+    CHECK(rounded->mask == alps->mask);
+    CHECK(p.Error(rounded->values) < 0.8 * p.Error(joint->values));
+    for (size_t i = 0; i < p.w.size(); ++i) {
+      CHECK(rounder->Round(i / p.n, i % p.n, rounded->values[i]) == rounded->values[i]);
+    }
+  }
+}
+
 TEST_CASE("without ADMM the refitted mask of SparseGPT is left") {
   const Problem p(16, 64, 5);
   ThreadPool pool(1);

@@ -32,7 +32,9 @@ Result<PrunedMatrix> PruneSparseGpt(std::span<const float> w, const InputMetric&
                                     const Sparsity& sparsity, GroupRounder* rounder,
                                     ThreadPool* pool);
 
-// The same weight updates for a mask that is given. Errors: those above; kInvalidArgument
+// The same weight updates for a mask that is given. With a rounder and the values and mask of
+// PruneAlps this rounds them with feedback: about half the error of pruning and rounding in one
+// sweep. The error returned is against `w`. Errors: those above; kInvalidArgument
 // (Mask::CheckShape).
 Result<PrunedMatrix> UpdateForMask(std::span<const float> w, const InputMetric& input,
                                    const Mask& mask, GroupRounder* rounder, ThreadPool* pool);
