@@ -46,6 +46,7 @@ Runner AddEval(CLI::App& app, const Common& common);
 Runner AddExport(CLI::App& app, const Common& common);
 Runner AddInspect(CLI::App& app, const Common& common);
 Runner AddPack(CLI::App& app, const Common& common);
+Runner AddPrune(CLI::App& app, const Common& common);
 Runner AddQuantize(CLI::App& app, const Common& common);
 Runner AddRecipe(CLI::App& app, const Common& common);
 Runner AddReport(CLI::App& app, const Common& common);

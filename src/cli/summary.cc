@@ -57,15 +57,18 @@ Status PrintSummary(const char* verb, const ConvertSummary& summary, bool dry_ru
   }
   if (dry_run || verbose) EW_TRY(Print(PlanTable(summary)));
   if (common.quiet) return Ok{};
-  return Print(Format("%s%s: %s, %.3f bits per weight (%zu tensors, %s before; %s)\n",
-                      dry_run ? "would write " : "", summary.output.c_str(),
-                      FormatBytes(summary.bytes).c_str(), summary.bits_per_weight,
-                      summary.tensors.size(), FormatBytes(summary.source_bytes).c_str(),
-                      CostText(summary).c_str()) +
-               (summary.predicted_kl > 0
-                    ? Format("predicted KL divergence: %.5f nats per token\n", summary.predicted_kl)
-                    : std::string()) +
-               PackingText(summary.packing));
+  return Print(
+      Format("%s%s: %s, %.3f bits per weight (%zu tensors, %s before; %s)\n",
+             dry_run ? "would write " : "", summary.output.c_str(),
+             FormatBytes(summary.bytes).c_str(), summary.bits_per_weight, summary.tensors.size(),
+             FormatBytes(summary.source_bytes).c_str(), CostText(summary).c_str()) +
+      (summary.predicted_kl > 0
+           ? Format("predicted KL divergence: %.5f nats per token\n", summary.predicted_kl)
+           : std::string()) +
+      (summary.density < 1
+           ? Format("%.2f %% of the weights of linear layers are left\n", 100 * summary.density)
+           : std::string()) +
+      PackingText(summary.packing));
 }
 
 }  // namespace edgewise::cli

@@ -59,6 +59,17 @@ Status SetTarget(const QuantizeOptions& options, WriteJob* job) {
   return Ok{};
 }
 
+// Takes a calibration file or a text, and tells the recipe.
+Status SetCalibration(const CalibrationText& calibration, WriteJob* job) {
+  EW_TRY(const SourceHash hash, HashFiles({calibration.path}, [] { return false; }));
+  job->recipe.Set("calibration_sha256", hash.digest);
+  EW_TRY(job->calibration_file, IsGguf(calibration.path));
+  if (!job->calibration_file && calibration.max_tokens > 0) {
+    job->recipe.Set("calibration_tokens", calibration.max_tokens);
+  }
+  return Ok{};
+}
+
 Status SetMethod(const QuantizeOptions& options, WriteJob* job) {
   job->method = options.method;
   job->calibration = options.calibration;
@@ -80,13 +91,8 @@ Status SetMethod(const QuantizeOptions& options, WriteJob* job) {
                      MethodName(options).c_str(), job->plan.preset->name);
   }
   job->plan.has_importance = true;
-  EW_TRY(const SourceHash hash, HashFiles({options.calibration.path}, [] { return false; }));
-  job->recipe.Set("method", MethodName(options)).Set("calibration_sha256", hash.digest);
-  EW_TRY(job->calibration_file, IsGguf(options.calibration.path));
-  if (!job->calibration_file && options.calibration.max_tokens > 0) {
-    job->recipe.Set("calibration_tokens", options.calibration.max_tokens);
-  }
-  return Ok{};
+  job->recipe.Set("method", MethodName(options));
+  return SetCalibration(options.calibration, job);
 }
 
 // The names of --method. A calibration file is of the columns before a rotation, so that one goes
@@ -140,6 +146,47 @@ Result<WriteJob> QuantizeJob(const QuantizeOptions& options) {
   job.source = options.source;
   EW_CHECK(options.journal_path.empty() || !options.pack);
   job.journal_path = options.journal_path;
+  return job;
+}
+
+// The format of the matrices, where they are floats.
+Result<DType> FloatFormat(const Checkpoint& checkpoint) {
+  DType type = DType::kF32;
+  for (const CheckpointTensor& tensor : checkpoint.tensors()) {
+    if (Info(tensor.dtype).quantized()) {
+      return MakeError(Code::kInvalidArgument,
+                       "tensor %s is quantized already (%s); prune the f16, bf16 or f32 model that "
+                       "it comes from",
+                       tensor.name.c_str(), Info(tensor.dtype).name);
+    }
+    if (IsPrunable(tensor)) type = tensor.dtype;
+  }
+  return type;
+}
+
+Result<WriteJob> PruneJob(const Checkpoint& checkpoint, const PruneJobOptions& options) {
+  WriteJob job;
+  EW_TRY(const DType type, FloatFormat(checkpoint).In(checkpoint.path()));
+  EW_TRY(job.plan.preset, FindPreset(Info(type).name));
+  job.prune = options.prune;
+  const char* method = PruneMethodName(options.prune.method);
+  job.recipe.Set("command", "prune").Set("method", method);
+  job.recipe.Set("sparsity", options.prune.sparsity.ToString());
+  if (options.prune.method == PruneMethod::kRandom) job.recipe.Set("seed", options.prune.seed);
+  job.calibration = options.calibration;
+  if (NeedsCalibration(options.prune.method) == options.calibration.path.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     options.calibration.path.empty()
+                         ? "--method %s needs --calibration: a file made by `edgewise calibrate`, "
+                           "or a text"
+                         : "--calibration has no use with --method %s",
+                     method);
+  }
+  if (!options.calibration.path.empty()) EW_TRY(SetCalibration(options.calibration, &job));
+  job.tokenizer_path = options.tokenizer_path;
+  job.threads = options.threads;
+  job.overwrite = options.overwrite;
+  job.dry_run = options.dry_run;
   return job;
 }
 
@@ -214,6 +261,13 @@ Result<QuantizeSummary> Quantize(const Checkpoint& model, const std::string& out
   return WriteModel(model, out_path, std::move(job), progress);
 }
 
+Result<ConvertSummary> Prune(const std::string& in_path, const std::string& out_path,
+                             const PruneJobOptions& options, Progress* progress) {
+  EW_TRY(const Checkpoint model, Checkpoint::Open(in_path));
+  EW_TRY(WriteJob job, PruneJob(model, options));
+  return WriteModel(model, out_path, std::move(job), progress);
+}
+
 Result<ConvertSummary> Pack(const std::string& in_path, const std::string& out_path,
                             const PackOptions& options, Progress* progress) {
   EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(in_path));
@@ -251,6 +305,7 @@ Json SummaryToJson(const ConvertSummary& summary) {
     item.Set("from", Info(row.from).name).Set("to", Info(row.to).name);
     item.Set("packed", row.layout == TensorLayout::kPacked).Set("bytes", row.bytes);
     if (row.predicted_kl > 0) item.Set("predicted_kl", row.predicted_kl);
+    if (row.density < 1) item.Set("density", row.density);
     item.Set("rmse", row.rmse).Set("relative_rmse", row.relative_rmse).Set("reason", row.reason);
     tensors.Append(std::move(item));
   }
@@ -258,6 +313,7 @@ Json SummaryToJson(const ConvertSummary& summary) {
   json.Set("output", summary.output).Set("bytes", summary.bytes);
   json.Set("bits_per_weight", summary.bits_per_weight).Set("parameters", summary.parameters);
   json.Set("seconds", summary.seconds).Set("peak_rss_bytes", summary.peak_rss_bytes);
+  if (summary.density < 1) json.Set("density", summary.density);
   if (summary.estimate) SetEstimate(*summary.estimate, &json);
   json.Set("source_bytes", summary.source_bytes).Set("source_sha256", summary.source_sha256);
   json.Set("scaled_inputs", summary.scaled_inputs);

@@ -13,6 +13,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "calibrate/cost.h"
+#include "compress/prune/prune.h"
 #include "compress/quantize/quantize.h"
 #include "compress/quantize/scale.h"
 #include "formats/metadata.h"
@@ -98,6 +99,7 @@ struct ConvertedTensor {
   double relative_rmse = 0;  // over the root mean square of the values
   std::string reason;        // why this tensor differs from the rest; empty otherwise
   double predicted_kl = 0;   // nats per token, with a target
+  double density = 1;        // share of weights that pruning left
 };
 
 struct ConvertSummary {
@@ -112,6 +114,7 @@ struct ConvertSummary {
   std::string rotated;           // "residual+values" or "values"; empty: nothing
   size_t scaled_inputs = 0;      // of linear layers
   double predicted_kl = 0;       // nats per token, with a target
+  double density = 1;            // of all pruned matrices together
   std::optional<Cost> estimate;  // of a dry run that was asked for it
   PackingCount packing;
   std::vector<ConvertedTensor> tensors;
@@ -135,6 +138,23 @@ Result<QuantizeSummary> Quantize(const std::string& in_path, const std::string& 
 // The same for a model that may be changed on its way (Checkpoint::Changed).
 Result<QuantizeSummary> Quantize(const Checkpoint& model, const std::string& out_path,
                                  const QuantizeOptions& options, Progress* progress);
+
+struct PruneJobOptions {
+  PruneOptions prune;
+  // For the methods that need it: a calibration file, or a text that runs through the layers pruned
+  // so far.
+  CalibrationText calibration;
+  std::string tokenizer_path;
+  int threads = 0;  // 0: all CPUs
+  bool overwrite = false;
+  bool dry_run = false;
+};
+
+// Writes `in_path`, whose tensors are floats, with pruned weights set to zero; formats stay as they
+// are. Errors: those of Convert, PruneByCalibration and PruneLayerwise; kInvalidArgument (a
+// calibration is missing or has no use).
+Result<ConvertSummary> Prune(const std::string& in_path, const std::string& out_path,
+                             const PruneJobOptions& options, Progress* progress);
 
 // Writes the GGUF `in_path` with the matrices in block formats of its linear layers packed as the
 // kernels read them, so that loading it copies nothing. Errors: those of Convert; kInvalidArgument

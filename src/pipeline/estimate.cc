@@ -23,8 +23,8 @@
 namespace edgewise {
 namespace {
 
-constexpr size_t kTrialBytes = 16u << 20;  // that are written and hashed
-constexpr size_t kTrialPiece = 1u << 18;   // so that trials leave no mark on memory
+constexpr size_t kTrialBytes = 16u << 20;   // that are written and hashed
+constexpr size_t kTrialPiece = 1u << 18;    // so that trials leave no mark on memory
 constexpr uint64_t kTrialPositions = 1024;  // scored, of the evaluation text
 
 uint64_t OutputBytes(std::span<const TensorPlan> plan) {

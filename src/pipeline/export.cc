@@ -67,7 +67,8 @@ Result<LayerFormat> ReadOptions(const ExportOptions& options) {
   } else if (options.to == "bnb-int8") {
     format.target = ExportTarget::kBnbInt8;
   } else {
-    return Invalid("--to", Quote(options.to), "no such layout; known are gptq, awq, bnb-nf4 and bnb-int8");
+    return Invalid("--to", Quote(options.to),
+                   "no such layout; known are gptq, awq, bnb-nf4 and bnb-int8");
   }
   const bool gptq = format.target == ExportTarget::kGptq;
   const auto bits = {2u, 3u, 4u, 8u};

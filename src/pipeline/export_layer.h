@@ -37,8 +37,8 @@ struct EncodedLayer {
 };
 
 // Encodes finite `values` of `shape` (rows, columns), by least squares weighted by `weights`
-// (columns; null: 1 each; bitsandbytes' formats have no choice to weight). The result does not depend
-// on the pool's size.
+// (columns; null: 1 each; bitsandbytes' formats have no choice to weight). The result does not
+// depend on the pool's size.
 EncodedLayer EncodeLayer(const LayerFormat& format, const Shape& shape,
                          std::span<const float> values, const float* weights, ThreadPool* pool);
 

@@ -84,9 +84,9 @@ struct Case {
 };
 
 std::vector<Case> Cases() {
-  std::vector<Case> cases = {{To("gptq"), 4.25, 0.11}, {To("gptq"), 4.75, 0.1},
-                             {To("gptq"), 3.25, 0.21}, {To("gptq"), 8.25, 0.01},
-                             {To("awq"), 4.16, 0.1},   {To("bnb-nf4"), 4.2, 0.1},
+  std::vector<Case> cases = {{To("gptq"), 4.25, 0.11},   {To("gptq"), 4.75, 0.1},
+                             {To("gptq"), 3.25, 0.21},   {To("gptq"), 8.25, 0.01},
+                             {To("awq"), 4.16, 0.1},     {To("bnb-nf4"), 4.2, 0.1},
                              {To("bnb-int8"), 8.2, 0.02}};
   cases[1].options.group_size = 32;
   cases[1].options.asymmetric = true;

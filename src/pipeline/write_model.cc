@@ -1,6 +1,7 @@
 #include "pipeline/write_model.h"
 
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
 
 #include "base/check.h"
@@ -121,8 +122,8 @@ Result<InputKnowledge> LoadKnowledge(const Checkpoint& checkpoint, const WriteJo
   }
   if (job.calibration_file) {
     EW_TRY(known.file, CalibrationFile::Open(job.calibration.path));
-  } else if (job.method == QuantizeMethod::kGptq && job.scale == ScaleMethod::kNone &&
-             job.target_bytes == 0 && job.target_bpw == 0) {
+  } else if (job.prune || (job.method == QuantizeMethod::kGptq && job.scale == ScaleMethod::kNone &&
+                           job.target_bytes == 0 && job.target_bpw == 0)) {
     EW_TRY(known.sequences, ReadCalibrationText(checkpoint, job.tokenizer_path, job.calibration));
   } else {
     return MakeError(Code::kInvalidArgument,
@@ -180,6 +181,39 @@ Status WriteWithFeedback(const Checkpoint& checkpoint, const std::vector<TensorP
                            sink);
 }
 
+// Writes the matrices of layers, pruned.
+Status WritePruned(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
+                   const PruneOptions& options, InputKnowledge known, ThreadPool* pool,
+                   JournaledWriter* writer, Progress* progress, ConvertSummary* summary) {
+  std::unordered_map<size_t, size_t> entries;  // of the plan, by the checkpoint's index
+  for (size_t i = 0; i < plan.size(); ++i) entries.emplace(plan[i].source, i);
+  double kept = 0, all = 0;
+  const auto sink = [&](size_t source, std::span<const float> values,
+                        const PruneEffect& effect) -> Status {
+    const size_t index = entries.at(source);
+    const TensorPlan& entry = plan[index];
+    EW_TRY(writer->Begin(index));
+    const TensorView view{DType::kF32, entry.shape,
+                          reinterpret_cast<const std::byte*>(values.data()), values.size_bytes()};
+    const auto write = [&](std::span<const std::byte> bytes) { return writer->Write(bytes); };
+    EW_TRY(const EncodeError error, EncodeTensor(entry.name, view, entry.to, {}, pool, write));
+    ConvertedTensor& row = summary->tensors[index];
+    row.density = effect.density;
+    row.relative_rmse = effect.relative_error;
+    kept += effect.density * static_cast<double>(values.size());
+    all += static_cast<double>(values.size());
+    return writer->End(error);
+  };
+  if (NeedsCalibration(options.method) && !known.file) {
+    EW_TRY(PruneLayerwise(checkpoint, options, std::move(known.sequences), pool, progress, sink));
+  } else {
+    const CalibrationFile* file = known.file ? &*known.file : nullptr;
+    EW_TRY(PruneByCalibration(checkpoint, options, file, pool, progress, sink));
+  }
+  summary->density = kept / all;
+  return Ok{};
+}
+
 // The mean squares of the inputs of plan entry `entry`. Empty without a calibration file and for
 // embeddings, which no input multiplies; llama-imatrix leaves out the output matrix too.
 Result<std::vector<float>> Importance(const TensorPlan& entry, const WriteJob& job,
@@ -212,6 +246,7 @@ Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>&
       continue;
     }
     if (job.method == QuantizeMethod::kGptq && IsLayerwise(plan[i])) continue;
+    if (job.prune && IsPrunable(checkpoint.tensors()[plan[i].source])) continue;
     EW_TRY(writer->Begin(i));
     EW_TRY(const Tensor tensor, checkpoint.Load(plan[i].source).In(plan[i].name));
     const auto sink = [&](std::span<const std::byte> bytes) -> Status {
@@ -296,6 +331,7 @@ Result<Prepared> Prepare(const Checkpoint& checkpoint, const std::vector<std::st
   EW_TRY(result.metadata, OutputMetadata(checkpoint, job));
   PushHistory(&result.metadata);
   SetProvenance(job.recipe, PlaceholderHash(files), &result.metadata);
+  if (job.prune) EW_TRY(CheckPruning(checkpoint, *job.prune));
   const bool target = job.target_bytes > 0 || job.target_bpw > 0;
   if (job.dry_run && !target) return result;
   EW_TRY(result.known, LoadKnowledge(checkpoint, job));
@@ -374,6 +410,11 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
     if (job.method == QuantizeMethod::kGptq) {
       EW_TRY(WriteWithFeedback(prepared.weights, plan, prepared.known, &pool, &writer, progress,
                                &summary)
+                 .In(in_path));
+    }
+    if (job.prune) {
+      EW_TRY(WritePruned(prepared.weights, plan, *job.prune, prepared.known, &pool, &writer,
+                         progress, &summary)
                  .In(in_path));
     }
     EW_TRY(WriteTensors(prepared.weights, plan, job, prepared.known, &pool, &writer, progress,

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/result.h"
+#include "compress/prune/prune.h"
 #include "compress/quantize/quantize.h"
 #include "compress/quantize/scale.h"
 #include "model/checkpoint.h"
@@ -25,7 +27,8 @@ struct WriteJob {
   bool calibration_file = false;  // not a text
   bool rotate = false;
   ScaleMethod scale = ScaleMethod::kNone;
-  uint64_t target_bytes = 0;  // 0: the formats are the preset's
+  std::optional<PruneOptions> prune;  // of float models; goes with no other change
+  uint64_t target_bytes = 0;          // 0: the formats are the preset's
   double target_bpw = 0;
   Json recipe;  // what decides the output, and nothing else: no paths, no thread count
   std::string tokenizer_path;
