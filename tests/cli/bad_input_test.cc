@@ -304,6 +304,25 @@ TEST_CASE("what cannot be audited") {
   CheckFailure({"audit", kModel, folder / "other.gguf", "--file", text}, 2, "vocabular");
 }
 
+TEST_CASE("sparsities and methods of pruning that cannot be") {
+  TemporaryFolder folder;
+  const auto refused = [&](const char* method, const char* sparsity, const char* part) {
+    const ProgramResult result =
+        RunProgram({"prune", SourcePath("models/edgewise-stories-3M"), folder / "out.gguf",
+                    "--method", method, "--sparsity", sparsity});
+    CAPTURE(result.err);
+    CHECK(result.exit_code == 2);
+    CHECK(result.err.find(part) != std::string::npos);
+    CHECK_FALSE(std::filesystem::exists(folder / "out.gguf"));
+  };
+  refused("magnitude", "120%", "120%");
+  refused("magnitude", "4:2", "4:2");
+  refused("magnitude", "3:7", "7");
+  refused("magnitude", "half", "half");
+  refused("wand", "50%", "wanda");
+  refused("wanda", "50%", "--calibration");
+}
+
 TEST_CASE("values out of range are refused and named") {
   TemporaryFolder folder;
   CheckFailure({"run", kModel, "--top-p", "1.5"}, 2, "top");

@@ -251,6 +251,29 @@ TEST_CASE("audit data finds what was planted in a training set") {
   CHECK(*judged.Find("detectors")->AsArray()->at(4).Find("ran")->AsBool());
 }
 
+TEST_CASE("prune sets weights to zero and says what is left") {
+  TemporaryFolder folder;
+  const std::string out = folder / "sparse.gguf";
+  WriteWhole(folder / "text.txt",
+             ReadWhole(SourcePath("models/edgewise-stories-3M/stories.txt")).substr(0, 4000));
+  const std::vector<std::string> command = {
+      "prune",         BaseModel(),         out,          "--method", "wanda",
+      "--calibration", folder / "text.txt", "--sparsity", "2:4",      "--json",
+      "--dry-run"};
+  const Json plan = ParseObject(RunProgram(command), "prune");
+  CHECK(!std::filesystem::exists(out));
+  const Json done = ParseObject(RunProgram({command.begin(), command.end() - 1}), "prune");
+  CHECK(Number(done, "bytes") == Number(plan, "bytes"));
+  CHECK(Number(done, "bytes") == static_cast<double>(std::filesystem::file_size(out)));
+  CHECK(Number(done, "density") == doctest::Approx(0.5));
+  const Json eval =
+      ParseObject(RunProgram({"eval", out, "--kl", BaseModel(), "--text", folder / "text.txt",
+                              "--convention", "A", "--ctx", "128", "--json"}),
+                  "eval");
+  CHECK(Number(eval, "kl_mean") > 0.01);
+  CHECK(Number(eval, "kl_mean") < 2);
+}
+
 TEST_CASE("tokenize and detokenize are inverse") {
   const Json ids =
       ParseObject(RunProgram({"tokenize", BaseModel(), "--prompt", kStory, "--json"}), "tokenize");
