@@ -1,0 +1,295 @@
+// Products of packed 2:4 sparse weights with int8 activations, written once over the operations S
+// of skeleton/linear_packed.h. 16 activations stand in every 128 bits of a register, and one
+// shuffle by the positions of the kept weights brings those that 4 weights of a row meet: a step
+// of 4 weights takes 8 columns. Zeros are neither stored nor multiplied.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "kernels/skeleton/linear_packed.h"
+#include "kernels/skeleton/packed_formats.h"
+#include "quant/blocks.h"
+
+namespace edgewise::kernels {
+namespace {
+
+constexpr size_t kSparseColumns = 64, kSparseSteps = 4;  // of a block; of 32 columns
+constexpr Traits kSparseTraits = {32, 255, true, -1, false};
+template <class S>
+constexpr size_t kSparsePart = S::template kPartSteps<255, true> < kSparseSteps
+                                   ? S::template kPartSteps<255, true>
+                                   : kSparseSteps;  // steps whose products a Part holds
+
+// Each format gives, for 32 columns of a tile,
+//   Values: the 4 steps of kept weights as int8, rows from byte c of a step on, times kUnit.
+
+template <class S>
+struct PackedS24_Q4 {
+  static constexpr size_t kBlockBytes = sizeof(BlockS24_Q4);
+  static constexpr float kUnit = 16;  // a nibble stays where its sign is
+  static void Values(const uint8_t* qs, size_t c, typename S::Bytes* v) {
+#pragma GCC unroll 2
+    for (size_t u = 0; u < 2; ++u) {
+      const typename S::Bytes raw = S::Load(qs + u * kStepBytes + c);
+      v[2 * u] = S::And(S::template ShiftLeft<4>(raw), S::Splat(-16));
+      v[2 * u + 1] = S::And(raw, S::Splat(-16));
+    }
+  }
+};
+
+template <class S>
+struct PackedS24_Q8 {
+  static constexpr size_t kBlockBytes = sizeof(BlockS24_Q8);
+  static constexpr float kUnit = 1;
+  static void Values(const uint8_t* qs, size_t c, typename S::Bytes* v) {
+#pragma GCC unroll 4
+    for (size_t s = 0; s < 4; ++s) v[s] = S::Load(qs + s * kStepBytes + c);
+  }
+};
+
+// A tile: 16 halves, then twice the positions and the values of 32 columns.
+template <class Format>
+constexpr size_t kHalfTile = kPackedRows * (Format::kBlockBytes - 2) / 2;
+template <class Format>
+inline const uint8_t* HalfTile(const uint8_t* tile, size_t h) {
+  return tile + 2 * kPackedRows + h * kHalfTile<Format>;
+}
+
+template <class S, class Format>
+inline void SparseFactors(const uint8_t* tile, float* scale) {
+  for (size_t r = 0; r < kPackedRows; r += S::kLanes) {
+    const typename S::Floats unit = S::Set(1 / Format::kUnit);
+    S::StoreFloats(scale + r, S::Mul(S::FromHalves(tile + 2 * r), unit));
+  }
+}
+
+// Where the activations of a step stand among 16, from the positions in their groups of four.
+template <class S, size_t s>
+inline typename S::Bytes Index(typename S::Bytes positions) {
+  static constexpr int8_t kFirst[2][16] = {
+      {0, 0, 4, 4, 0, 0, 4, 4, 0, 0, 4, 4, 0, 0, 4, 4},
+      {8, 8, 12, 12, 8, 8, 12, 12, 8, 8, 12, 12, 8, 8, 12, 12}};
+  const typename S::Bytes in_group = S::And(S::template ShiftRight<2 * s>(positions), S::Splat(3));
+  return S::Or(in_group, S::Repeat16(kFirst[s % 2]));
+}
+
+template <class S>
+inline void Indices(const uint8_t* positions, typename S::Bytes* index) {
+  const typename S::Bytes p = S::Load(positions);
+  index[0] = Index<S, 0>(p);
+  index[1] = Index<S, 1>(p);
+  index[2] = Index<S, 2>(p);
+  index[3] = Index<S, 3>(p);
+}
+
+// 16 activations. Where products take one unsigned operand it is these, with 128 added: what that
+// adds to a sum depends on the weights alone.
+template <class S>
+inline typename S::Bytes Sixteen(const int8_t* x) {
+  return Signed<S>(S::Repeat16(x));
+}
+
+template <class S>
+inline typename S::Part SparseStep(typename S::Part part, typename S::Bytes w,
+                                   typename S::Bytes sixteen, typename S::Bytes index) {
+  const typename S::Bytes x = S::Shuffle(sixteen, index);
+  if constexpr (S::kBiased) return S::template Step<false>(part, x, w);
+  return S::template Step<true>(part, w, x);
+}
+
+// What the 128 adds to the sums of 32 columns.
+template <class S>
+inline typename S::Ints BiasOf(const typename S::Bytes* v) {
+  typename S::Ints bias = {};
+  for (size_t s = 0; s < kSparseSteps; ++s) {
+    bias = S::template Step<false>(bias, S::Splat(-128), v[s]);
+  }
+  return bias;
+}
+
+// ---- one activation row ----
+
+template <class S, class Format>
+void MultiplyOneSparse(const uint8_t* tile, size_t columns, const ActQ8* x, float* out) {
+  constexpr size_t kTile = kPackedRows * Format::kBlockBytes;
+  typename S::Floats sum[kPieces<S>];
+  for (size_t p = 0; p < kPieces<S>; ++p) sum[p] = S::Set(0);
+  for (size_t b = 0; b < columns / kSparseColumns; ++b, tile += kTile) {
+    Scales scales;
+    SparseFactors<S, Format>(tile, scales.scale[0]);
+#pragma GCC unroll 2
+    for (size_t h = 0; h < 2; ++h, ++x) {
+      const uint8_t* half = HalfTile<Format>(tile, h);
+      for (size_t at = 0; at < kTile / 2; at += 64) {
+        __builtin_prefetch(tile + kPrefetchBytes + h * (kTile / 2) + at, 0, 3);
+      }
+      asm volatile("" ::: "memory");  // as in AddColumns
+#pragma GCC unroll 4
+      for (size_t p = 0; p < kPieces<S>; ++p) {
+        typename S::Bytes index[kSparseSteps], v[kSparseSteps];
+        Indices<S>(half + p * S::kBytes, index);
+        Format::Values(half + kStepBytes, p * S::kBytes, v);
+        typename S::Ints dot = {};
+#pragma GCC unroll 4
+        for (size_t first = 0; first < kSparseSteps; first += kSparsePart<S>) {
+          typename S::Part part = S::ZeroPart();
+#pragma GCC unroll 4
+          for (size_t s = first; s < first + kSparsePart<S>; ++s) {
+            part = SparseStep<S>(part, v[s], Sixteen<S>(x->q + s / 2 * 16), index[s]);
+          }
+          dot = first == 0 ? S::Widen(part) : S::AddInts(dot, S::Widen(part));
+        }
+        if constexpr (S::kBiased) dot = S::SubInts(dot, BiasOf<S>(v));
+        sum[p] = AddGroup<S, kSparseTraits>(sum[p], dot, scales, 0, p, *x, 0);
+      }
+    }
+  }
+  for (size_t p = 0; p < kPieces<S>; ++p) S::StoreFloats(out + p * S::kLanes, sum[p]);
+}
+
+// ---- many activation rows ----
+
+// Up to 256 columns of 16 rows, unpacked: by 32 columns, and the values and indices by step.
+struct SparseChunk {
+  alignas(64) uint8_t q[32][kStepBytes];
+  alignas(64) uint8_t index[32][kStepBytes];
+  alignas(64) int32_t start[8][kPackedRows];  // where sums start, if activations are biased
+  Scales scales;
+};
+
+template <class S, class Format>
+inline void UnpackSparse(const uint8_t* tile, size_t block, SparseChunk* chunk) {
+  for (size_t h = 0; h < 2; ++h, ++block) {
+    const uint8_t* half = HalfTile<Format>(tile, h);
+    SparseFactors<S, Format>(tile, chunk->scales.scale[block]);
+    for (size_t c = 0; c < kStepBytes; c += S::kBytes) {
+      typename S::Bytes index[kSparseSteps], v[kSparseSteps];
+      Indices<S>(half + c, index);
+      Format::Values(half + kStepBytes, c, v);
+      for (size_t s = 0; s < kSparseSteps; ++s) {
+        S::Store(chunk->q[kSparseSteps * block + s] + c, v[s]);
+        S::Store(chunk->index[kSparseSteps * block + s] + c, index[s]);
+      }
+      if constexpr (S::kBiased) {
+        S::Store(chunk->start[block] + c / 4, S::SubInts(S::ZeroPart(), BiasOf<S>(v)));
+      }
+    }
+  }
+}
+
+// Adds the products of N activation rows with one chunk to `sums`, as AddTile.
+template <class S, size_t N>
+inline void AddSparseTile(const SparseChunk& chunk, size_t blocks, const ActQ8* const* x,
+                          float (*sums)[kPackedRows], Fetch* fetch) {
+  using Bytes = typename S::Bytes;
+  typename S::Floats sum[N][kPieces<S>];
+#pragma GCC unroll 16
+  for (size_t t = 0; t < N; ++t) {
+#pragma GCC unroll 4
+    for (size_t p = 0; p < kPieces<S>; ++p) sum[t][p] = S::LoadFloats(sums[t] + p * S::kLanes);
+  }
+  for (size_t b = 0; b < blocks; ++b) {
+    fetch->Some();
+    typename S::Ints dot[N][kPieces<S>];
+#pragma GCC unroll 16
+    for (size_t t = 0; t < N; ++t) {
+#pragma GCC unroll 4
+      for (size_t p = 0; p < kPieces<S>; ++p) {
+        if constexpr (S::kBiased) dot[t][p] = S::Load(chunk.start[b] + p * S::kLanes);
+        if constexpr (!S::kBiased) dot[t][p] = typename S::Ints{};
+      }
+    }
+#pragma GCC unroll 2
+    for (size_t half = 0; half < 2; ++half) {
+#pragma GCC unroll 4
+      for (size_t p = 0; p < kPieces<S>; ++p) {
+        const size_t first = kSparseSteps * b + 2 * half, c = p * S::kBytes;
+        const Bytes w[2] = {S::Load(chunk.q[first] + c), S::Load(chunk.q[first + 1] + c)};
+        const Bytes index[2] = {S::Load(chunk.index[first] + c),
+                                S::Load(chunk.index[first + 1] + c)};
+#pragma GCC unroll 16
+        for (size_t t = 0; t < N; ++t) {
+          const Bytes sixteen = Sixteen<S>(x[t][b].q + 16 * half);
+#pragma GCC unroll 2
+          for (size_t s = 0; s < 2; ++s) {
+            if constexpr (S::kPartIsInts) {
+              dot[t][p] = SparseStep<S>(dot[t][p], w[s], sixteen, index[s]);
+            } else {
+              const auto part = SparseStep<S>(S::ZeroPart(), w[s], sixteen, index[s]);
+              dot[t][p] = S::AddInts(dot[t][p], S::Widen(part));
+            }
+          }
+        }
+      }
+    }
+#pragma GCC unroll 16
+    for (size_t t = 0; t < N; ++t) {
+#pragma GCC unroll 4
+      for (size_t p = 0; p < kPieces<S>; ++p) {
+        sum[t][p] =
+            AddGroup<S, kSparseTraits>(sum[t][p], dot[t][p], chunk.scales, b, p, x[t][b], 0);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (size_t t = 0; t < N; ++t) {
+#pragma GCC unroll 4
+    for (size_t p = 0; p < kPieces<S>; ++p) S::StoreFloats(sums[t] + p * S::kLanes, sum[t][p]);
+  }
+}
+
+template <class S, size_t N>
+inline void AddSparseTiles(const SparseChunk& chunk, size_t blocks, const char* x, size_t x_stride,
+                           size_t count, size_t* j, float (*sums)[kPackedRows], Fetch* fetch) {
+  for (; *j + N <= count; *j += N) {
+    const ActQ8* rows[N];
+    for (size_t t = 0; t < N; ++t) {
+      rows[t] = reinterpret_cast<const ActQ8*>(x + (*j + t) * x_stride);
+    }
+    AddSparseTile<S, N>(chunk, blocks, rows, sums + *j, fetch);
+  }
+}
+
+// 16 weight rows with `count` activation rows from `x` on.
+template <class S, class Format>
+void MultiplyManySparse(const uint8_t* tiles, size_t columns, const char* x, size_t x_stride,
+                        size_t count, float (*sums)[kPackedRows]) {
+  constexpr size_t kTile = kPackedRows * Format::kBlockBytes;
+  SparseChunk chunk;
+  memset(sums, 0, count * sizeof(sums[0]));
+  for (size_t left = columns / kSparseColumns; left > 0;) {
+    const size_t here = left < 4 ? left : 4, blocks = 2 * here;
+    for (size_t k = 0; k < here; ++k, tiles += kTile) {
+      UnpackSparse<S, Format>(tiles, 2 * k, &chunk);
+    }
+    const size_t visits = (count + S::kTokens - 1) / S::kTokens * blocks;
+    Fetch fetch = {tiles, (4 * kTile / 64 + visits - 1) / visits};
+    size_t j = 0;
+    AddSparseTiles<S, S::kTokens>(chunk, blocks, x, x_stride, count, &j, sums, &fetch);
+    if constexpr (S::kTokens > 4)
+      AddSparseTiles<S, 4>(chunk, blocks, x, x_stride, count, &j, sums, &fetch);
+    AddSparseTiles<S, 1>(chunk, blocks, x, x_stride, count, &j, sums, &fetch);
+    x += blocks * sizeof(ActQ8);
+    left -= here;
+  }
+}
+
+template <class S, template <class> class Format>
+void LinearSparse(const LinearArgs& a) {
+  MultiplyRows<MultiplyOneSparse<S, Format<S>>, MultiplyManySparse<S, Format<S>>>(a);
+}
+
+template <class S>
+constexpr void SetSparseKernels(Kernels* t) {
+  const auto set = [t](DType type, void (*run)(const LinearArgs&)) {
+    t->linear[static_cast<int>(type)] = {ActFormat::kQ8, run};
+  };
+  set(DType::kS24_Q4, LinearSparse<S, PackedS24_Q4>);
+  set(DType::kS24_Q8, LinearSparse<S, PackedS24_Q8>);
+}
+
+}  // namespace
+}  // namespace edgewise::kernels
