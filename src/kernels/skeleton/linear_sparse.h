@@ -17,11 +17,14 @@ namespace edgewise::kernels {
 namespace {
 
 constexpr size_t kSparseColumns = 64, kSparseSteps = 4;  // of a block; of 32 columns
-constexpr Traits kSparseTraits = {32, 255, true, -1, false};
 template <class S>
 constexpr size_t kSparsePart = S::template kPartSteps<255, true> < kSparseSteps
                                    ? S::template kPartSteps<255, true>
                                    : kSparseSteps;  // steps whose products a Part holds
+
+// Activation rows in a register tile: a third register each for the half of a block.
+template <class S>
+constexpr size_t kSparseTokens = S::kTokens > 8 ? 8 : S::kTokens;
 
 // Each format gives, for 32 columns of a tile,
 //   Values: the 4 steps of kept weights as int8, rows from byte c of a step on, times kUnit.
@@ -110,41 +113,61 @@ inline typename S::Ints BiasOf(const typename S::Bytes* v) {
   return bias;
 }
 
+// Adds one half of a block to what the other gave, before the weights' scale.
+template <class S, size_t h>
+inline typename S::Floats AddHalf(typename S::Floats other, typename S::Ints dot, const ActQ8* x) {
+  const typename S::Floats scale = S::Set(x[h].scale);
+  return h == 0 ? S::Mul(S::ToFloats(dot), scale) : S::Fma(S::ToFloats(dot), scale, other);
+}
+
 // ---- one activation row ----
+
+// The products of 32 columns.
+template <class S, class Format>
+inline typename S::Ints DotHalf(const uint8_t* half, size_t c, const ActQ8& x) {
+  typename S::Bytes index[kSparseSteps], v[kSparseSteps];
+  Indices<S>(half + c, index);
+  Format::Values(half + kStepBytes, c, v);
+  typename S::Ints dot = {};
+#pragma GCC unroll 4
+  for (size_t first = 0; first < kSparseSteps; first += kSparsePart<S>) {
+    typename S::Part part = S::ZeroPart();
+#pragma GCC unroll 4
+    for (size_t s = first; s < first + kSparsePart<S>; ++s) {
+      part = SparseStep<S>(part, v[s], Sixteen<S>(x.q + s / 2 * 16), index[s]);
+    }
+    dot = first == 0 ? S::Widen(part) : S::AddInts(dot, S::Widen(part));
+  }
+  if constexpr (S::kBiased) dot = S::SubInts(dot, BiasOf<S>(v));
+  return dot;
+}
 
 template <class S, class Format>
 void MultiplyOneSparse(const uint8_t* tile, size_t columns, const ActQ8* x, float* out) {
   constexpr size_t kTile = kPackedRows * Format::kBlockBytes;
-  typename S::Floats sum[kPieces<S>];
+  typename S::Floats sum[kPieces<S>], block[kPieces<S>];
   for (size_t p = 0; p < kPieces<S>; ++p) sum[p] = S::Set(0);
-  for (size_t b = 0; b < columns / kSparseColumns; ++b, tile += kTile) {
-    Scales scales;
-    SparseFactors<S, Format>(tile, scales.scale[0]);
-#pragma GCC unroll 2
-    for (size_t h = 0; h < 2; ++h, ++x) {
-      const uint8_t* half = HalfTile<Format>(tile, h);
+  for (size_t b = 0; b < columns / kSparseColumns; ++b, tile += kTile, x += 2) {
+    const auto prefetch = [tile](size_t h) {
       for (size_t at = 0; at < kTile / 2; at += 64) {
         __builtin_prefetch(tile + kPrefetchBytes + h * (kTile / 2) + at, 0, 3);
       }
       asm volatile("" ::: "memory");  // as in AddColumns
+    };
+    float scale[kPackedRows];
+    SparseFactors<S, Format>(tile, scale);
+    prefetch(0);
 #pragma GCC unroll 4
-      for (size_t p = 0; p < kPieces<S>; ++p) {
-        typename S::Bytes index[kSparseSteps], v[kSparseSteps];
-        Indices<S>(half + p * S::kBytes, index);
-        Format::Values(half + kStepBytes, p * S::kBytes, v);
-        typename S::Ints dot = {};
+    for (size_t p = 0; p < kPieces<S>; ++p) {
+      const auto dot = DotHalf<S, Format>(HalfTile<Format>(tile, 0), p * S::kBytes, x[0]);
+      block[p] = AddHalf<S, 0>(block[p], dot, x);
+    }
+    prefetch(1);
 #pragma GCC unroll 4
-        for (size_t first = 0; first < kSparseSteps; first += kSparsePart<S>) {
-          typename S::Part part = S::ZeroPart();
-#pragma GCC unroll 4
-          for (size_t s = first; s < first + kSparsePart<S>; ++s) {
-            part = SparseStep<S>(part, v[s], Sixteen<S>(x->q + s / 2 * 16), index[s]);
-          }
-          dot = first == 0 ? S::Widen(part) : S::AddInts(dot, S::Widen(part));
-        }
-        if constexpr (S::kBiased) dot = S::SubInts(dot, BiasOf<S>(v));
-        sum[p] = AddGroup<S, kSparseTraits>(sum[p], dot, scales, 0, p, *x, 0);
-      }
+    for (size_t p = 0; p < kPieces<S>; ++p) {
+      const auto dot = DotHalf<S, Format>(HalfTile<Format>(tile, 1), p * S::kBytes, x[1]);
+      block[p] = AddHalf<S, 1>(block[p], dot, x);
+      sum[p] = S::Fma(block[p], S::LoadFloats(scale + p * S::kLanes), sum[p]);
     }
   }
   for (size_t p = 0; p < kPieces<S>; ++p) S::StoreFloats(out + p * S::kLanes, sum[p]);
@@ -152,30 +175,79 @@ void MultiplyOneSparse(const uint8_t* tile, size_t columns, const ActQ8* x, floa
 
 // ---- many activation rows ----
 
-// Up to 256 columns of 16 rows, unpacked: by 32 columns, and the values and indices by step.
+// Up to 256 columns of 16 rows, unpacked, by block.
 struct SparseChunk {
-  alignas(64) uint8_t q[32][kStepBytes];
-  alignas(64) uint8_t index[32][kStepBytes];
-  alignas(64) int32_t start[8][kPackedRows];  // where sums start, if activations are biased
-  Scales scales;
+  alignas(64) uint8_t q[4][2 * kSparseSteps][kStepBytes];
+  alignas(64) uint8_t index[4][2 * kSparseSteps][kStepBytes];
+  alignas(64) int32_t start[4][2][kPackedRows];  // of the sums, if activations are biased
+  alignas(64) float scale[4][kPackedRows];
 };
 
 template <class S, class Format>
 inline void UnpackSparse(const uint8_t* tile, size_t block, SparseChunk* chunk) {
-  for (size_t h = 0; h < 2; ++h, ++block) {
+  SparseFactors<S, Format>(tile, chunk->scale[block]);
+  for (size_t h = 0; h < 2; ++h) {
     const uint8_t* half = HalfTile<Format>(tile, h);
-    SparseFactors<S, Format>(tile, chunk->scales.scale[block]);
     for (size_t c = 0; c < kStepBytes; c += S::kBytes) {
       typename S::Bytes index[kSparseSteps], v[kSparseSteps];
       Indices<S>(half + c, index);
       Format::Values(half + kStepBytes, c, v);
+#pragma GCC unroll 4
       for (size_t s = 0; s < kSparseSteps; ++s) {
-        S::Store(chunk->q[kSparseSteps * block + s] + c, v[s]);
-        S::Store(chunk->index[kSparseSteps * block + s] + c, index[s]);
+        S::Store(chunk->q[block][kSparseSteps * h + s] + c, v[s]);
+        S::Store(chunk->index[block][kSparseSteps * h + s] + c, index[s]);
       }
       if constexpr (S::kBiased) {
-        S::Store(chunk->start[block] + c / 4, S::SubInts(S::ZeroPart(), BiasOf<S>(v)));
+        S::Store(chunk->start[block][h] + c / 4, S::SubInts(S::ZeroPart(), BiasOf<S>(v)));
       }
+    }
+  }
+}
+
+// Adds the products of N activation rows with half h of a block to block[t][p].
+template <class S, size_t N, size_t h>
+[[gnu::always_inline]] inline void AddSparseHalf(const SparseChunk& chunk, size_t b,
+                                                 const ActQ8* const* x,
+                                                 typename S::Floats (*block)[kPieces<S>]) {
+  using Bytes = typename S::Bytes;
+  typename S::Ints dot[N][kPieces<S>];
+#pragma GCC unroll 16
+  for (size_t t = 0; t < N; ++t) {
+#pragma GCC unroll 4
+    for (size_t p = 0; p < kPieces<S>; ++p) {
+      if constexpr (S::kBiased) dot[t][p] = S::Load(chunk.start[b][h] + p * S::kLanes);
+      if constexpr (!S::kBiased) dot[t][p] = typename S::Ints{};
+    }
+  }
+#pragma GCC unroll 2
+  for (size_t first = 0; first < kSparseSteps; first += 2) {
+#pragma GCC unroll 4
+    for (size_t p = 0; p < kPieces<S>; ++p) {
+      const auto* q = chunk.q[b] + kSparseSteps * h + first;
+      const auto* at = chunk.index[b] + kSparseSteps * h + first;
+      const size_t c = p * S::kBytes;
+      const Bytes w[2] = {S::Load(q[0] + c), S::Load(q[1] + c)};
+      const Bytes index[2] = {S::Load(at[0] + c), S::Load(at[1] + c)};
+#pragma GCC unroll 16
+      for (size_t t = 0; t < N; ++t) {
+        const Bytes sixteen = Sixteen<S>(x[t][2 * b + h].q + 8 * first);
+#pragma GCC unroll 2
+        for (size_t s = 0; s < 2; ++s) {
+          if constexpr (S::kPartIsInts) {
+            dot[t][p] = SparseStep<S>(dot[t][p], w[s], sixteen, index[s]);
+          } else {
+            const auto part = SparseStep<S>(S::ZeroPart(), w[s], sixteen, index[s]);
+            dot[t][p] = S::AddInts(dot[t][p], S::Widen(part));
+          }
+        }
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (size_t t = 0; t < N; ++t) {
+#pragma GCC unroll 4
+    for (size_t p = 0; p < kPieces<S>; ++p) {
+      block[t][p] = AddHalf<S, h>(block[t][p], dot[t][p], x[t] + 2 * b);
     }
   }
 }
@@ -184,8 +256,7 @@ inline void UnpackSparse(const uint8_t* tile, size_t block, SparseChunk* chunk) 
 template <class S, size_t N>
 inline void AddSparseTile(const SparseChunk& chunk, size_t blocks, const ActQ8* const* x,
                           float (*sums)[kPackedRows], Fetch* fetch) {
-  using Bytes = typename S::Bytes;
-  typename S::Floats sum[N][kPieces<S>];
+  typename S::Floats sum[N][kPieces<S>], block[N][kPieces<S>];
 #pragma GCC unroll 16
   for (size_t t = 0; t < N; ++t) {
 #pragma GCC unroll 4
@@ -193,44 +264,13 @@ inline void AddSparseTile(const SparseChunk& chunk, size_t blocks, const ActQ8* 
   }
   for (size_t b = 0; b < blocks; ++b) {
     fetch->Some();
-    typename S::Ints dot[N][kPieces<S>];
+    AddSparseHalf<S, N, 0>(chunk, b, x, block);
+    AddSparseHalf<S, N, 1>(chunk, b, x, block);
 #pragma GCC unroll 16
     for (size_t t = 0; t < N; ++t) {
 #pragma GCC unroll 4
       for (size_t p = 0; p < kPieces<S>; ++p) {
-        if constexpr (S::kBiased) dot[t][p] = S::Load(chunk.start[b] + p * S::kLanes);
-        if constexpr (!S::kBiased) dot[t][p] = typename S::Ints{};
-      }
-    }
-#pragma GCC unroll 2
-    for (size_t half = 0; half < 2; ++half) {
-#pragma GCC unroll 4
-      for (size_t p = 0; p < kPieces<S>; ++p) {
-        const size_t first = kSparseSteps * b + 2 * half, c = p * S::kBytes;
-        const Bytes w[2] = {S::Load(chunk.q[first] + c), S::Load(chunk.q[first + 1] + c)};
-        const Bytes index[2] = {S::Load(chunk.index[first] + c),
-                                S::Load(chunk.index[first + 1] + c)};
-#pragma GCC unroll 16
-        for (size_t t = 0; t < N; ++t) {
-          const Bytes sixteen = Sixteen<S>(x[t][b].q + 16 * half);
-#pragma GCC unroll 2
-          for (size_t s = 0; s < 2; ++s) {
-            if constexpr (S::kPartIsInts) {
-              dot[t][p] = SparseStep<S>(dot[t][p], w[s], sixteen, index[s]);
-            } else {
-              const auto part = SparseStep<S>(S::ZeroPart(), w[s], sixteen, index[s]);
-              dot[t][p] = S::AddInts(dot[t][p], S::Widen(part));
-            }
-          }
-        }
-      }
-    }
-#pragma GCC unroll 16
-    for (size_t t = 0; t < N; ++t) {
-#pragma GCC unroll 4
-      for (size_t p = 0; p < kPieces<S>; ++p) {
-        sum[t][p] =
-            AddGroup<S, kSparseTraits>(sum[t][p], dot[t][p], chunk.scales, b, p, x[t][b], 0);
+        sum[t][p] = S::Fma(block[t][p], S::LoadFloats(chunk.scale[b] + p * S::kLanes), sum[t][p]);
       }
     }
   }
@@ -257,23 +297,23 @@ inline void AddSparseTiles(const SparseChunk& chunk, size_t blocks, const char* 
 template <class S, class Format>
 void MultiplyManySparse(const uint8_t* tiles, size_t columns, const char* x, size_t x_stride,
                         size_t count, float (*sums)[kPackedRows]) {
-  constexpr size_t kTile = kPackedRows * Format::kBlockBytes;
+  constexpr size_t kTile = kPackedRows * Format::kBlockBytes, kTokens = kSparseTokens<S>;
   SparseChunk chunk;
   memset(sums, 0, count * sizeof(sums[0]));
   for (size_t left = columns / kSparseColumns; left > 0;) {
-    const size_t here = left < 4 ? left : 4, blocks = 2 * here;
-    for (size_t k = 0; k < here; ++k, tiles += kTile) {
-      UnpackSparse<S, Format>(tiles, 2 * k, &chunk);
-    }
-    const size_t visits = (count + S::kTokens - 1) / S::kTokens * blocks;
+    const size_t blocks = left < 4 ? left : 4;
+    for (size_t b = 0; b < blocks; ++b, tiles += kTile) UnpackSparse<S, Format>(tiles, b, &chunk);
+    const size_t visits = (count + kTokens - 1) / kTokens * blocks;
     Fetch fetch = {tiles, (4 * kTile / 64 + visits - 1) / visits};
     size_t j = 0;
-    AddSparseTiles<S, S::kTokens>(chunk, blocks, x, x_stride, count, &j, sums, &fetch);
-    if constexpr (S::kTokens > 4)
+    AddSparseTiles<S, kTokens>(chunk, blocks, x, x_stride, count, &j, sums, &fetch);
+    if constexpr (kTokens > 4)
       AddSparseTiles<S, 4>(chunk, blocks, x, x_stride, count, &j, sums, &fetch);
+    if constexpr (kTokens > 2)
+      AddSparseTiles<S, 2>(chunk, blocks, x, x_stride, count, &j, sums, &fetch);
     AddSparseTiles<S, 1>(chunk, blocks, x, x_stride, count, &j, sums, &fetch);
-    x += blocks * sizeof(ActQ8);
-    left -= here;
+    x += 2 * blocks * sizeof(ActQ8);
+    left -= blocks;
   }
 }
 
