@@ -22,6 +22,10 @@ constexpr size_t kSparsePart = S::template kPartSteps<255, true> < kSparseSteps
                                    ? S::template kPartSteps<255, true>
                                    : kSparseSteps;  // steps whose products a Part holds
 
+// As kPrefetchBytes: a line of sparse weights takes longer to multiply than one of dense ones, and
+// fetching it earlier gained some percent.
+constexpr size_t kSparsePrefetchBytes = 2560;
+
 // Activation rows in a register tile: a third register each for the half of a block.
 template <class S>
 constexpr size_t kSparseTokens = S::kTokens > 8 ? 8 : S::kTokens;
@@ -150,7 +154,7 @@ void MultiplyOneSparse(const uint8_t* tile, size_t columns, const ActQ8* x, floa
   for (size_t b = 0; b < columns / kSparseColumns; ++b, tile += kTile, x += 2) {
     const auto prefetch = [tile](size_t h) {
       for (size_t at = 0; at < kTile / 2; at += 64) {
-        __builtin_prefetch(tile + kPrefetchBytes + h * (kTile / 2) + at, 0, 3);
+        __builtin_prefetch(tile + kSparsePrefetchBytes + h * (kTile / 2) + at, 0, 3);
       }
       asm volatile("" ::: "memory");  // as in AddColumns
     };
