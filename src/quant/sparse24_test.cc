@@ -49,14 +49,16 @@ double Error(const Values& x, const Values& y) {
   return error;
 }
 
-// The larger two of each four, the first of equal ones.
+// The larger two of each four; of equal ones, the first.
 Values PrunedByMagnitude(const Values& x) {
   Values pruned(x.size());
-  for (size_t g = 0; g < x.size(); g += 4) {
-    std::vector<size_t> order = {g, g + 1, g + 2, g + 3};
-    std::stable_sort(order.begin(), order.end(),
-                     [&](size_t a, size_t b) { return std::fabs(x[a]) > std::fabs(x[b]); });
-    for (const size_t i : {order[0], order[1]}) pruned[i] = x[i];
+  for (size_t i = 0; i < x.size(); ++i) {
+    int before = 0;
+    for (size_t j = i / 4 * 4; j < i / 4 * 4 + 4; ++j) {
+      const float mine = std::fabs(x[i]), other = std::fabs(x[j]);
+      before += other > mine || (other == mine && j < i);
+    }
+    if (before < 2) pruned[i] = x[i];
   }
   return pruned;
 }
