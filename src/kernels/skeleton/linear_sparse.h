@@ -126,7 +126,7 @@ inline typename S::Floats AddHalf(typename S::Floats other, typename S::Ints dot
 
 // ---- one activation row ----
 
-// The products of 32 columns.
+// The products of 32 columns, rows from byte c of a step on.
 template <class S, class Format>
 inline typename S::Ints DotHalf(const uint8_t* half, size_t c, const ActQ8& x) {
   typename S::Bytes index[kSparseSteps], v[kSparseSteps];
@@ -149,7 +149,7 @@ inline typename S::Ints DotHalf(const uint8_t* half, size_t c, const ActQ8& x) {
 template <class S, class Format>
 void MultiplyOneSparse(const uint8_t* tile, size_t columns, const ActQ8* x, float* out) {
   constexpr size_t kTile = kPackedRows * Format::kBlockBytes;
-  typename S::Floats sum[kPieces<S>], block[kPieces<S>];
+  typename S::Floats sum[kPieces<S>], block[kPieces<S>] = {};
   for (size_t p = 0; p < kPieces<S>; ++p) sum[p] = S::Set(0);
   for (size_t b = 0; b < columns / kSparseColumns; ++b, tile += kTile, x += 2) {
     const auto prefetch = [tile](size_t h) {
@@ -260,7 +260,7 @@ template <class S, size_t N, size_t h>
 template <class S, size_t N>
 inline void AddSparseTile(const SparseChunk& chunk, size_t blocks, const ActQ8* const* x,
                           float (*sums)[kPackedRows], Fetch* fetch) {
-  typename S::Floats sum[N][kPieces<S>], block[N][kPieces<S>];
+  typename S::Floats sum[N][kPieces<S>], block[N][kPieces<S>] = {};
 #pragma GCC unroll 16
   for (size_t t = 0; t < N; ++t) {
 #pragma GCC unroll 4
