@@ -22,9 +22,17 @@ struct Sums {
   }
 };
 
-// Evenly spaced values, several of which share a step.
+// Evenly spaced values, several of which share a step, and each the one nearest to its weight.
 bool HasSteps(DType type) {
-  return Info(type).quantized() && type != DType::kIQ4_NL && type != DType::kIQ4_XS;
+  switch (type) {
+    case DType::kIQ4_NL:
+    case DType::kIQ4_XS:
+    case DType::kS24_Q4:
+    case DType::kS24_Q8:
+      return false;
+    default:
+      return Info(type).quantized();
+  }
 }
 
 void AddRow(const std::vector<float>& w, const std::vector<float>& q, bool steps, Sums* sums) {

@@ -20,9 +20,10 @@
 namespace edgewise::kernels {
 namespace {
 
-const DType kBlockTypes[] = {DType::kQ4_0, DType::kQ4_1,   DType::kQ5_0, DType::kQ5_1,
-                             DType::kQ8_0, DType::kIQ4_NL, DType::kQ2_K, DType::kQ3_K,
-                             DType::kQ4_K, DType::kQ5_K,   DType::kQ6_K, DType::kIQ4_XS};
+const DType kBlockTypes[] = {DType::kQ4_0,   DType::kQ4_1,   DType::kQ5_0, DType::kQ5_1,
+                             DType::kQ8_0,   DType::kIQ4_NL, DType::kQ2_K, DType::kQ3_K,
+                             DType::kQ4_K,   DType::kQ5_K,   DType::kQ6_K, DType::kIQ4_XS,
+                             DType::kS24_Q4, DType::kS24_Q8};
 const DType kFloatTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
 
 uint16_t RandomHalf(Rng& rng) {
@@ -58,8 +59,12 @@ Factors FactorsOf(DType type) {
       return {offsetof(BlockQ5_K, d), offsetof(BlockQ5_K, dmin)};
     case DType::kQ6_K:
       return {offsetof(BlockQ6_K, d), offsetof(BlockQ6_K, d)};
-    default:
+    case DType::kIQ4_XS:
       return {offsetof(BlockIQ4_XS, d), offsetof(BlockIQ4_XS, d)};
+    case DType::kS24_Q4:
+      return {offsetof(BlockS24_Q4, d), offsetof(BlockS24_Q4, d)};
+    default:
+      return {offsetof(BlockS24_Q8, d), offsetof(BlockS24_Q8, d)};
   }
 }
 
@@ -312,7 +317,7 @@ TEST_CASE("long rows of floats keep the precision of short ones") {
 
 TEST_CASE("an element is the same bits however the work is split") {
   ForEachTable([](const Kernels& k) {
-    for (int type = 0; type <= static_cast<int>(DType::kIQ4_XS); ++type) {
+    for (int type = 0; type <= static_cast<int>(DType::kS24_Q8); ++type) {
       const DTypeInfo& info = Info(static_cast<DType>(type));
       constexpr size_t kRows = 37;
       const size_t n = info.quantized() ? 21 : 103;

@@ -28,7 +28,7 @@ struct BlockForm {
   void (*pack)(const BlockParts& parts, void* block);  // every number within its limits
 };
 
-// Null for formats that are not quantized in blocks.
+// Null for formats that are not quantized in blocks, or whose blocks leave out values.
 const BlockForm* FormOf(DType type);
 
 }  // namespace edgewise

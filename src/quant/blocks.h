@@ -1,7 +1,7 @@
-// The packed blocks of the number formats, byte for byte those of ggml, and the activation blocks
-// of the kernels. Freestanding: kernel files include it. Halves are IEEE binary16 as uint16_t;
-// integers are little-endian. The structs have alignment 1, because a file may place a tensor
-// anywhere. Element numbers count from the block's first value.
+// The packed blocks of the number formats, byte for byte those of ggml where it has them, and the
+// activation blocks of the kernels. Freestanding: kernel files include it. Halves are IEEE binary16
+// as uint16_t; integers are little-endian. The structs have alignment 1, because a file may place a
+// tensor anywhere. Element numbers count from the block's first value.
 #pragma once
 
 #include <stdint.h>
@@ -179,6 +179,34 @@ struct BlockIQ4_XS {
   uint8_t qs[128];
 };
 static_assert(sizeof(BlockIQ4_XS) == 136);
+
+// S24_Q4, 64 values, 2 of each 4 consecutive ones kept, 26 bytes: x = d * q, q of 4 bits in two's
+// complement; 0 elsewhere. Kept values 2 g and 2 g + 1 are of the four from element 4 g on, in
+// ascending order; should both be at one element, they add up.
+//   offset  bytes  field
+//        0      2  d    half
+//        2      8  at   byte 4 h + i, bits 2 s and 2 s + 1: which of its four kept value
+//                       16 h + 4 s + i is (h 0-1, s 0-3, i 0-3)
+//       10     16  qs   byte 4 u + i: low nibble kept value 8 u + i, high nibble kept value
+//                       8 u + 4 + i (u 0-3, i 0-3)
+struct BlockS24_Q4 {
+  uint16_t d;
+  uint8_t at[8];
+  uint8_t qs[16];
+};
+static_assert(sizeof(BlockS24_Q4) == 26);
+
+// S24_Q8, as S24_Q4 with q of 8 bits, 42 bytes.
+//   offset  bytes  field
+//        0      2  d    half
+//        2      8  at   as S24_Q4
+//       10     32  qs   int8, kept value k
+struct BlockS24_Q8 {
+  uint16_t d;
+  uint8_t at[8];
+  int8_t qs[32];
+};
+static_assert(sizeof(BlockS24_Q8) == 42);
 
 #pragma pack(pop)
 

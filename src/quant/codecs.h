@@ -26,6 +26,8 @@ void DecodeQ5_K(const void* blocks, float* values, size_t n);
 void DecodeQ6_K(const void* blocks, float* values, size_t n);
 void DecodeIQ4_NL(const void* blocks, float* values, size_t n);
 void DecodeIQ4_XS(const void* blocks, float* values, size_t n);
+void DecodeS24_Q4(const void* blocks, float* values, size_t n);
+void DecodeS24_Q8(const void* blocks, float* values, size_t n);
 
 void EncodeF32(const float* values, const float* weights, void* blocks, size_t n);
 void EncodeF16(const float* values, const float* weights, void* blocks, size_t n);
@@ -43,6 +45,8 @@ void EncodeQ5_K(const float* values, const float* weights, void* blocks, size_t 
 void EncodeQ6_K(const float* values, const float* weights, void* blocks, size_t n);
 void EncodeIQ4_NL(const float* values, const float* weights, void* blocks, size_t n);
 void EncodeIQ4_XS(const float* values, const float* weights, void* blocks, size_t n);
+void EncodeS24_Q4(const float* values, const float* weights, void* blocks, size_t n);
+void EncodeS24_Q8(const float* values, const float* weights, void* blocks, size_t n);
 
 // NOLINTEND(readability-identifier-naming)
 }  // namespace edgewise::quant

@@ -23,6 +23,8 @@ constexpr DTypeInfo kTable[] = {
     {DType::kQ6_K, "q6_k", 14, 256, 210, DecodeQ6_K, EncodeQ6_K},
     {DType::kIQ4_NL, "iq4_nl", 20, 32, 18, DecodeIQ4_NL, EncodeIQ4_NL},
     {DType::kIQ4_XS, "iq4_xs", 23, 256, 136, DecodeIQ4_XS, EncodeIQ4_XS},
+    {DType::kS24_Q4, "s24_q4", 0x2404, 64, 26, DecodeS24_Q4, EncodeS24_Q4},
+    {DType::kS24_Q8, "s24_q8", 0x2408, 64, 42, DecodeS24_Q8, EncodeS24_Q8},
     {DType::kI8, "i8", 24, 1, 1, DecodeI8, nullptr},
     {DType::kI16, "i16", 25, 1, 2, DecodeI16, nullptr},
     {DType::kI32, "i32", 26, 1, 4, DecodeI32, nullptr},

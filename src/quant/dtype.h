@@ -22,7 +22,7 @@ using EncodeFn = void (*)(const float* values, const float* weights, void* block
 struct DTypeInfo {
   DType id;
   const char* name;      // as llama-quantize writes it in lower case: "q4_K" is "q4_k" here
-  int32_t gguf_id;       // ggml_type number in a GGUF file
+  int32_t gguf_id;       // ggml_type number in a GGUF file; 0x24..: our own, no other reader's
   uint32_t block;        // values per block
   uint32_t block_bytes;  // bytes per block
   DecodeFn decode;

@@ -21,12 +21,14 @@ enum class DType : uint8_t {
   kQ6_K,
   kIQ4_NL,
   kIQ4_XS,
+  kS24_Q4,
+  kS24_Q8,
   kI8,
   kI16,
   kI32,
   kI64,
   kF64,  // stored and passed on; decode works, encode is null for integers
 };
-inline constexpr int kDTypeCount = 20;
+inline constexpr int kDTypeCount = 22;
 
 }  // namespace edgewise

@@ -1,4 +1,4 @@
-// Encoding of the formats with one scale per block of 32: legacy types and IQ4_NL.
+// Encoding of the formats with one scale for 32 stored values: legacy types, IQ4_NL and S24.
 #pragma once
 
 #include <algorithm>

@@ -56,6 +56,10 @@ constexpr PackedLayout PackedLayoutOf(DType type) {
       return {{{208, 2, 2}, {192, 16, 1}, {128, 32, 4}, {0, 64, 4}, {160, 32, 4}, {64, 64, 4}}};
     case DType::kIQ4_XS:
       return {{{0, 2, 2}, {2, 2, 1}, {4, 4, 1}, {8, 128, 4}}};
+    case DType::kS24_Q4:  // the positions and values of 32 columns, then those of the next 32
+      return {{{0, 2, 2}, {2, 4, 4}, {10, 8, 4}, {6, 4, 4}, {18, 8, 4}}};
+    case DType::kS24_Q8:
+      return {{{0, 2, 2}, {2, 4, 4}, {10, 16, 4}, {6, 4, 4}, {26, 16, 4}}};
     default:
       return {};
   }

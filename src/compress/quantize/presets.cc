@@ -8,8 +8,8 @@
 namespace edgewise {
 namespace {
 
-// File types are LLAMA_FTYPE of llama.h. Bits per weight in the summaries are those of the format,
-// not of the mixture.
+// File types are LLAMA_FTYPE of llama.h, where it has them. Bits per weight in the summaries are
+// those of the format, not of the mixture.
 constexpr Preset kPresets[] = {
     {"q2_k_s", DType::kQ2_K, 21, "2.6 bits, smallest; poor without importance weights"},
     {"q2_k", DType::kQ2_K, 10, "2.6 bits, with 3 and 4 bits where it hurts most"},
@@ -28,6 +28,8 @@ constexpr Preset kPresets[] = {
     {"q5_k_m", DType::kQ5_K, 17, "5.5 bits, with 6 bits where it hurts most"},
     {"q6_k", DType::kQ6_K, 18, "6.6 bits, close to lossless"},
     {"q8_0", DType::kQ8_0, 7, "8.5 bits, lossless in practice"},
+    {"s24_q4", DType::kS24_Q4, 0x2404, "3.25 bits, 2 of 4 weights: for models pruned 2:4 before"},
+    {"s24_q8", DType::kS24_Q8, 0x2408, "5.25 bits, 2 of 4 weights: for models pruned 2:4 before"},
     {"f16", DType::kF16, 1, "16 bits, IEEE half"},
     {"bf16", DType::kBF16, 32, "16 bits, bfloat16"},
     {"f32", DType::kF32, 0, "32 bits"},
@@ -53,8 +55,8 @@ struct MixRule {
   DType type;
 };
 
-// The mixtures of llama_tensor_get_type in llama.cpp's src/llama-quant.cpp, for dense models. The
-// first rule that fits decides.
+// The mixtures of llama_tensor_get_type in llama.cpp's src/llama-quant.cpp, for dense models, and
+// for sparse ones dense embeddings. The first rule that fits decides.
 constexpr MixRule kRules[] = {
     {"q2_k", TensorRole::kAttnV, When::kSharedValues, DType::kQ4_K},
     {"q2_k", TensorRole::kAttnV, When::kAlways, DType::kQ3_K},
@@ -82,6 +84,8 @@ constexpr MixRule kRules[] = {
     {"q5_0", TensorRole::kFfnDown, When::kFirst8thImportance, DType::kQ5_1},
     {"q5_k_m", TensorRole::kAttnV, When::kMoreBits, DType::kQ6_K},
     {"q5_k_m", TensorRole::kFfnDown, When::kMoreBits, DType::kQ6_K},
+    {"s24_q4", TensorRole::kTokenEmbedding, When::kAlways, DType::kQ6_K},
+    {"s24_q8", TensorRole::kTokenEmbedding, When::kAlways, DType::kQ8_0},
 };
 
 bool Holds(When when, const MixPosition& at) {
@@ -112,7 +116,8 @@ bool Holds(When when, const MixPosition& at) {
 
 DType OutputType(const Preset& preset, uint64_t columns) {
   if (columns % Info(preset.type).block != 0) return DType::kQ8_0;
-  return preset.type == DType::kQ8_0 ? DType::kQ8_0 : DType::kQ6_K;
+  const bool eight_bits = preset.type == DType::kQ8_0 || preset.type == DType::kS24_Q8;
+  return eight_bits ? DType::kQ8_0 : DType::kQ6_K;
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ TEST_CASE("every preset has its own name and file type, and a format that can be
     CHECK((Info(preset.type).encode != nullptr));
     CHECK(std::string(preset.summary).size() > 3);
   }
-  CHECK(names.size() == 20);
+  CHECK(names.size() == 22);
 }
 
 TEST_CASE("names are found in any case, with llama-quantize's aliases") {
@@ -107,6 +107,10 @@ TEST_CASE("the other mixtures") {
   CHECK(At("iq4_nl", TensorRole::kFfnDown, 4) == DType::kIQ4_NL);
   CHECK(At("q4_0", TensorRole::kFfnDown, 0) == DType::kQ4_0);
   CHECK(At("q6_k", TensorRole::kFfnDown, 0) == DType::kQ6_K);
+  CHECK(At("s24_q4", TensorRole::kFfnDown, 0) == DType::kS24_Q4);
+  CHECK(At("s24_q4", TensorRole::kTokenEmbedding, 0) == DType::kQ6_K);
+  CHECK(At("s24_q8", TensorRole::kAttnV, 0) == DType::kS24_Q8);
+  CHECK(At("s24_q8", TensorRole::kTokenEmbedding, 0) == DType::kQ8_0);
 }
 
 TEST_CASE("importance weights change the rules that guard against their absence") {
@@ -128,6 +132,8 @@ TEST_CASE("the output matrix, its own or the tied embedding, has six bits at lea
   CHECK(MixType(Get("q4_0"), at) == DType::kQ6_K);
   CHECK(MixType(Get("q2_k"), at) == DType::kQ6_K);
   CHECK(MixType(Get("q8_0"), at) == DType::kQ8_0);
+  CHECK(MixType(Get("s24_q4"), at) == DType::kQ6_K);
+  CHECK(MixType(Get("s24_q8"), at) == DType::kQ8_0);
   CHECK(MixType(Get("f16"), at) == DType::kF16);
   at.columns = 288;
   CHECK(MixType(Get("q4_k_m"), at) == DType::kQ8_0);

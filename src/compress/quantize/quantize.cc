@@ -45,11 +45,13 @@ uint32_t LayerOf(std::string_view name) {
   return layer && *layer >= 0 && *layer < UINT32_MAX ? static_cast<uint32_t>(*layer) : UINT32_MAX;
 }
 
-// llama.cpp's choice for rows that the block does not divide (tensor_type_fallback).
+// llama.cpp's choice for rows that the block does not divide (tensor_type_fallback); for sparse
+// formats the dense ones of as many bits per value.
 DType FallbackOf(DType type) {
   switch (type) {
     case DType::kQ2_K:
     case DType::kQ3_K:
+    case DType::kS24_Q4:
       return DType::kQ4_0;
     case DType::kIQ4_XS:
       return DType::kIQ4_NL;
@@ -58,6 +60,7 @@ DType FallbackOf(DType type) {
     case DType::kQ5_K:
       return DType::kQ5_1;
     case DType::kQ6_K:
+    case DType::kS24_Q8:
       return DType::kQ8_0;
     default:
       return DType::kF16;

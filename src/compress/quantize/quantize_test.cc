@@ -97,7 +97,7 @@ TEST_CASE("the order of the file does not decide which layer is which") {
   CHECK(a.at("token_embd.weight").to == DType::kQ6_K);  // tied
 }
 
-TEST_CASE("rows that 256 or 32 do not divide take the next format that fits, and say so") {
+TEST_CASE("rows that 256, 64 or 32 do not divide take the next format that fits, and say so") {
   const ModelSpec spec = Spec(4, 4, 4);
   const auto to = [&](const char* preset, uint64_t columns) {
     std::vector<CheckpointTensor> one = {{"blk.1.attn_q.weight", DType::kF16, {8, columns}}};
@@ -116,6 +116,9 @@ TEST_CASE("rows that 256 or 32 do not divide take the next format that fits, and
   CHECK(to("q2_k", 288) == DType::kQ4_0);
   CHECK(to("iq4_xs", 288) == DType::kIQ4_NL);
   CHECK(to("iq4_nl", 288) == DType::kIQ4_NL);
+  CHECK(to("s24_q4", 288) == DType::kQ4_0);
+  CHECK(to("s24_q8", 288) == DType::kQ8_0);
+  CHECK(to("s24_q4", 320) == DType::kS24_Q4);
   CHECK(to("q8_0", 172) == DType::kF16);
   CHECK(to("q4_0", 172) == DType::kF16);
   CHECK(to("q4_k_s", 172) == DType::kF16);

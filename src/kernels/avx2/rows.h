@@ -43,10 +43,13 @@ struct Avx2Rows {
   static Bytes ShiftRight(Bytes a) {
     return _mm256_srli_epi16(a, k);
   }
-  static Bytes Lookup(const int8_t* table, Bytes index) {
-    const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
-    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), index);
+  // 16 bytes, in every 128 bits.
+  static Bytes Repeat16(const int8_t* sixteen) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
   }
+  // Byte index[i] < 16 of the 128 bits of byte i.
+  static Bytes Shuffle(Bytes bytes, Bytes index) { return _mm256_shuffle_epi8(bytes, index); }
+  static Bytes Lookup(const int8_t* table, Bytes index) { return Shuffle(Repeat16(table), index); }
   // Byte i of each 32-bit word becomes 16 where bit 4 step + i of the word is set, else 0.
   static Bytes FifthBits(Bytes words, size_t step) {
     const __m256i from = _mm256_set_epi32(0x0C0C0C0C, 0x08080808, 0x04040404, 0, 0x0C0C0C0C,
@@ -75,6 +78,7 @@ struct Avx2Rows {
   }
   static Ints Widen(Part part) { return _mm256_madd_epi16(part, _mm256_set1_epi16(1)); }
   static Ints AddInts(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+  static Ints SubInts(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
   template <int k>
   static Ints SetShifted(int32_t value) {
     return _mm256_slli_epi32(_mm256_set1_epi32(value), k);

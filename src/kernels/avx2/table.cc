@@ -5,6 +5,7 @@
 #include "kernels/skeleton/hadamard.h"
 #include "kernels/skeleton/linear_floats.h"
 #include "kernels/skeleton/linear_packed.h"
+#include "kernels/skeleton/linear_sparse.h"
 #include "kernels/skeleton/quantize.h"
 #include "kernels/skeleton/vector_ops.h"
 #include "kernels/tables.h"
@@ -17,6 +18,7 @@ constexpr Kernels Table() {
   t.name = "avx2";
   SetFloatKernels<Avx2Floats>(&t);
   SetPackedKernels<Avx2Rows>(&t);
+  SetSparseKernels<Avx2Rows>(&t);
   SetVectorKernels<Avx2Floats>(&t);
   t.quantize_q8 = QuantizeQ8;
   t.attend = Attend<Avx2Floats>;

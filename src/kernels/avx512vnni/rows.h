@@ -43,10 +43,13 @@ struct VnniRows {
   static Bytes ShiftRight(Bytes a) {
     return _mm512_srli_epi16(a, k);
   }
-  static Bytes Lookup(const int8_t* table, Bytes index) {
-    const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
-    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), index);
+  // 16 bytes, in every 128 bits.
+  static Bytes Repeat16(const int8_t* sixteen) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
   }
+  // Byte index[i] < 16 of the 128 bits of byte i.
+  static Bytes Shuffle(Bytes bytes, Bytes index) { return _mm512_shuffle_epi8(bytes, index); }
+  static Bytes Lookup(const int8_t* table, Bytes index) { return Shuffle(Repeat16(table), index); }
   // Byte i of each 32-bit word becomes 16 where bit 4 step + i of the word is set, else 0.
   static Bytes FifthBits(Bytes words, size_t step) {
     const __m512i from =
@@ -74,8 +77,13 @@ struct VnniRows {
     return _mm512_dpbusd_epi32(part, w, _mm512_set1_epi32(bits));
 #endif
   }
+  template <bool>
+  static Part Step(Part part, Bytes w, Bytes x) {
+    return _mm512_dpbusd_epi32(part, w, x);
+  }
   static Ints Widen(Part part) { return part; }
   static Ints AddInts(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+  static Ints SubInts(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
   template <int k>
   static Ints SetShifted(int32_t value) {
     return _mm512_slli_epi32(_mm512_set1_epi32(value), k);

@@ -5,6 +5,7 @@
 #include "kernels/skeleton/hadamard.h"
 #include "kernels/skeleton/linear_floats.h"
 #include "kernels/skeleton/linear_packed.h"
+#include "kernels/skeleton/linear_sparse.h"
 #include "kernels/skeleton/quantize.h"
 #include "kernels/skeleton/vector_ops.h"
 #include "kernels/tables.h"
@@ -17,6 +18,7 @@ constexpr Kernels Table() {
   t.name = "avx512vnni";
   SetFloatKernels<Avx512Floats>(&t);
   SetPackedKernels<VnniRows>(&t);
+  SetSparseKernels<VnniRows>(&t);
   SetVectorKernels<Avx512Floats>(&t);
   t.quantize_q8 = QuantizeQ8;
   t.attend = Attend<Avx512Floats>;

@@ -4,6 +4,7 @@
 
 #include "kernels/avx2/rows.h"
 #include "kernels/skeleton/linear_packed.h"
+#include "kernels/skeleton/linear_sparse.h"
 #include "kernels/tables.h"
 
 namespace edgewise::kernels {
@@ -27,6 +28,7 @@ constexpr Kernels Table() {
   Kernels t = {};
   t.name = "avxvnni";
   SetPackedKernels<AvxVnniRows>(&t);
+  SetSparseKernels<AvxVnniRows>(&t);
   return t;
 }
 

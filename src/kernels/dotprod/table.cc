@@ -1,6 +1,7 @@
 // Armv8.2 SDOT: the block formats. Everything else is that of NEON.
 #include "kernels/dotprod/rows.h"
 #include "kernels/skeleton/linear_packed.h"
+#include "kernels/skeleton/linear_sparse.h"
 #include "kernels/tables.h"
 
 namespace edgewise::kernels {
@@ -10,6 +11,7 @@ constexpr Kernels Table() {
   Kernels t = {};
   t.name = "dotprod";
   SetPackedKernels<DotprodRows>(&t);
+  SetSparseKernels<DotprodRows>(&t);
   return t;
 }
 

@@ -44,9 +44,11 @@ struct NeonRows {
       return Signed(vshrq_n_u8(Unsigned(a), k));
     }
   }
-  static Bytes Lookup(const int8_t* table, Bytes index) {
-    return vqtbl1q_s8(vld1q_s8(table), Unsigned(index));
-  }
+  // 16 bytes, in every 128 bits.
+  static Bytes Repeat16(const int8_t* sixteen) { return vld1q_s8(sixteen); }
+  // Byte index[i] < 16 of the 128 bits of byte i.
+  static Bytes Shuffle(Bytes bytes, Bytes index) { return vqtbl1q_s8(bytes, Unsigned(index)); }
+  static Bytes Lookup(const int8_t* table, Bytes index) { return Shuffle(Repeat16(table), index); }
   // Byte i of each 32-bit word becomes 16 where bit 4 step + i of the word is set, else 0.
   static Bytes FifthBits(Bytes words, size_t step) {
     const uint8x16_t from = vreinterpretq_u8_u64(

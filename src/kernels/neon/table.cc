@@ -5,6 +5,7 @@
 #include "kernels/skeleton/hadamard.h"
 #include "kernels/skeleton/linear_floats.h"
 #include "kernels/skeleton/linear_packed.h"
+#include "kernels/skeleton/linear_sparse.h"
 #include "kernels/skeleton/quantize.h"
 #include "kernels/skeleton/vector_ops.h"
 #include "kernels/tables.h"
@@ -17,6 +18,7 @@ constexpr Kernels Table() {
   t.name = "neon";
   SetFloatKernels<NeonFloats>(&t);
   SetPackedKernels<NeonRows>(&t);
+  SetSparseKernels<NeonRows>(&t);
   SetVectorKernels<NeonFloats>(&t);
   t.quantize_q8 = QuantizeQ8;
   t.attend = Attend<NeonFloats>;

@@ -26,6 +26,12 @@ struct Unpacked256 {
   float dmin;
 };
 
+// A block of 64 with its zeros: x = d * q. Of two values at one place, q is the sum.
+struct Unpacked64 {
+  int16_t q[64];
+  float d;
+};
+
 // Byte j of `qs`: low nibble element j, high nibble element j + 16; `high` has bit 4 of each
 // element.
 inline void UnpackNibbles(const uint8_t* qs, uint32_t high, int offset, int8_t* q) {
@@ -216,6 +222,31 @@ struct IQ4_XS {
     }
     out->d = HalfToFloat(w.d);
     out->dmin = 0;
+  }
+};
+
+inline int SparsePosition(const uint8_t* at, int k) {
+  return 4 * (k / 2) + ((at[4 * (k / 16) + k % 4] >> (2 * (k / 4 % 4))) & 3);
+}
+
+struct S24_Q4 {
+  using Block = BlockS24_Q4;
+  static void Unpack(const Block& w, Unpacked64* out) {
+    memset(out->q, 0, sizeof(out->q));
+    for (int k = 0; k < 32; ++k) {
+      const int code = (w.qs[4 * (k / 8) + k % 4] >> (4 * (k / 4 % 2))) & 15;
+      out->q[SparsePosition(w.at, k)] += static_cast<int16_t>((code ^ 8) - 8);
+    }
+    out->d = HalfToFloat(w.d);
+  }
+};
+
+struct S24_Q8 {
+  using Block = BlockS24_Q8;
+  static void Unpack(const Block& w, Unpacked64* out) {
+    memset(out->q, 0, sizeof(out->q));
+    for (int k = 0; k < 32; ++k) out->q[SparsePosition(w.at, k)] += w.qs[k];
+    out->d = HalfToFloat(w.d);
   }
 };
 

@@ -29,6 +29,16 @@ inline float DotBlock(const Unpacked32& w, const ActQ8* x) {
   return w.d * x->scale * static_cast<float>(sum) + w.m * x->sums[0];
 }
 
+inline float DotBlock(const Unpacked64& w, const ActQ8* x) {
+  float total = 0;
+  for (int h = 0; h < 2; ++h) {
+    int32_t sum = 0;
+    for (int i = 0; i < 32; ++i) sum += w.q[32 * h + i] * x[h].q[i];
+    total += w.d * x[h].scale * static_cast<float>(sum);
+  }
+  return total;
+}
+
 inline float DotBlock(const Unpacked256& w, const ActQ8* x) {
   float total = 0;
   for (int g = 0; g < 16; ++g) {
@@ -84,6 +94,11 @@ void LinearBlocks(const LinearArgs& a) {
 template <DType kType, class Format>
 void LinearBlocks32(const LinearArgs& a) {
   LinearBlocks<kType, Format, Unpacked32, 32>(a);
+}
+
+template <DType kType, class Format>
+void LinearBlocks64(const LinearArgs& a) {
+  LinearBlocks<kType, Format, Unpacked64, 64>(a);
 }
 
 template <DType kType, class Format>

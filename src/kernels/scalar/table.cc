@@ -30,6 +30,8 @@ constexpr Kernels Table() {
   set(DType::kQ5_K, ActFormat::kQ8, LinearBlocks256<DType::kQ5_K, Q5_K>);
   set(DType::kQ6_K, ActFormat::kQ8, LinearBlocks256<DType::kQ6_K, Q6_K>);
   set(DType::kIQ4_XS, ActFormat::kQ8, LinearBlocks256<DType::kIQ4_XS, IQ4_XS>);
+  set(DType::kS24_Q4, ActFormat::kQ8, LinearBlocks64<DType::kS24_Q4, S24_Q4>);
+  set(DType::kS24_Q8, ActFormat::kQ8, LinearBlocks64<DType::kS24_Q8, S24_Q8>);
   t.quantize_q8 = QuantizeQ8;
   t.dot_f32 = DotF32;
   t.rms_norm = RmsNorm;

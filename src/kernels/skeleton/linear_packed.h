@@ -300,8 +300,13 @@ inline void CopySums(const float (*sums)[kPackedRows], size_t count, const Linea
   }
 }
 
-template <class S, template <class> class Format>
-void LinearPacked(const LinearArgs& a) {
+// Products of 16 weight rows with one activation row and with up to kTokenBlock.
+using MultiplyOneFn = void (*)(const uint8_t* tiles, size_t columns, const ActQ8* x, float* out);
+using MultiplyManyFn = void (*)(const uint8_t* tiles, size_t columns, const char* x,
+                                size_t x_stride, size_t count, float (*sums)[kPackedRows]);
+
+template <MultiplyOneFn kOne, MultiplyManyFn kMany>
+void MultiplyRows(const LinearArgs& a) {
   alignas(64) float sums[kTokenBlock][kPackedRows];
   for (size_t j = 0; j < a.n; j += kTokenBlock) {
     const size_t count = a.n - j < kTokenBlock ? a.n - j : kTokenBlock;
@@ -309,13 +314,18 @@ void LinearPacked(const LinearArgs& a) {
     for (size_t i = 0; i < a.rows; i += kPackedRows) {
       const uint8_t* tiles = static_cast<const uint8_t*>(a.w) + i * a.w_stride;
       if (count == 1) {
-        MultiplyOne<S, Format<S>>(tiles, a.columns, reinterpret_cast<const ActQ8*>(x), sums[0]);
+        kOne(tiles, a.columns, reinterpret_cast<const ActQ8*>(x), sums[0]);
       } else {
-        MultiplyMany<S, Format<S>>(tiles, a.columns, x, a.x_stride, count, sums);
+        kMany(tiles, a.columns, x, a.x_stride, count, sums);
       }
       CopySums(sums, count, a, i, j);
     }
   }
+}
+
+template <class S, template <class> class Format>
+void LinearPacked(const LinearArgs& a) {
+  MultiplyRows<MultiplyOne<S, Format<S>>, MultiplyMany<S, Format<S>>>(a);
 }
 
 // Twelve independent chains hide the latency of a product.
