@@ -11,7 +11,6 @@
 #include "pipeline/estimate.h"
 #include "pipeline/source_hash.h"
 #include "pipeline/write_model.h"
-#include "quant/block_parts.h"
 
 namespace edgewise {
 namespace {
@@ -89,14 +88,6 @@ Status SetMethod(const QuantizeOptions& options, WriteJob* job) {
   if (!Info(job->plan.preset->type).quantized()) {
     return MakeError(Code::kInvalidArgument,
                      "--method %s has no use with %s, which is no block format",
-                     MethodName(options).c_str(), job->plan.preset->name);
-  }
-  const bool rounds_only =
-      options.method != QuantizeMethod::kGptq && options.scale == ScaleMethod::kNone;
-  if (!rounds_only && FormOf(job->plan.preset->type) == nullptr) {
-    return MakeError(Code::kInvalidArgument,
-                     "--method %s has no use with %s, which leaves out weights; rtn and imatrix "
-                     "have",
                      MethodName(options).c_str(), job->plan.preset->name);
   }
   job->plan.has_importance = true;

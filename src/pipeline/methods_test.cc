@@ -141,10 +141,7 @@ TEST_CASE("sizes and methods that cannot be") {
     CHECK(summary.error().code == Code::kInvalidArgument);
     CHECK(summary.error().message.find(part) != std::string::npos);
   };
-  QuantizeOptions options = By("gptq", "q4_0");
-  options.overrides = {{"ffn_down", DType::kS24_Q4}};
-  fails(options, "s24_q4");
-  options = By("imatrix", "");
+  QuantizeOptions options = By("imatrix", "");
   fails(options, "--target-bytes");
   options.target_bytes = 100000;
   fails(options, "in f16");

@@ -30,10 +30,17 @@ ConvertSummary Must(Result<ConvertSummary> summary) {
 }
 
 void QuantizeOwn(const char* preset, const std::string& path, bool pack = false) {
+  std::string model = SourcePath("models/edgewise-stories-3M");
+  if (std::string_view(preset).starts_with("s24")) {
+    PruneJobOptions prune;
+    prune.prune.sparsity = *Sparsity::NOfM(2, 4);
+    Must(Prune(model, path + ".pruned", prune, nullptr));
+    model = path + ".pruned";
+  }
   QuantizeOptions options;
   options.preset = preset;
   options.pack = pack;
-  Must(Quantize(SourcePath("models/edgewise-stories-3M"), path, options, nullptr));
+  Must(Quantize(model, path, options, nullptr));
 }
 
 // A tiny model in `type`, as far as its rows are whole blocks, and in F32.

@@ -140,6 +140,27 @@ TEST_CASE("a text prunes layer by layer; any number of threads gives the same by
   CHECK(Divergence(folder / "two") < 1.1 * Divergence(folder / "file"));
 }
 
+TEST_CASE("pruning and rounding in one sweep beats one after the other") {
+  const TemporaryFolder folder;
+  const std::string sparse = folder / "sparse.gguf", out = folder / "out.gguf";
+  MustPrune(sparse, By("sparsegpt", "2:4"));
+  QuantizeOptions options;
+  options.preset = "s24_q4";
+  REQUIRE(Quantize(sparse, out, options, nullptr));
+  const double one_by_one = Divergence(out);
+  const auto bytes = std::filesystem::file_size(out);
+  options.method = QuantizeMethod::kGptq;
+  options.calibration.path = Stories().calibration();
+  options.overwrite = true;
+  REQUIRE(Quantize(kModel, out, options, nullptr));
+  const double together = Divergence(out);
+  MESSAGE("sparsegpt, then s24_q4: mean KL divergence " << one_by_one << "; gptq onto s24_q4 "
+                                                        << together);
+  CHECK(together < 0.9 * one_by_one);
+  // The metadata tells of the calibration too.
+  CHECK(std::filesystem::file_size(out) < bytes + 1000);
+}
+
 TEST_CASE("what cannot be pruned") {
   const TemporaryFolder folder;
   const auto fails = [&](const std::string& model, const PruneJobOptions& options,

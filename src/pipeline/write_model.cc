@@ -22,7 +22,6 @@
 #include "pipeline/provenance.h"
 #include "pipeline/source_hash.h"
 #include "pipeline/tensor_journal.h"
-#include "quant/block_parts.h"
 
 namespace edgewise {
 namespace {
@@ -53,18 +52,6 @@ std::vector<GgufTensorDecl> Declare(const std::vector<TensorPlan>& plan) {
   return declarations;
 }
 
-// A matrix of a layer must not be rounded where error feedback was asked for.
-Status CheckFeedback(const std::vector<TensorPlan>& plan) {
-  for (const TensorPlan& entry : plan) {
-    const bool matrix = entry.name.starts_with("blk.") && entry.shape.rows() > 1;
-    if (!matrix || !Info(entry.to).quantized() || FormOf(entry.to) != nullptr) continue;
-    return MakeError(Code::kInvalidArgument,
-                     "--method gptq has no use with %s, the format of %s; rtn and imatrix have",
-                     Info(entry.to).name, entry.name.c_str());
-  }
-  return Ok{};
-}
-
 Result<std::vector<TensorPlan>> PlanTensors(const Checkpoint& checkpoint, const WriteJob& job,
                                             PackingCount* packing) {
   const std::span<const CheckpointTensor> tensors = checkpoint.tensors();
@@ -78,7 +65,6 @@ Result<std::vector<TensorPlan>> PlanTensors(const Checkpoint& checkpoint, const 
       plan.push_back({i, tensor.name, tensor.shape, tensor.dtype, tensor.dtype, "", {}, 0});
     }
   }
-  if (job.method == QuantizeMethod::kGptq) EW_TRY(CheckFeedback(plan));
   if (!job.pack) return plan;
   *packing = PlanPacking(checkpoint.spec(), &plan);
   if (packing->packed == 0) {

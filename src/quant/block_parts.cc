@@ -30,6 +30,10 @@ const BlockForm* FormOf(DType type) {
       return &quant::kFormIQ4_NL;
     case DType::kIQ4_XS:
       return &quant::kFormIQ4_XS;
+    case DType::kS24_Q4:
+      return &quant::kFormS24_Q4;
+    case DType::kS24_Q8:
+      return &quant::kFormS24_Q8;
     default:
       return nullptr;
   }

@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "quant/codecs.h"
+#include "quant/forms.h"
 #include "quant/legacy.h"
 
 namespace edgewise::quant {
@@ -110,7 +111,43 @@ void Encode(const float* values, const float* weights, void* blocks, size_t n,
   }
 }
 
+// Values at one element are added up, as Decode does.
+template <class Block>
+void Unpack(const void* bytes, BlockParts* parts) {
+  const Block& block = *static_cast<const Block*>(bytes);
+  *parts = BlockParts();
+  parts->d = block.d;
+  parts->scale[0] = parts->scale[1] = 1;
+  for (int k = 0; k < kKept; ++k) {
+    const int element = ElementOf(block, k);
+    parts->value[element] = static_cast<int8_t>(parts->value[element] + ValueOf(block, k));
+    parts->kept |= uint64_t{1} << element;
+  }
+}
+
+template <class Block>
+void Pack(const BlockParts& parts, void* bytes) {
+  Block block{parts.d, {}, {}};
+  int8_t kept[kKept] = {};
+  for (int j = 0, k = 0; j < kBlock; ++j) {
+    if (j % 4 == 0) k = j / 2;  // also where a four keeps fewer
+    if ((parts.kept >> j & 1) == 0) continue;
+    block.at[AtByte(k)] |= static_cast<uint8_t>((j % 4) << AtShift(k));
+    kept[k++] = parts.value[j];
+  }
+  PackValues(kept, &block);
+  *static_cast<Block*>(bytes) = block;
+}
+
+// One scale for the block, in groups as wide as those of dense formats.
+template <class Block, int16_t kLow, int16_t kHigh>
+constexpr BlockForm kForm = {kBlock / 2, kLow, kHigh,         nullptr,     1,   1,
+                             0,          0,    Unpack<Block>, Pack<Block>, true};
+
 }  // namespace
+
+const BlockForm kFormS24_Q4 = kForm<BlockS24_Q4, -8, 7>;
+const BlockForm kFormS24_Q8 = kForm<BlockS24_Q8, -127, 127>;
 
 void DecodeS24_Q4(const void* blocks, float* values, size_t n) {
   Decode<BlockS24_Q4>(blocks, values, n);

@@ -195,11 +195,6 @@ TEST_CASE("calibrations that are missing, of something else, or of another model
   CheckFailure(
       {"quantize", kModel, out / "o", "--to", "f16", "--method", "gptq", "--calibration", text}, 2,
       "no use");
-  for (const char* method : {"gptq", "awq"}) {
-    CheckFailure({"quantize", kModel, out / "o", "--to", "s24_q4", "--method", method,
-                  "--calibration", text},
-                 2, "rtn and imatrix");
-  }
   CheckFailure(quantize("gptq", folder / "absent"), 3, "absent");
   CheckFailure(quantize("imatrix", text), 2, "edgewise calibrate");
   WriteWhole(folder / "short.txt", "Once");

@@ -57,7 +57,7 @@ Status Sparsity::CheckColumns(size_t columns) const {
   if (!structured() || columns % group == 0) return Ok{};
   return MakeError(Code::kInvalidArgument,
                    "rows of %zu weights do not split into the groups of %u that sparsity %u:%u "
-                   "needs: leave this tensor dense, or choose an M that divides %zu",
+                   "needs: choose an M that divides %zu",
                    columns, group, keep, group, columns);
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/strings.h"
 #include "compress/quantize/quantize.h"
+#include "quant/block_parts.h"
 
 namespace edgewise {
 namespace {
@@ -13,7 +14,7 @@ constexpr uint64_t kSegmentValues =
     1u << 16;  // of one unit of work: its floats stay in the second-level cache
 constexpr uint64_t kPieceValues = 1u << 22;  // handed to the sink at once; 16 MiB as F32
 
-enum class Fault : uint8_t { kNone, kSource, kOverflow };
+enum class Fault : uint8_t { kNone, kSource, kOverflow, kDense };
 
 // A run of values inside one tensor: whole rows, or a part of one long row.
 struct Segment {
@@ -52,6 +53,14 @@ uint64_t FirstAtLeast(const float* values, size_t n, uint32_t bits) {
   size_t i = 0;
   while (i < n && MagnitudeBits(values[i]) < bits) ++i;
   return i;
+}
+
+// The first of four values of which more than two are not 0; n where there are none.
+uint64_t FirstDense(const float* values, size_t n) {
+  for (size_t i = 0; i < n; i += 4) {
+    if (std::count(values + i, values + i + 4, 0.0f) < 2) return i;
+  }
+  return n;
 }
 
 // Sums with eight partial sums, so that the compiler can use vector adds; the order is fixed.
@@ -99,6 +108,13 @@ class TensorEncoder {
     if (copy) {
       source_.CopyBlocks(segment->first, n, out);
       return;
+    }
+    if (const BlockForm* form = FormOf(to_.id); form != nullptr && form->sparse) {
+      if (const uint64_t at = FirstDense(values, n); at < n) {
+        segment->fault = Fault::kDense;
+        segment->fault_at = segment->first + at;
+        return;
+      }
     }
     EncodeValues(segment->first, values, n, out);
     to_.decode(out, decoded, n);
@@ -160,6 +176,13 @@ Error FaultError(std::string_view name, const TensorView& source, DType to,
                      "tensor %s holds NaN or infinity at row %llu, column %llu: the weights are "
                      "damaged; get the model again",
                      tensor.c_str(), row, column);
+  }
+  if (segment.fault == Fault::kDense) {
+    return MakeError(Code::kInvalidArgument,
+                     "tensor %s, row %llu, columns %llu to %llu: more than two weights, which %s "
+                     "cannot hold; prune the model first (`edgewise prune --sparsity 2:4`), or use "
+                     "--method gptq, which prunes as it quantizes",
+                     tensor.c_str(), row, column, column + 3, Info(to).name);
   }
   const bool bf16 = to == DType::kBF16;
   return MakeError(Code::kBadData,

@@ -79,8 +79,8 @@ struct EncodeError {
 // Encodes the rows of `source` as `to` and hands the bytes to `sink` in order, a bounded piece at a
 // time; at most about 32 MiB is held. `importance` (columns; empty = 1 each) weighs the squared
 // error. `name` is for messages. The bytes and the error do not depend on the number of threads.
-// Errors: kBadData (NaN or infinity; overflow of the half format: the message advises bf16 or f32),
-// those of `sink`.
+// Errors: kBadData (NaN or infinity; overflow of the half format: the message advises bf16 or f32);
+// kInvalidArgument (a sparse format for weights that are not pruned); those of `sink`.
 Result<EncodeError> EncodeTensor(std::string_view name, const TensorView& source, DType to,
                                  std::span<const float> importance, ThreadPool* pool,
                                  FunctionRef<Status(std::span<const std::byte> bytes)> sink);
