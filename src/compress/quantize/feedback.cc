@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/half.h"
+#include "compress/matrix_product.h"
 #include "kernels/kernels.h"
 #include "quant/block_parts.h"
 
@@ -45,22 +46,6 @@ bool MayBeSet(const BlockForm& form, const BlockParts& parts, size_t j) {
 }
 
 float Dot(const float* a, const float* b, size_t n) { return kernels::Active().dot_f32(a, b, n); }
-
-// y (n, rows) = x (n, columns) * w (rows, columns)^T in float32.
-void Multiply(const float* w, size_t w_stride, size_t rows, const float* x, size_t x_stride,
-              size_t n, size_t columns, float* y, size_t y_stride) {
-  kernels::LinearArgs args;
-  args.w = w;
-  args.w_stride = w_stride * sizeof(float);
-  args.rows = rows;
-  args.columns = columns;
-  args.x = x;
-  args.x_stride = x_stride * sizeof(float);
-  args.n = n;
-  args.y = y;
-  args.y_stride = y_stride;
-  kernels::Active().linear[static_cast<size_t>(DType::kF32)].run(args);
-}
 
 // Sums of each row of H over the columns of each group in the row's own block: what a change of a
 // group's minimum, the same for all its columns, does to the slopes.
@@ -171,7 +156,8 @@ void RowChunk::QuantizeBlock(size_t block) {
   // What the blocks before ask for.
   std::vector<float> base(rows_ * size);
   if (block > 0) {
-    Multiply(metric_.factor(first), n_, size, error_.data(), n_, rows_, first, base.data(), size);
+    MultiplyTransposed(metric_.factor(first), n_, size, error_.data(), n_, rows_, first,
+                       base.data(), size);
   }
   std::vector<float> weights(rows_ * size);
   for (size_t j = 0; j < size; ++j) {
@@ -364,7 +350,7 @@ bool RowChunk::DescendPanel(size_t first, size_t count, size_t width, float* gra
 void RowChunk::Descend() {
   const size_t width = std::max<size_t>(info_.block, kPanelColumns);
   std::vector<float> gradient(rows_ * n_), changes(rows_ * width), products(rows_ * n_);
-  Multiply(metric_.h(0), n_, n_, error_.data(), n_, rows_, n_, gradient.data(), n_);
+  MultiplyTransposed(metric_.h(0), n_, n_, error_.data(), n_, rows_, n_, gradient.data(), n_);
   bool moved = true;
   for (int round = 0; round < options_.descents && moved; ++round) {
     moved = false;
@@ -373,8 +359,8 @@ void RowChunk::Descend() {
       std::fill(changes.begin(), changes.end(), 0.0f);
       if (!DescendPanel(first, count, width, gradient.data(), changes.data())) continue;
       moved = true;
-      Multiply(metric_.h(0) + first, n_, n_, changes.data(), width, rows_, count, products.data(),
-               n_);
+      MultiplyTransposed(metric_.h(0) + first, n_, n_, changes.data(), width, rows_, count,
+                         products.data(), n_);
       for (size_t r = 0; r < rows_; ++r) {
         float* mine = gradient.data() + r * n_;
         const float* product = products.data() + r * n_;

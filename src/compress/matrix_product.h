@@ -1,3 +1,4 @@
+// The F32 matrix product of the kernels, for compression on plain matrices.
 #pragma once
 
 #include <cstddef>
