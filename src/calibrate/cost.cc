@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/check.h"
 #include "base/process.h"
 #include "calibrate/statistics.h"
 
@@ -59,6 +60,13 @@ Status TrySums(ActivationWalk* walk, LinearInput input, size_t kept, double toke
 }
 
 }  // namespace
+
+const InputTrial& FindInput(const LayerTrial& trial, size_t columns) {
+  for (const InputTrial& input : trial.inputs) {
+    if (input.columns == columns) return input;
+  }
+  EW_CHECK(false);  // every matrix of a layer reads one of its inputs
+}
 
 Result<LayerTrial> TryLayer(const Checkpoint& checkpoint, const TokenSequences& sequences,
                             size_t kept_columns, ThreadPool* pool) {

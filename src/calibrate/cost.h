@@ -31,6 +31,10 @@ struct LayerTrial {
   InputTrial inputs[kLinearInputs];
 };
 
+// The input with so many columns; there must be one. As far as costs go, inputs of one width are
+// alike.
+const InputTrial& FindInput(const LayerTrial& trial, size_t columns);
+
 // Runs some of `sequences` through the first layer. Each h is of `kept_columns` at most. Errors:
 // those of ActivationWalk and ProductSum.
 Result<LayerTrial> TryLayer(const Checkpoint& checkpoint, const TokenSequences& sequences,

@@ -19,6 +19,7 @@ Status RunPrune(PruneFlags& flags, const Common& common) {
   EW_TRY(flags.options.prune.method, ParsePruneMethod(flags.method));
   EW_TRY(flags.options.prune.sparsity, Sparsity::Parse(flags.sparsity).In("--sparsity"));
   flags.options.threads = common.Threads();
+  flags.options.estimate = flags.options.dry_run;
   EW_TRY(const ConvertSummary summary, Prune(flags.in, flags.out, flags.options, common.progress));
   return PrintSummary("prune", summary, flags.options.dry_run, flags.verbose, common);
 }
@@ -48,9 +49,7 @@ Runner AddPrune(CLI::App& app, const Common& common) {
   app.add_option("--seed", options.prune.seed, "Of --method random")->capture_default_str();
   app.add_option("--tokenizer", options.tokenizer_path,
                  "Tokenizer file, where the model does not bring one (llama2.c)");
-  app.add_flag("--force", options.overwrite, "Replace an existing output file");
-  app.add_flag("--dry-run", options.dry_run, "Print the plan and the exact size; write nothing");
-  app.add_flag("--verbose", flags->verbose, "Print a line for each tensor");
+  AddOutputFlags(app, &options.overwrite, &options.dry_run, &flags->verbose);
   return [flags, &common] { return RunPrune(*flags, common); };
 }
 

@@ -187,6 +187,8 @@ Result<WriteJob> PruneJob(const Checkpoint& checkpoint, const PruneJobOptions& o
   job.threads = options.threads;
   job.overwrite = options.overwrite;
   job.dry_run = options.dry_run;
+  job.estimate = options.estimate;
+  job.source = options.source;
   return job;
 }
 
@@ -264,6 +266,11 @@ Result<QuantizeSummary> Quantize(const Checkpoint& model, const std::string& out
 Result<ConvertSummary> Prune(const std::string& in_path, const std::string& out_path,
                              const PruneJobOptions& options, Progress* progress) {
   EW_TRY(const Checkpoint model, Checkpoint::Open(in_path));
+  return Prune(model, out_path, options, progress);
+}
+
+Result<ConvertSummary> Prune(const Checkpoint& model, const std::string& out_path,
+                             const PruneJobOptions& options, Progress* progress) {
   EW_TRY(WriteJob job, PruneJob(model, options));
   return WriteModel(model, out_path, std::move(job), progress);
 }

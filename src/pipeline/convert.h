@@ -70,7 +70,9 @@ struct QuantizeOptions {
   // For the estimate: a calibration file will be there, made as this trial tells; `calibration` is
   // its text meanwhile. Null: `calibration` is what it is.
   const LayerTrial* planned_calibration = nullptr;
-  const SourceHash* source = nullptr;  // of the model's files, where it is known already
+  // What the provenance names as the source, where it is known already: the model's files, or those
+  // that it was made from. Null: the model's files are hashed.
+  const SourceHash* source = nullptr;
   // A TensorJournal that finished tensors are kept in, and taken from where an earlier run with the
   // same model and options wrote them. Empty: none. Not with `pack`.
   std::string journal_path;
@@ -148,12 +150,18 @@ struct PruneJobOptions {
   int threads = 0;  // 0: all CPUs
   bool overwrite = false;
   bool dry_run = false;
+  bool estimate = false;               // as in QuantizeOptions
+  const SourceHash* source = nullptr;  // as in QuantizeOptions
 };
 
 // Writes `in_path`, whose tensors are floats, with pruned weights set to zero; formats stay as they
 // are. Errors: those of Convert, PruneByCalibration and PruneLayerwise; kInvalidArgument (a
 // calibration is missing or has no use).
 Result<ConvertSummary> Prune(const std::string& in_path, const std::string& out_path,
+                             const PruneJobOptions& options, Progress* progress);
+
+// The same for a model that may be changed on its way (Checkpoint::Changed).
+Result<ConvertSummary> Prune(const Checkpoint& model, const std::string& out_path,
                              const PruneJobOptions& options, Progress* progress);
 
 // Writes the GGUF `in_path` with the matrices in block formats of its linear layers packed as the

@@ -13,6 +13,7 @@
 #include "base/process.h"
 #include "base/sha256.h"
 #include "base/strings.h"
+#include "compress/prune/cost.h"
 #include "compress/quantize/cost.h"
 #include "engine/engine.h"
 #include "eval/kl.h"
@@ -39,7 +40,8 @@ Result<LayerTrial> TrialOf(const CalibrationFile& file, std::span<const TensorPl
   size_t used = 0;
   for (const TensorPlan& entry : plan) {
     const size_t columns = entry.shape.columns();
-    if (!IsLayerwise(entry)) continue;
+    if (!entry.name.starts_with("blk.") || entry.shape.rank() != 2) continue;
+    if (!file.HasHessian(entry.name)) continue;  // whoever needs it says so
     const std::span seen(trial.inputs, used);
     if (std::any_of(seen.begin(), seen.end(),
                     [&](const InputTrial& input) { return input.columns == columns; })) {
@@ -68,10 +70,11 @@ Result<Cost> EstimateLayers(const Checkpoint& model, std::span<const TensorPlan>
   } else if (job.calibration_file) {
     EW_TRY(const CalibrationFile file, CalibrationFile::Open(job.calibration.path));
     EW_TRY(trial, TrialOf(file, plan));
-  } else {
+  } else if (!job.calibration.path.empty()) {
     EW_TRY(sequences, ReadCalibrationText(model, job.tokenizer_path, job.calibration));
     EW_TRY(trial, TryLayer(model, sequences, kTrialColumns, pool));
   }
+  if (job.prune) return PruningCost(model, *job.prune, trial, sequences, pool);
   Cost cost;
   if (job.scale == ScaleMethod::kAwq) {
     EW_TRY(cost, ScalingCost(model, plan, trial, pool));
@@ -182,7 +185,7 @@ Result<Cost> EstimateWriting(const Checkpoint& model, std::span<const TensorPlan
                              const WriteJob& job, const std::string& out_path, ThreadPool* pool) {
   const uint64_t before = ReadMemoryUse().rss_bytes;
   Cost cost;
-  if (job.method == QuantizeMethod::kGptq || job.scale == ScaleMethod::kAwq) {
+  if (job.prune || job.method == QuantizeMethod::kGptq || job.scale == ScaleMethod::kAwq) {
     EW_TRY(cost, EstimateLayers(model, plan, job, pool));
   }
   std::vector<TensorPlan> encoded;

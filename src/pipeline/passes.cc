@@ -1,4 +1,5 @@
 #include <filesystem>
+#include <unordered_map>
 #include <utility>
 
 #include "base/file.h"
@@ -56,6 +57,75 @@ Status CheckRotate(const Json&, const Recipe&, SectionUse*) { return Ok{}; }
 Status RunRotate(const Json&, const PassContext& context, PassState* state) {
   EW_TRY(RotateSource(false, &state->model).In(context.recipe.model));
   return Ok{};
+}
+
+constexpr RecipeKey kPruneKeys[] = {
+    {"method", KeyType::kText, "magnitude, random, wanda, ria, sparsegpt or alps", true},
+    {"sparsity", KeyType::kText, "share of the weights to prune (\"50%\"), or N:M (\"2:4\")", true},
+    {"seed", KeyType::kCount, "of method random (default 1)"},
+};
+
+Result<PruneOptions> ReadPrune(const Json& arguments) {
+  PruneOptions options;
+  EW_TRY(options.method, ParsePruneMethod(Text(arguments, "method")));
+  EW_TRY(options.sparsity, Sparsity::Parse(Text(arguments, "sparsity")).In("sparsity"));
+  if (const Json* seed = arguments.Find("seed")) options.seed = *seed->AsUint();
+  return options;
+}
+
+Status CheckPrune(const Json& arguments, const Recipe& recipe, SectionUse* use) {
+  EW_TRY(const PruneOptions options, ReadPrune(arguments));
+  if (FindStep(recipe, "calibrate")) {
+    return MakeError(Code::kBadData,
+                     "put prune before calibrate, which sees the pruned model then");
+  }
+  if (!NeedsCalibration(options.method)) return Ok{};
+  if (recipe.calibration.path.empty()) {
+    return MakeError(Code::kBadData, "method %s needs a calibration text",
+                     PruneMethodName(options.method));
+  }
+  use->calibration = true;
+  return Ok{};
+}
+
+// Stands in for the pruned model in plans: formats that hold N of M weights refuse the dense one.
+Checkpoint WithZeros(const Checkpoint& model, const Sparsity& sparsity) {
+  std::unordered_map<size_t, TensorChange> changes;
+  const auto zero = [sparsity](std::span<float> values) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (i % sparsity.group >= sparsity.keep) values[i] = 0;
+    }
+  };
+  for (size_t i = 0; i < model.tensors().size(); ++i) {
+    if (IsPrunable(model.tensors()[i])) changes.emplace(i, zero);
+  }
+  return model.Changed(std::move(changes));
+}
+
+Status RunPrune(const Json& arguments, const PassContext& context, PassState* state) {
+  PruneJobOptions options;
+  EW_TRY(options.prune, ReadPrune(arguments));
+  if (NeedsCalibration(options.prune.method)) options.calibration = context.recipe.calibration;
+  options.tokenizer_path = context.recipe.tokenizer;
+  options.threads = context.threads;
+  options.source = &context.source;
+  if (context.dry_run) {
+    options.dry_run = true;
+    options.estimate = context.estimate;
+    EW_TRY(ConvertSummary plan,
+           Prune(state->model, context.recipe.output, options, context.progress));
+    if (plan.estimate) state->cost = Then(state->cost, *plan.estimate);
+    TakePlan(std::move(plan), state);
+    if (options.prune.sparsity.structured()) {
+      state->model = WithZeros(state->model, options.prune.sparsity);
+    }
+    return Ok{};
+  }
+  const std::string path = context.stem + ".gguf";
+  if (!FileExists(path)) {
+    EW_TRY(Prune(state->model, path, options, context.progress));
+  }
+  return TakeFile(path, state);
 }
 
 constexpr RecipeKey kCalibrateKeys[] = {
@@ -141,9 +211,36 @@ Result<QuantizeOptions> ReadQuantize(const Json& arguments) {
 // True for the methods that look at what the layers see.
 bool UsesInputs(const std::string& method) { return !method.empty() && method != "rtn"; }
 
+// True when weights that are 0 stay 0. Offsets, the grid of IQ4 and error feedback move them; an
+// importance brings formats with offsets into the mixture of q4_0.
+bool KeepsZeros(const Preset& preset, const std::string& method) {
+  switch (preset.type) {
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+    case DType::kS24_Q4:
+    case DType::kS24_Q8:
+      return true;
+    case DType::kQ8_0:
+    case DType::kQ6_K:
+      return method != "gptq" && method != "awq+gptq";
+    case DType::kQ4_0:
+      return !UsesInputs(method);
+    default:
+      return false;
+  }
+}
+
 Status CheckQuantize(const Json& arguments, const Recipe& recipe, SectionUse* use) {
-  EW_TRY(ReadQuantize(arguments));
+  EW_TRY(const QuantizeOptions options, ReadQuantize(arguments));
   const std::string method = Text(arguments, "method");
+  EW_TRY(const Preset* preset, FindPreset(options.preset));
+  if (FindStep(recipe, "prune") && !KeepsZeros(*preset, method)) {
+    return MakeError(Code::kBadData,
+                     "%s with method %s does not keep the zeros of a pruned model; s24_q4 and "
+                     "s24_q8 do with any method, q8_0 and q6_k with rtn or imatrix, q4_0 with rtn",
+                     preset->name, method.empty() ? "rtn" : method.c_str());
+  }
   if (!UsesInputs(method)) return Ok{};
   if (const RecipeStep* sums = FindStep(recipe, "calibrate")) {
     if (method == "imatrix" || WithHessians(sums->arguments)) return Ok{};
@@ -268,6 +365,13 @@ constexpr Pass kPasses[] = {
      {},
      CheckRotate,
      RunRotate},
+    {"prune",
+     "set the weights that matter least to zero",
+     kPruneKeys,
+     kFloatModel,
+     {},
+     CheckPrune,
+     RunPrune},
     {"calibrate",
      "run the calibration text and keep what the layers see",
      kCalibrateKeys,

@@ -330,7 +330,8 @@ Result<Prepared> Prepare(const Checkpoint& checkpoint, const std::vector<std::st
   EW_TRY(result.plan, PlanTensors(checkpoint, job, &result.packing));
   EW_TRY(result.metadata, OutputMetadata(checkpoint, job));
   PushHistory(&result.metadata);
-  SetProvenance(job.recipe, PlaceholderHash(files), &result.metadata);
+  SetProvenance(job.recipe, job.source != nullptr ? *job.source : PlaceholderHash(files),
+                &result.metadata);
   if (job.prune) EW_TRY(CheckPruning(checkpoint, *job.prune));
   const bool target = job.target_bytes > 0 || job.target_bpw > 0;
   if (job.dry_run && !target) return result;

@@ -23,6 +23,10 @@ constexpr const char* kSequential =
 constexpr const char* kByCalibration =
     "  - calibrate\n  - quantize: {to: q3_k_s, method: gptq}\n  - eval\n";
 
+constexpr const char* kPruned =
+    "  - prune: {method: sparsegpt, sparsity: '2:4'}\n"
+    "  - quantize: {to: s24_q4}\n  - pack\n  - eval\n";
+
 // A folder with a model, two texts and a recipe of `passes` in it.
 class Workplace {
  public:
@@ -35,7 +39,7 @@ class Workplace {
   void WriteRecipe(const std::string& passes) const {
     std::string text =
         "model: " + SourcePath("models/edgewise-stories-3M") + "\noutput: out.gguf\n";
-    if (passes.find("calibrate") != passes.npos || passes.find("gptq") != passes.npos) {
+    if (passes.find("calibrate") != passes.npos || passes.find("gpt") != passes.npos) {
       text += "calibration: {text: calibration.txt, tokens: 600}\n";
     }
     if (passes.find("eval") != passes.npos) text += "evaluation: {text: held-out.txt}\n";
@@ -132,6 +136,10 @@ TEST_CASE("killed at any moment, gptq by calibration with eval resumes to the sa
   KillAndResume(kByCalibration, 2);
 }
 
+TEST_CASE("killed at any moment, a pruned model resumes to the same bytes") {
+  KillAndResume(kPruned, 3);
+}
+
 TEST_CASE("an interrupt leaves a journal and no output; the journal decides what may follow") {
   const Workplace place(kSequential);
   const std::string reference = place.Reference();
@@ -206,7 +214,7 @@ TEST_CASE("a damaged journal costs work, not the result") {
 
 TEST_CASE("a dry run tells the exact size, time and memory, and leaves nothing") {
   for (const char* passes :
-       {"  - quantize: {to: q4_0}\n", kByCalibration,
+       {"  - quantize: {to: q4_0}\n", kByCalibration, kPruned,
         "  - rotate\n  - quantize:\n      to: q4_k_m\n      tensor_types: [\"ffn_down=q6_k\"]\n"
         "  - pack\n  - eval\n"}) {
     const Workplace place(passes);

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "base/strings.h"
-#include "compress/matrix_product.h"
+#include "compress/matrix.h"
 #include "compress/prune/refit.h"
 #include "compress/prune/select.h"
 #include "compress/prune/sparsegpt.h"

@@ -191,6 +191,10 @@ Result<PruneMethod> ParsePruneMethod(std::string_view name) {
 
 const char* PruneMethodName(PruneMethod method) { return RowOf(method).name; }
 
+bool UpdatesWeights(PruneMethod method) { return !RowOf(method).score; }
+
+ScoreMethod ScoreOf(PruneMethod method) { return *RowOf(method).score; }
+
 bool NeedsCalibration(PruneMethod method) {
   const Method& row = RowOf(method);
   return !row.score || NeedsNorms(*row.score);

@@ -12,6 +12,7 @@
 #include "base/thread_pool.h"
 #include "calibrate/calibration.h"
 #include "calibrate/walk.h"
+#include "compress/prune/score.h"
 #include "compress/prune/sparsity.h"
 #include "model/checkpoint.h"
 
@@ -29,6 +30,10 @@ enum class PruneMethod : uint8_t {
 // Errors: kInvalidArgument, listing the names.
 Result<PruneMethod> ParsePruneMethod(std::string_view name);
 const char* PruneMethodName(PruneMethod method);
+// True for the methods that change the weights they keep, and so need second moments.
+bool UpdatesWeights(PruneMethod method);
+// Of the methods that do not.
+ScoreMethod ScoreOf(PruneMethod method);
 // True for the methods that look at the inputs, and so need a calibration.
 bool NeedsCalibration(PruneMethod method);
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "base/check.h"
-#include "compress/matrix_product.h"
+#include "compress/matrix.h"
 #include "kernels/kernels.h"
 
 namespace edgewise {

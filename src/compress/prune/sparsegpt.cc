@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/strings.h"
-#include "compress/matrix_product.h"
+#include "compress/matrix.h"
 #include "compress/prune/select.h"
 
 namespace edgewise {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/process.h"
+#include "compress/matrix.h"
 #include "compress/quantize/output_error.h"
 #include "compress/quantize/scale.h"
 
@@ -13,20 +14,6 @@ namespace edgewise {
 namespace {
 
 constexpr uint64_t kTrialValues = 1u << 20;  // that are encoded
-
-// The second moments of an input with so many columns, as far as the trial kept them.
-const InputTrial& FindInput(const LayerTrial& trial, size_t columns) {
-  for (const InputTrial& input : trial.inputs) {
-    if (input.columns == columns) return input;
-  }
-  EW_CHECK(false);  // every matrix of a layer reads one of its inputs
-}
-
-std::vector<float> Corner(std::span<const float> from, size_t stride, size_t rows, size_t n) {
-  std::vector<float> corner(rows * n);
-  for (size_t i = 0; i < rows; ++i) std::copy_n(from.data() + i * stride, n, &corner[i * n]);
-  return corner;
-}
 
 struct FeedbackSeconds {
   double factor = 0;  // of the metric
@@ -39,11 +26,11 @@ Result<FeedbackSeconds> TryFeedback(std::span<const float> w, size_t columns, si
                                     const InputTrial& input, ThreadPool* pool) {
   FeedbackSeconds seconds;
   const double start = NowSeconds();
-  EW_TRY(const ErrorMetric metric, ErrorMetric::Create(Corner(input.h, input.kept, n, n), n,
+  EW_TRY(const ErrorMetric metric, ErrorMetric::Create(LeadingBlock(input.h, input.kept, n, n), n,
                                                        LayerwiseOptions().damping, pool));
   seconds.factor = NowSeconds() - start;
   const size_t rows = w.size() / columns;
-  const std::vector<float> corner = Corner(w, columns, rows, n);
+  const std::vector<float> corner = LeadingBlock(w, columns, rows, n);
   std::vector<std::byte> blocks(Info(type).RowBytes(rows * n));
   const auto quantize = [&](size_t count) {
     const double before = NowSeconds();
@@ -176,8 +163,8 @@ Result<Cost> ScalingCost(const Checkpoint& checkpoint, std::span<const TensorPla
     const InputTrial& input = FindInput(trial, columns);
     EW_TRY(const std::vector<float> w, LoadRows(checkpoint, entry.source, kScaleSearchRows));
     const size_t block = Info(entry.to).block, n = input.kept / block * block;
-    const std::vector<float> corner = Corner(w, columns, w.size() / columns, n);
-    const std::vector<float> h = Corner(input.h, input.kept, n, n), ones(n, 1.0f);
+    const std::vector<float> corner = LeadingBlock(w, columns, w.size() / columns, n);
+    const std::vector<float> h = LeadingBlock(input.h, input.kept, n, n), ones(n, 1.0f);
     const double start = NowSeconds();
     OutputError(corner, n, {entry.to, ones, ones}, h, pool);
     const double ratio = static_cast<double>(columns) / static_cast<double>(n);

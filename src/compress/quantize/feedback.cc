@@ -5,7 +5,7 @@
 
 #include "base/check.h"
 #include "base/half.h"
-#include "compress/matrix_product.h"
+#include "compress/matrix.h"
 #include "kernels/kernels.h"
 #include "quant/block_parts.h"
 

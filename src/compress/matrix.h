@@ -1,7 +1,10 @@
-// The F32 matrix product of the kernels, for compression on plain matrices.
+// Plain float matrices: the product of the kernels, and a part.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <span>
+#include <vector>
 
 #include "kernels/kernels.h"
 
@@ -23,6 +26,16 @@ inline void MultiplyTransposed(const float* w, size_t w_stride, size_t rows, con
   args.y = y;
   args.y_stride = y_stride;
   kernels::Active().linear[static_cast<size_t>(DType::kF32)].run(args);
+}
+
+// The first `rows` and `columns` of a matrix with rows `stride` floats apart.
+inline std::vector<float> LeadingBlock(std::span<const float> from, size_t stride, size_t rows,
+                                       size_t columns) {
+  std::vector<float> block(rows * columns);
+  for (size_t i = 0; i < rows; ++i) {
+    std::copy_n(from.data() + i * stride, columns, &block[i * columns]);
+  }
+  return block;
 }
 
 }  // namespace edgewise
