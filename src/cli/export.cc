@@ -45,13 +45,16 @@ Runner AddExport(CLI::App& app, const Common& common) {
   ExportOptions& options = flags->options;
   app.add_option("input", flags->in, "Hugging Face folder")->required();
   app.add_option("output,--output", flags->out, "Folder to write")->required();
-  app.add_option("--to", options.to,
-                 "Layout: gptq (AutoGPTQ, GPTQModel), awq (AutoAWQ GEMM), bnb-nf4, bnb-int8 (bitsandbytes)")
+  app.add_option(
+         "--to", options.to,
+         "Layout: gptq (AutoGPTQ, GPTQModel), awq (AutoAWQ GEMM), bnb-nf4, bnb-int8 (bitsandbytes)")
       ->required();
-  app.add_option("--bits", options.bits, "Bits of a code: gptq 2, 3, 4 or 8; the others have one size")
+  app.add_option("--bits", options.bits,
+                 "Bits of a code: gptq 2, 3, 4 or 8; the others have one size")
       ->capture_default_str();
-  app.add_option("--group-size", options.group_size,
-                 "Columns that share a scale, -1 for all; bnb-nf4 has blocks of 64, bnb-int8 whole rows")
+  app.add_option(
+         "--group-size", options.group_size,
+         "Columns that share a scale, -1 for all; bnb-nf4 has blocks of 64, bnb-int8 whole rows")
       ->capture_default_str();
   app.add_flag("--asymmetric", options.asymmetric,
                "gptq: fit zero points too (better, but some runtimes take symmetric only)");
