@@ -28,9 +28,6 @@ for sparsity in $sparsities; do
       > "$folder/eval.json"
     printf '{"sparsity": "%s", "method": "%s", "density": %s, "seconds": %s, "peak_rss_bytes": %s, ' "$sparsity" "$method" \
       "$(field density < "$folder/made.json")" "$(field seconds < "$folder/made.json")" "$(field peak_rss_bytes < "$folder/made.json")"
-    printf '"kl_mean": %s, "kl_p99": %s, "top1_agreement": %s, "ppl_ratio": %s, "tokens": %s}\n' \
-      "$(field kl_mean < "$folder/eval.json")" "$(field kl_p99 < "$folder/eval.json")" \
-      "$(field top1_agreement < "$folder/eval.json")" "$(field ppl_ratio < "$folder/eval.json")" \
-      "$(field tokens < "$folder/eval.json")"
+    quality < "$folder/eval.json"
   done
 done

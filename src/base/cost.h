@@ -3,6 +3,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
+
+#include "base/process.h"
+#include "base/result.h"
 
 namespace edgewise {
 
@@ -13,5 +17,13 @@ struct Cost {
 
 // Of one after the other.
 inline Cost Then(Cost a, Cost b) { return {a.seconds + b.seconds, std::max(a.bytes, b.bytes)}; }
+
+// Runs `work`, which returns a Status. Returns its seconds. Errors: those of `work`.
+template <class Work>
+Result<double> Seconds(Work work) {
+  const double start = NowSeconds();
+  EW_TRY(work());
+  return NowSeconds() - start;
+}
 
 }  // namespace edgewise

@@ -26,35 +26,27 @@ TokenSequences TrialSequences(const TokenSequences& all) {
   return some;
 }
 
-template <class Work>
-Result<double> Seconds(Work work) {
-  const double start = NowSeconds();
-  EW_TRY(work());
-  return NowSeconds() - start;
-}
-
 // Times the sums on rows as they come, and keeps the moments of the first columns.
 Status TrySums(ActivationWalk* walk, LinearInput input, size_t kept, double tokens,
                ThreadPool* pool, InputTrial* trial) {
-  EW_TRY(ProductSum whole, ProductSum::Create(trial->columns, pool));
-  EW_TRY(ProductSum part, ProductSum::Create(kept, pool));
+  EW_TRY(ProductSum products, ProductSum::Create(trial->columns, pool));
   ColumnMoments moments(trial->columns);
   EW_TRY(walk->Visit([&](LinearInput which, const float* rows, size_t n, size_t stride) {
     if (which != input) return true;
     const double start = NowSeconds();
     moments.Add(rows, n, stride);
     const double middle = NowSeconds();
-    whole.Add(rows, n, stride);
+    products.Add(rows, n, stride);
     trial->products += (NowSeconds() - middle) / tokens;
     trial->moments += (middle - start) / tokens;
-    part.Add(rows, n, stride);
     return false;
   }));
   const double start = NowSeconds();
-  whole.Finish();
+  const float* h = products.Finish();
   trial->products += (NowSeconds() - start) / tokens;
-  const float* h = part.Finish();
-  trial->h.assign(h, h + kept * kept);
+  for (size_t i = 0; i < kept; ++i, h += trial->columns) {
+    trial->h.insert(trial->h.end(), h, h + kept);
+  }
   trial->kept = kept;
   return Ok{};
 }

@@ -30,6 +30,15 @@ bool HasPacked(const Checkpoint& checkpoint) {
                      [](const auto& t) { return t.layout == TensorLayout::kPacked; });
 }
 
+// How the job is run, which every verb's options say alike.
+template <class Options>
+void SetRun(const Options& options, WriteJob* job) {
+  job->threads = options.threads;
+  job->overwrite = options.overwrite;
+  job->dry_run = options.dry_run;
+  job->estimate = options.estimate;
+}
+
 // The formats to choose from, where a preset gives them to none.
 constexpr const char* kTargetPreset = "q4_0";
 
@@ -138,10 +147,7 @@ Result<WriteJob> QuantizeJob(const QuantizeOptions& options) {
   EW_TRY(SetMethod(options, &job));
   job.pack = options.pack;
   job.tokenizer_path = options.tokenizer_path;
-  job.threads = options.threads;
-  job.overwrite = options.overwrite;
-  job.dry_run = options.dry_run;
-  job.estimate = options.estimate;
+  SetRun(options, &job);
   job.planned_calibration = options.planned_calibration;
   job.source = options.source;
   EW_CHECK(options.journal_path.empty() || !options.pack);
@@ -184,10 +190,7 @@ Result<WriteJob> PruneJob(const Checkpoint& checkpoint, const PruneJobOptions& o
   }
   if (!options.calibration.path.empty()) EW_TRY(SetCalibration(options.calibration, &job));
   job.tokenizer_path = options.tokenizer_path;
-  job.threads = options.threads;
-  job.overwrite = options.overwrite;
-  job.dry_run = options.dry_run;
-  job.estimate = options.estimate;
+  SetRun(options, &job);
   job.source = options.source;
   return job;
 }
@@ -195,10 +198,7 @@ Result<WriteJob> PruneJob(const Checkpoint& checkpoint, const PruneJobOptions& o
 WriteJob PackJob(const char* command, const PackOptions& options) {
   WriteJob job;
   job.recipe.Set("command", command);
-  job.threads = options.threads;
-  job.overwrite = options.overwrite;
-  job.dry_run = options.dry_run;
-  job.estimate = options.estimate;
+  SetRun(options, &job);
   return job;
 }
 
@@ -243,10 +243,7 @@ Result<ConvertSummary> Convert(const std::string& in_path, const std::string& ou
   job.recipe.Set("command", "convert").Set("to", Info(to).name);
   job.rotate = options.rotate;
   job.tokenizer_path = options.tokenizer_path;
-  job.threads = options.threads;
-  job.overwrite = options.overwrite;
-  job.dry_run = options.dry_run;
-  job.estimate = options.estimate;
+  SetRun(options, &job);
   return WriteModel(checkpoint, out_path, std::move(job), progress);
 }
 

@@ -13,6 +13,7 @@
 #include "base/process.h"
 #include "base/sha256.h"
 #include "base/strings.h"
+#include "compress/matrix.h"
 #include "compress/prune/cost.h"
 #include "compress/quantize/cost.h"
 #include "engine/engine.h"
@@ -52,10 +53,7 @@ Result<LayerTrial> TrialOf(const CalibrationFile& file, std::span<const TensorPl
     EW_TRY(const std::vector<float> h, file.Hessian(entry.name, columns));
     input.columns = columns;
     input.kept = std::min(columns, kTrialColumns);
-    for (size_t i = 0; i < input.kept; ++i) {
-      const float* row = h.data() + i * columns;
-      input.h.insert(input.h.end(), row, row + input.kept);
-    }
+    input.h = LeadingBlock(h, columns, input.kept, input.kept);
   }
   return trial;
 }

@@ -46,6 +46,7 @@ double BitsPerWeight(const std::vector<ConvertedTensor>& tensors) {
 }
 
 void TakePlan(ConvertSummary summary, PassState* state) {
+  if (summary.estimate) state->cost = Then(state->cost, *summary.estimate);
   state->tensors = std::move(summary.tensors);
   state->metadata = std::move(summary.metadata);
 }
@@ -114,7 +115,6 @@ Status RunPrune(const Json& arguments, const PassContext& context, PassState* st
     options.estimate = context.estimate;
     EW_TRY(ConvertSummary plan,
            Prune(state->model, context.recipe.output, options, context.progress));
-    if (plan.estimate) state->cost = Then(state->cost, *plan.estimate);
     TakePlan(std::move(plan), state);
     if (options.prune.sparsity.structured()) {
       state->model = WithZeros(state->model, options.prune.sparsity);
@@ -273,7 +273,6 @@ Status RunQuantize(const Json& arguments, const PassContext& context, PassState*
     if (state->planned_calibration) options.planned_calibration = &*state->planned_calibration;
     EW_TRY(ConvertSummary plan,
            Quantize(state->model, context.recipe.output, options, context.progress));
-    if (plan.estimate) state->cost = Then(state->cost, *plan.estimate);
     TakePlan(std::move(plan), state);
     return Ok{};
   }

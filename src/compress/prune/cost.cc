@@ -27,13 +27,6 @@ struct PruneSeconds {
   double row = 0;
 };
 
-template <class Work>
-Result<double> Seconds(Work work) {
-  const double start = NowSeconds();
-  EW_TRY(work());
-  return NowSeconds() - start;
-}
-
 Result<PruneSeconds> TryScores(std::span<const float> w, size_t columns,
                                const PruneOptions& options, ThreadPool* pool) {
   const std::vector<float> norms(columns, 1.0f);
