@@ -17,17 +17,7 @@ constexpr char kSquares[] = ".in_sum2", kCounts[] = ".counts", kAbs[] = ".in_sum
 
 constexpr float kMaxTokens = 1e15f;
 
-// The weight under whose name the Hessian of `weight`'s input is kept.
-std::string HessianName(std::string weight) {
-  static constexpr std::pair<const char*, const char*> kSharers[] = {
-      {".attn_k.", ".attn_q."}, {".attn_v.", ".attn_q."}, {".ffn_up.", ".ffn_gate."}};
-  for (const auto& [sharer, first] : kSharers) {
-    if (const size_t at = weight.find(sharer); at != std::string::npos) {
-      weight.replace(at, std::strlen(sharer), first);
-    }
-  }
-  return weight + kHessian;
-}
+std::string HessianName(const std::string& weight) { return InputName(weight) + kHessian; }
 
 // The number of columns of a triangle of `elements`.
 uint64_t TriangleColumns(uint64_t elements) {
@@ -43,11 +33,11 @@ struct WeightInput {
 };
 
 bool IsFirst(const WeightInput& input, std::span<const WeightInput> all) {
-  const std::string name = HessianName(input.name);
-  if (name == input.name + kHessian) return true;
+  const std::string name = InputName(input.name);
+  if (name == input.name) return true;
   // A fused tensor (ffn_up of gate and up) has no first beside it.
   return std::none_of(all.begin(), all.end(),
-                      [&](const WeightInput& other) { return other.name + kHessian == name; });
+                      [&](const WeightInput& other) { return other.name == name; });
 }
 
 std::vector<GgufTensorDecl> Declare(std::span<const WeightInput> inputs, bool hessians) {
@@ -186,6 +176,17 @@ CalibrationOrigin Join(const CalibrationOrigin& a, const CalibrationOrigin& b) {
 }
 
 }  // namespace
+
+std::string InputName(std::string weight) {
+  static constexpr std::pair<const char*, const char*> kSharers[] = {
+      {".attn_k.", ".attn_q."}, {".attn_v.", ".attn_q."}, {".ffn_up.", ".ffn_gate."}};
+  for (const auto& [sharer, first] : kSharers) {
+    if (const size_t at = weight.find(sharer); at != std::string::npos) {
+      weight.replace(at, std::strlen(sharer), first);
+    }
+  }
+  return weight;
+}
 
 Result<CalibrationFile> CalibrationFile::Open(const std::string& path) {
   EW_TRY(GgufFile opened, GgufFile::Open(path));

@@ -35,6 +35,10 @@ struct CalibrationOrigin {
   uint32_t context = 0;  // tokens of the longest sequence
 };
 
+// The weight whose input is that of `weight`: itself, or the first of those that share it, as q, k
+// and v do.
+std::string InputName(std::string weight);
+
 // An opened file; immutable, so thread-safe.
 class CalibrationFile {
  public:

@@ -37,10 +37,14 @@ Status RunCompress(CompressFlags& flags, const Common& common) {
   if (common.quiet) return Ok{};
   const std::string passes = Join(summary->passes, ", ");
   if (flags.dry_run) {
-    return Print(Format("would write %s: %llu bytes (%s), %.3f bits per weight (%s; %s)\n",
-                        summary->output.c_str(), static_cast<unsigned long long>(summary->bytes),
-                        FormatBytes(summary->bytes).c_str(), summary->bits_per_weight,
-                        passes.c_str(), EstimateText(*summary->estimate).c_str()));
+    const std::string bits = summary->target_bytes > 0
+                                 ? "formats chosen on the way"
+                                 : Format("%.3f bits per weight", summary->bits_per_weight);
+    return Print(Format("would write %s: %s%llu bytes (%s), %s (%s; %s)\n", summary->output.c_str(),
+                        summary->target_bytes > 0 ? "at most " : "",
+                        static_cast<unsigned long long>(summary->bytes),
+                        FormatBytes(summary->bytes).c_str(), bits.c_str(), passes.c_str(),
+                        EstimateText(*summary->estimate).c_str()));
   }
   return Print(Format("%s: %s, %.3f bits per weight (%s%s; %s, peak memory %s)\n",
                       summary->output.c_str(), FormatBytes(summary->bytes).c_str(),

@@ -111,5 +111,7 @@ class GgufWriter {
 
 // Returns the size the file would have, without writing it.
 Result<uint64_t> GgufFileBytes(const Metadata& metadata, std::span<const GgufTensorDecl> tensors);
+// The part of it before the tensors.
+Result<uint64_t> GgufHeaderBytes(const Metadata& metadata, std::span<const GgufTensorDecl> tensors);
 
 }  // namespace edgewise

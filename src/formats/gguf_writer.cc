@@ -206,6 +206,12 @@ Result<uint64_t> GgufFileBytes(const Metadata& metadata, std::span<const GgufTen
   return layout.total_bytes;
 }
 
+Result<uint64_t> GgufHeaderBytes(const Metadata& metadata,
+                                 std::span<const GgufTensorDecl> tensors) {
+  EW_TRY(const auto layout, MakeLayout(metadata, tensors));
+  return layout.header.size();
+}
+
 Result<GgufWriter> GgufWriter::Create(const std::string& path, bool overwrite,
                                       const Metadata& metadata,
                                       std::vector<GgufTensorDecl> tensors) {

@@ -7,6 +7,7 @@
 #include "base/process.h"
 #include "base/strings.h"
 #include "formats/gguf.h"
+#include "formats/gguf_header.h"
 #include "kernels/kernels.h"
 #include "model/checkpoint.h"
 #include "pipeline/estimate.h"
@@ -157,9 +158,10 @@ Json RunIdentity(const Recipe& recipe, const InputHashes& hashes) {
 
 Result<CompressSummary> RunInJournal(const Recipe& recipe, const Checkpoint& source,
                                      const InputHashes& hashes, const RunJournal& journal,
-                                     int threads, Progress* progress) {
+                                     uint64_t header_bytes, int threads, Progress* progress) {
   PassState state(source);
-  EW_TRY(RunPasses(journal.folder(), {recipe, "", threads, false, false, hashes.model, progress},
+  EW_TRY(RunPasses(journal.folder(),
+                   {recipe, "", threads, false, false, hashes.model, header_bytes, progress},
                    &state));
   const std::string result = journal.folder() + "/result.gguf";
   const Metadata metadata = OutputMetadata(recipe, source.metadata(), hashes, state);
@@ -193,6 +195,46 @@ Result<Cost> FinishEstimate(const Recipe& recipe, std::vector<std::string> input
   return Then(passes, ends);
 }
 
+// A run without its work.
+struct Plan {
+  CompressSummary summary;
+  uint64_t header_bytes = 0;  // PassContext
+};
+
+Result<Plan> PlanPasses(const Recipe& recipe, uint64_t header_bytes, int threads, bool estimate,
+                        Progress* progress) {
+  EW_TRY(const Checkpoint source, Checkpoint::Open(recipe.model));
+  EW_TRY(const auto files, SourceFiles(source, recipe.tokenizer));
+  PassState state(source);
+  const InputHashes hashes = PlaceholderHashes(recipe, files);
+  EW_TRY(RunPasses(JournalFolder(recipe.output),
+                   {recipe, "", threads, true, estimate, hashes.model, header_bytes, progress},
+                   &state));
+  const Metadata metadata = OutputMetadata(recipe, source.metadata(), hashes, state);
+  Plan plan{Summarize(recipe, state)};
+  CompressSummary& summary = plan.summary;
+  summary.card = Json();
+  EW_TRY(const uint64_t bytes, GgufFileBytes(metadata, Declare(state)).In(recipe.output));
+  EW_TRY(const uint64_t alignment, GgufAlignment(metadata));
+  plan.header_bytes = bytes;
+  for (const ConvertedTensor& tensor : state.tensors) {
+    plan.header_bytes -= AlignUp(Info(tensor.to).RowBytes(tensor.shape.elements()), alignment);
+  }
+  summary.target_bytes = state.target_bytes;
+  summary.bytes = state.target_bytes > 0 ? state.target_bytes : bytes;
+  if (estimate) {
+    EW_TRY(summary.estimate, FinishEstimate(recipe, files, summary.bytes, state.cost));
+  }
+  return plan;
+}
+
+// Plans once more where a pass needs to know the header first.
+Result<Plan> PlanRun(const Recipe& recipe, int threads, bool estimate, Progress* progress) {
+  EW_TRY(Plan plan, PlanPasses(recipe, 0, threads, false, progress));
+  if (plan.summary.target_bytes == 0 && !estimate) return plan;
+  return PlanPasses(recipe, plan.header_bytes, threads, estimate, progress);
+}
+
 }  // namespace
 
 Result<CompressSummary> PlanCompression(const Recipe& recipe, int threads, bool estimate,
@@ -200,22 +242,10 @@ Result<CompressSummary> PlanCompression(const Recipe& recipe, int threads, bool 
   NoProgress silent;
   if (progress == nullptr) progress = &silent;
   const double start = NowSeconds();
-  EW_TRY(const Checkpoint source, Checkpoint::Open(recipe.model));
-  EW_TRY(const auto files, SourceFiles(source, recipe.tokenizer));
-  PassState state(source);
-  const InputHashes hashes = PlaceholderHashes(recipe, files);
-  EW_TRY(RunPasses(JournalFolder(recipe.output),
-                   {recipe, "", threads, true, estimate, hashes.model, progress}, &state));
-  const Metadata metadata = OutputMetadata(recipe, source.metadata(), hashes, state);
-  CompressSummary summary = Summarize(recipe, state);
-  summary.card = Json();
-  EW_TRY(summary.bytes, GgufFileBytes(metadata, Declare(state)).In(recipe.output));
-  if (estimate) {
-    EW_TRY(summary.estimate, FinishEstimate(recipe, files, summary.bytes, state.cost));
-  }
-  summary.seconds = NowSeconds() - start;
-  summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
-  return summary;
+  EW_TRY(Plan plan, PlanRun(recipe, threads, estimate, progress));
+  plan.summary.seconds = NowSeconds() - start;
+  plan.summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
+  return std::move(plan.summary);
 }
 
 Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& options,
@@ -224,7 +254,7 @@ Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& op
   if (progress == nullptr) progress = &silent;
   const double start = NowSeconds();
   // Finds what cannot work before a journal exists.
-  EW_TRY(PlanCompression(recipe, options.threads, false, progress));
+  EW_TRY(const Plan plan, PlanRun(recipe, options.threads, false, progress));
   EW_TRY(const Checkpoint source, Checkpoint::Open(recipe.model));
   EW_TRY(const auto files, SourceFiles(source, recipe.tokenizer));
   EW_TRY(const InputHashes hashes, HashInputs(recipe, files, progress));
@@ -236,12 +266,14 @@ Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& op
   EW_TRY(RunJournal journal, RunJournal::Open(recipe.output, RunIdentity(recipe, hashes),
                                               {options.resume, options.overwrite}));
   auto summary = written ? ReadResult(recipe, source)
-                         : RunInJournal(recipe, source, hashes, journal, options.threads, progress);
+                         : RunInJournal(recipe, source, hashes, journal, plan.header_bytes,
+                                        options.threads, progress);
   if (!summary) {
     journal.RemoveIfEmpty();
     return std::move(summary).error();
   }
   journal.Remove();
+  summary->target_bytes = plan.summary.target_bytes;
   summary->resumed = journal.resumed();
   summary->source_sha256 = hashes.model.digest;
   summary->seconds = NowSeconds() - start;
@@ -255,6 +287,7 @@ Json ToJson(const CompressSummary& summary) {
   Json json;
   json.Set("output", summary.output)
       .Set("bytes", summary.bytes)
+      .Set("target_bytes", summary.target_bytes)
       .Set("tensor_bytes", summary.tensor_bytes)
       .Set("parameters", summary.parameters)
       .Set("bits_per_weight", summary.bits_per_weight)

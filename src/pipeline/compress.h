@@ -22,7 +22,9 @@ struct CompressOptions {
 
 struct CompressSummary {
   std::string output;
-  uint64_t bytes = 0;  // of the whole file; exact in a plan
+  uint64_t bytes = 0;  // of the whole file; exact in a plan, but with a target
+  // Of the whole file, at most: the formats are chosen on the way. 0: no target.
+  uint64_t target_bytes = 0;
   uint64_t tensor_bytes = 0;
   uint64_t parameters = 0;
   double bits_per_weight = 0;  // tensor bytes * 8 / parameters

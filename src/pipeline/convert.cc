@@ -63,6 +63,7 @@ Status SetTarget(const QuantizeOptions& options, WriteJob* job) {
   job->plan.pure = true;
   job->target_bytes = options.target_bytes;
   job->target_bpw = options.target_bpw;
+  job->target_header_bytes = options.target_header_bytes;
   if (options.target_bytes > 0) job->recipe.Set("target_bytes", options.target_bytes);
   if (options.target_bpw > 0) job->recipe.Set("target_bpw", options.target_bpw);
   return Ok{};
@@ -148,6 +149,7 @@ Result<WriteJob> QuantizeJob(const QuantizeOptions& options) {
   job.pack = options.pack;
   job.tokenizer_path = options.tokenizer_path;
   SetRun(options, &job);
+  job.calibration_planned = options.calibration_planned;
   job.planned_calibration = options.planned_calibration;
   job.source = options.source;
   EW_CHECK(options.journal_path.empty() || !options.pack);

@@ -48,7 +48,9 @@ struct QuantizeOptions {
   // Instead of a preset, the size of the whole file, at most: the formats that cost least by a
   // calibration file (compress/quantize/allocate.h).
   uint64_t target_bytes = 0;
-  double target_bpw = 0;                // bytes * 8 / parameters
+  double target_bpw = 0;  // bytes * 8 / parameters
+  // What the file that the size is meant for takes beside its tensors. 0: as much as this one.
+  uint64_t target_header_bytes = 0;
   std::vector<TypeOverride> overrides;  // --tensor-type
   std::optional<DType> output_type;     // --output-tensor-type
   std::optional<DType> embedding_type;  // --token-embedding-type
@@ -67,8 +69,9 @@ struct QuantizeOptions {
   bool overwrite = false;
   bool dry_run = false;
   bool estimate = false;  // in a dry run: time and memory too, by short trials
-  // For the estimate: a calibration file will be there, made as this trial tells; `calibration` is
-  // its text meanwhile. Null: `calibration` is what it is.
+  // In a dry run: `calibration` is the text that a calibration file will be made from, as the trial
+  // tells where an estimate is wanted. Formats for a size stay open then.
+  bool calibration_planned = false;
   const LayerTrial* planned_calibration = nullptr;
   // What the provenance names as the source, where it is known already: the model's files, or those
   // that it was made from. Null: the model's files are hashed.
@@ -116,6 +119,7 @@ struct ConvertSummary {
   std::string rotated;           // "residual+values" or "values"; empty: nothing
   size_t scaled_inputs = 0;      // of linear layers
   double predicted_kl = 0;       // nats per token, with a target
+  uint64_t target_bytes = 0;     // of the whole file, at most; 0: no target
   double density = 1;            // of all pruned matrices together
   std::optional<Cost> estimate;  // of a dry run that was asked for it
   PackingCount packing;

@@ -41,6 +41,8 @@ struct PassContext {
   bool dry_run;
   bool estimate;             // in a dry run: `cost` too
   const SourceHash& source;  // of the model's files; a placeholder in a dry run
+  // What the output takes beside the tensors of the quantized model; 0 while it is not known.
+  uint64_t header_bytes;
   Progress* progress;
 };
 
@@ -53,6 +55,7 @@ struct PassState {
   // Of the file that the last pass wrote, or would write.
   std::vector<ConvertedTensor> tensors;
   Metadata metadata;
+  uint64_t target_bytes = 0;  // of the output, at most; 0: no target
   // Estimates of a dry run: of the passes so far, and of the calibration that would be there.
   Cost cost;
   std::optional<LayerTrial> planned_calibration;

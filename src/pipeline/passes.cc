@@ -11,6 +11,7 @@
 #include "pipeline/packing.h"
 #include "pipeline/pass.h"
 #include "pipeline/quality_card.h"
+#include "pipeline/target.h"
 #include "pipeline/write_model.h"
 
 namespace edgewise {
@@ -167,7 +168,10 @@ Status RunCalibrate(const Json& arguments, const PassContext& context, PassState
 }
 
 constexpr RecipeKey kQuantizeKeys[] = {
-    {"to", KeyType::kText, "mixture of formats: q4_k_m, q4_0, ...", true},
+    {"to", KeyType::kText, "mixture of formats: q4_k_m, q4_0, ..."},
+    {"target_bytes", KeyType::kCount,
+     "in place of to: the formats that cost least in an output of so many bytes", false, 1},
+    {"target_bpw", KeyType::kNumber, "the same in bits for each weight: bytes * 8 / weights"},
     {"method", KeyType::kText, "how values are chosen (default rtn)"},
     {"tensor_types", KeyType::kTexts, "REGEX=FORMAT for the tensors whose name matches"},
     {"output_type", KeyType::kText, "format of output.weight"},
@@ -187,8 +191,23 @@ Result<std::optional<DType>> ReadFormat(const Json& arguments, const char* key) 
 
 Result<QuantizeOptions> ReadQuantize(const Json& arguments) {
   QuantizeOptions options;
-  EW_TRY(const Preset* preset, FindPreset(Text(arguments, "to")));
-  options.preset = preset->name;
+  const Json *to = arguments.Find("to"), *bytes = arguments.Find("target_bytes"),
+             *bpw = arguments.Find("target_bpw");
+  if ((to != nullptr) + (bytes != nullptr) + (bpw != nullptr) != 1) {
+    return MakeError(Code::kBadData, "give one of to, target_bytes and target_bpw");
+  }
+  options.preset.clear();
+  if (to != nullptr) {
+    EW_TRY(const Preset* preset, FindPreset(*to->AsString()));
+    options.preset = preset->name;
+  }
+  if (bytes != nullptr) options.target_bytes = *bytes->AsUint();
+  if (bpw != nullptr) {
+    options.target_bpw = *bpw->AsDouble();
+    if (!(options.target_bpw > 0 && options.target_bpw <= 32)) {
+      return MakeError(Code::kBadData, "target_bpw must be above 0 and at most 32");
+    }
+  }
   if (arguments.Find("method")) EW_TRY(ParseMethod(Text(arguments, "method"), &options));
   if (options.rotate) {
     return MakeError(Code::kBadData, "method %s: rotation is a pass of its own; put rotate before",
@@ -204,12 +223,17 @@ Result<QuantizeOptions> ReadQuantize(const Json& arguments) {
   EW_TRY(options.embedding_type, ReadFormat(arguments, "embedding_type"));
   options.leave_output = Flag(arguments, "leave_output");
   options.pure = Flag(arguments, "pure");
+  if (options.pure && to == nullptr) {
+    return MakeError(Code::kBadData, "pure has no use with a target size");
+  }
   options.allow_requantize = Flag(arguments, "allow_requantize");
   return options;
 }
 
 // True for the methods that look at what the layers see.
 bool UsesInputs(const std::string& method) { return !method.empty() && method != "rtn"; }
+
+bool HasTarget(const QuantizeOptions& options) { return options.preset.empty(); }
 
 // True when weights that are 0 stay 0. Offsets, the grid of IQ4 and error feedback move them; an
 // importance brings formats with offsets into the mixture of q4_0.
@@ -231,24 +255,32 @@ bool KeepsZeros(const Preset& preset, const std::string& method) {
   }
 }
 
+Status CheckZeros(const QuantizeOptions& options, const std::string& method) {
+  if (HasTarget(options)) {
+    return MakeError(Code::kBadData,
+                     "formats for a target size do not keep the zeros of a pruned model");
+  }
+  EW_TRY(const Preset* preset, FindPreset(options.preset));
+  if (KeepsZeros(*preset, method)) return Ok{};
+  return MakeError(Code::kBadData,
+                   "%s with method %s does not keep the zeros of a pruned model; s24_q4 and s24_q8 "
+                   "do with any method, q8_0 and q6_k with rtn or imatrix, q4_0 with rtn",
+                   preset->name, method.empty() ? "rtn" : method.c_str());
+}
+
 Status CheckQuantize(const Json& arguments, const Recipe& recipe, SectionUse* use) {
   EW_TRY(const QuantizeOptions options, ReadQuantize(arguments));
   const std::string method = Text(arguments, "method");
-  EW_TRY(const Preset* preset, FindPreset(options.preset));
-  if (FindStep(recipe, "prune") && !KeepsZeros(*preset, method)) {
-    return MakeError(Code::kBadData,
-                     "%s with method %s does not keep the zeros of a pruned model; s24_q4 and "
-                     "s24_q8 do with any method, q8_0 and q6_k with rtn or imatrix, q4_0 with rtn",
-                     preset->name, method.empty() ? "rtn" : method.c_str());
-  }
-  if (!UsesInputs(method)) return Ok{};
+  if (FindStep(recipe, "prune")) EW_TRY(CheckZeros(options, method));
+  if (!UsesInputs(method) && !HasTarget(options)) return Ok{};
+  const std::string who = HasTarget(options) ? "a target size" : "method " + method;
   if (const RecipeStep* sums = FindStep(recipe, "calibrate")) {
-    if (method == "imatrix" || WithHessians(sums->arguments)) return Ok{};
-    return MakeError(Code::kBadData, "method %s needs the hessians that calibrate leaves out",
-                     method.c_str());
+    if ((method == "imatrix" && !HasTarget(options)) || WithHessians(sums->arguments)) return Ok{};
+    return MakeError(Code::kBadData, "%s needs the hessians that calibrate leaves out",
+                     who.c_str());
   }
-  if (method != "gptq") {
-    return MakeError(Code::kBadData, "method %s needs a calibrate pass before it", method.c_str());
+  if (method != "gptq" || HasTarget(options)) {
+    return MakeError(Code::kBadData, "%s needs a calibrate pass before it", who.c_str());
   }
   if (recipe.calibration.path.empty()) {
     return MakeError(Code::kBadData, "method %s needs a calibration text", method.c_str());
@@ -259,7 +291,7 @@ Status CheckQuantize(const Json& arguments, const Recipe& recipe, SectionUse* us
 
 Status RunQuantize(const Json& arguments, const PassContext& context, PassState* state) {
   EW_TRY(QuantizeOptions options, ReadQuantize(arguments));
-  if (UsesInputs(Text(arguments, "method"))) {
+  if (UsesInputs(Text(arguments, "method")) || HasTarget(options)) {
     options.calibration = context.recipe.calibration;
     if (!state->calibration.empty()) options.calibration.path = state->calibration;
   }
@@ -267,12 +299,15 @@ Status RunQuantize(const Json& arguments, const PassContext& context, PassState*
   options.threads = context.threads;
   options.dry_run = context.dry_run;
   options.source = &context.source;
+  options.target_header_bytes = context.header_bytes;
   const std::string path = context.stem + ".gguf", journal = context.stem + ".tensors";
   if (context.dry_run) {
     options.estimate = context.estimate;
+    options.calibration_planned = FindStep(context.recipe, "calibrate") != nullptr;
     if (state->planned_calibration) options.planned_calibration = &*state->planned_calibration;
     EW_TRY(ConvertSummary plan,
            Quantize(state->model, context.recipe.output, options, context.progress));
+    state->target_bytes = plan.target_bytes;
     TakePlan(std::move(plan), state);
     return Ok{};
   }
@@ -282,6 +317,7 @@ Status RunQuantize(const Json& arguments, const PassContext& context, PassState*
   }
   std::error_code ignored;
   std::filesystem::remove(journal, ignored);
+  std::filesystem::remove(ChosenFormatsPath(journal), ignored);
   return TakeFile(path, state);
 }
 

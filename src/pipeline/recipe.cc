@@ -80,8 +80,9 @@ std::string KnownKeys(std::span<const RecipeKey> keys) {
 }
 
 const char* TypeText(KeyType type) {
-  constexpr const char* kTexts[] = {"a text",          "a path", "a whole number", "true or false",
-                                    "a list of texts", "a map",  "a list"};
+  constexpr const char* kTexts[] = {"a text",   "a path",        "a whole number",
+                                    "a number", "true or false", "a list of texts",
+                                    "a map",    "a list"};
   return kTexts[static_cast<size_t>(type)];
 }
 
@@ -92,6 +93,8 @@ bool HasType(const Json& value, KeyType type) {
       return value.is_string() && !value.AsString()->empty();
     case KeyType::kCount:
       return value.AsUint().has_value();
+    case KeyType::kNumber:
+      return value.is_number();
     case KeyType::kFlag:
       return value.is_bool();
     case KeyType::kSection:

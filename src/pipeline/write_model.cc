@@ -9,10 +9,8 @@
 #include "base/strings.h"
 #include "base/thread_pool.h"
 #include "calibrate/calibration.h"
-#include "compress/quantize/allocate.h"
 #include "compress/quantize/layerwise.h"
 #include "compress/quantize/rotate.h"
-#include "compress/quantize/sensitivity.h"
 #include "engine/vocab_metadata.h"
 #include "formats/gguf.h"
 #include "model/checkpoint.h"
@@ -21,6 +19,7 @@
 #include "pipeline/output_path.h"
 #include "pipeline/provenance.h"
 #include "pipeline/source_hash.h"
+#include "pipeline/target.h"
 #include "pipeline/tensor_journal.h"
 
 namespace edgewise {
@@ -43,13 +42,6 @@ Result<Metadata> OutputMetadata(const Checkpoint& checkpoint, const WriteJob& jo
     AddVocabToMetadata(vocab, &metadata);
   }
   return metadata;
-}
-
-std::vector<GgufTensorDecl> Declare(const std::vector<TensorPlan>& plan) {
-  std::vector<GgufTensorDecl> declarations;
-  for (const TensorPlan& tensor : plan)
-    declarations.push_back({tensor.name, tensor.to, tensor.shape, tensor.layout});
-  return declarations;
 }
 
 Result<std::vector<TensorPlan>> PlanTensors(const Checkpoint& checkpoint, const WriteJob& job,
@@ -111,24 +103,30 @@ struct InputKnowledge {
   TokenSequences sequences;  // where a text was given instead
 };
 
-Result<InputKnowledge> LoadKnowledge(const Checkpoint& checkpoint, const WriteJob& job) {
-  InputKnowledge known;
-  if (job.calibration.path.empty()) return known;
+// Finds what of the calibration cannot serve the job.
+Status CheckKnowledge(const WriteJob& job) {
+  if (job.calibration.path.empty()) return Ok{};
   if (job.calibration_file && job.rotate) {
     return MakeError(Code::kInvalidArgument,
                      "%s: was made before the rotation; give a text, or rotate with `edgewise "
                      "convert --rotate` and calibrate what that writes",
                      job.calibration.path.c_str());
   }
+  const bool text_will_do = job.prune || (job.method == QuantizeMethod::kGptq &&
+                                          job.scale == ScaleMethod::kNone && !HasTarget(job));
+  if (job.calibration_file || job.calibration_planned || text_will_do) return Ok{};
+  return MakeError(Code::kInvalidArgument,
+                   "%s: no calibration file; `edgewise calibrate` makes one from a text",
+                   job.calibration.path.c_str());
+}
+
+Result<InputKnowledge> LoadKnowledge(const Checkpoint& checkpoint, const WriteJob& job) {
+  InputKnowledge known;
+  if (job.calibration.path.empty()) return known;
   if (job.calibration_file) {
     EW_TRY(known.file, CalibrationFile::Open(job.calibration.path));
-  } else if (job.prune || (job.method == QuantizeMethod::kGptq && job.scale == ScaleMethod::kNone &&
-                           job.target_bytes == 0 && job.target_bpw == 0)) {
-    EW_TRY(known.sequences, ReadCalibrationText(checkpoint, job.tokenizer_path, job.calibration));
   } else {
-    return MakeError(Code::kInvalidArgument,
-                     "%s: no calibration file; `edgewise calibrate` makes one from a text",
-                     job.calibration.path.c_str());
+    EW_TRY(known.sequences, ReadCalibrationText(checkpoint, job.tokenizer_path, job.calibration));
   }
   return known;
 }
@@ -287,33 +285,6 @@ Status CheckUnquantized(const Checkpoint& checkpoint) {
   return Ok{};
 }
 
-// Chooses the formats that come to the size asked for and cost least.
-Status FitToTarget(const Checkpoint& weights, const WriteJob& job,
-                   const CalibrationFile& calibration, ThreadPool* pool, Progress* progress,
-                   Metadata* metadata, std::vector<TensorPlan>* plan) {
-  FileTarget target;
-  EW_TRY(target.alignment, metadata->GetUint("general.alignment", kGgufDefaultAlignment));
-  EW_TRY(target.planned, GgufFileBytes(*metadata, Declare(*plan)));
-  target.bytes = job.target_bytes;
-  if (job.target_bpw > 0) {
-    uint64_t parameters = 0;
-    for (const TensorPlan& entry : *plan) parameters += entry.shape.elements();
-    target.bytes = static_cast<uint64_t>(job.target_bpw * static_cast<double>(parameters) / 8);
-  }
-  EW_TRY(CheckTarget(target, *plan));
-  EW_TRY(const Vocab vocab, LoadVocab(weights, job.tokenizer_path));
-  SensitivityOptions options;
-  options.encoder = job.method == QuantizeMethod::kGptq      ? RowEncoder::kFeedback
-                    : job.method == QuantizeMethod::kImatrix ? RowEncoder::kWeighted
-                                                             : RowEncoder::kPlain;
-  options.first_token = vocab.bos.value_or(vocab.eos.value_or(0));
-  EW_TRY(const auto costs,
-         MeasureSensitivity(weights, *plan, calibration, options, pool, progress));
-  EW_TRY(AllocateFormats(costs, target, plan));
-  metadata->Set("general.file_type", FileTypeOf(*plan));
-  return Ok{};
-}
-
 // What is written: which tensors in which formats, and the source of their values.
 struct Prepared {
   std::vector<TensorPlan> plan;
@@ -333,8 +304,9 @@ Result<Prepared> Prepare(const Checkpoint& checkpoint, const std::vector<std::st
   SetProvenance(job.recipe, job.source != nullptr ? *job.source : PlaceholderHash(files),
                 &result.metadata);
   if (job.prune) EW_TRY(CheckPruning(checkpoint, *job.prune));
-  const bool target = job.target_bytes > 0 || job.target_bpw > 0;
-  if (job.dry_run && !target) return result;
+  EW_TRY(CheckKnowledge(job));
+  if (HasTarget(job)) EW_TRY(CheckTarget(job, result.metadata, result.plan));
+  if (job.dry_run && (!HasTarget(job) || job.calibration_planned)) return result;
   EW_TRY(result.known, LoadKnowledge(checkpoint, job));
   if (job.scale != ScaleMethod::kNone) {
     if (!job.plan.allow_requantize) EW_TRY(CheckUnquantized(checkpoint));
@@ -344,9 +316,9 @@ Result<Prepared> Prepare(const Checkpoint& checkpoint, const std::vector<std::st
     result.known.file = std::move(scaling.calibration);
     result.scaled_inputs = scaling.scaled;
   }
-  if (target) {
-    EW_TRY(FitToTarget(result.weights, job, *result.known.file, pool, progress, &result.metadata,
-                       &result.plan));
+  if (HasTarget(job)) {
+    EW_TRY(ChooseFormats(result.weights, job, *result.known.file, pool, progress, &result.metadata,
+                         &result.plan));
   }
   return result;
 }
@@ -357,6 +329,10 @@ Result<Cost> Estimate(const Prepared& prepared, const WriteJob& job,
                       double planning, ThreadPool* pool) {
   EW_TRY(Cost cost, EstimateWriting(prepared.weights, prepared.plan, job, out_path, pool));
   cost.seconds += planning;
+  if (HasTarget(job) && job.calibration_planned) {
+    EW_TRY(const Cost choosing, ChoosingCost(prepared.weights, job, prepared.plan, pool));
+    cost = Then(choosing, cost);
+  }
   if (job.source != nullptr) return cost;
   EW_TRY(const Cost hashing, HashingCost(files));
   // On a thread of its own, which takes its share of the processors.
@@ -366,6 +342,14 @@ Result<Cost> Estimate(const Prepared& prepared, const WriteJob& job,
 }
 
 }  // namespace
+
+std::vector<GgufTensorDecl> Declare(std::span<const TensorPlan> plan) {
+  std::vector<GgufTensorDecl> declarations;
+  for (const TensorPlan& tensor : plan) {
+    declarations.push_back({tensor.name, tensor.to, tensor.shape, tensor.layout});
+  }
+  return declarations;
+}
 
 Result<std::string> RotateSource(bool allow_quantized, Checkpoint* model) {
   if (!allow_quantized) EW_TRY(CheckUnquantized(*model));
@@ -397,6 +381,7 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
   summary.rotated = rotated;
   summary.scaled_inputs = prepared.scaled_inputs;
   summary.output = out_path;
+  if (HasTarget(job)) summary.target_bytes = TargetBytes(job, plan);
   if (job.dry_run) {
     EW_TRY(summary.bytes, GgufFileBytes(prepared.metadata, Declare(plan)).In(out_path));
     if (job.estimate) {

@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "base/progress.h"
@@ -12,6 +14,7 @@
 #include "compress/prune/prune.h"
 #include "compress/quantize/quantize.h"
 #include "compress/quantize/scale.h"
+#include "formats/gguf.h"
 #include "model/checkpoint.h"
 #include "pipeline/calibration_text.h"
 #include "pipeline/convert.h"
@@ -30,6 +33,7 @@ struct WriteJob {
   std::optional<PruneOptions> prune;  // of float models; goes with no other change
   uint64_t target_bytes = 0;          // 0: the formats are the preset's
   double target_bpw = 0;
+  uint64_t target_header_bytes = 0;
   Json recipe;  // what decides the output, and nothing else: no paths, no thread count
   std::string tokenizer_path;
   std::string journal_path;
@@ -37,9 +41,12 @@ struct WriteJob {
   bool overwrite = false;
   bool dry_run = false;
   bool estimate = false;
+  bool calibration_planned = false;
   const LayerTrial* planned_calibration = nullptr;
   const SourceHash* source = nullptr;
 };
+
+std::vector<GgufTensorDecl> Declare(std::span<const TensorPlan> plan);
 
 // Turns `model` into its rotated self, whose tensors are computed when loaded. Returns what of it
 // is rotated: "residual+values", ... Errors: those of Rotate; kInvalidArgument (a tensor is

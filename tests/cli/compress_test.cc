@@ -27,6 +27,9 @@ constexpr const char* kPruned =
     "  - prune: {method: sparsegpt, sparsity: '2:4'}\n"
     "  - quantize: {to: s24_q4}\n  - pack\n  - eval\n";
 
+constexpr const char* kForSize =
+    "  - calibrate\n  - quantize: {target_bytes: 1900000, method: imatrix}\n  - pack\n  - eval\n";
+
 // A folder with a model, two texts and a recipe of `passes` in it.
 class Workplace {
  public:
@@ -138,6 +141,28 @@ TEST_CASE("killed at any moment, gptq by calibration with eval resumes to the sa
 
 TEST_CASE("killed at any moment, a pruned model resumes to the same bytes") {
   KillAndResume(kPruned, 3);
+}
+
+TEST_CASE("killed at any moment, formats chosen for a size resume to the same bytes") {
+  KillAndResume(kForSize, 4);
+}
+
+TEST_CASE("a size in a recipe is that of the output, packed and with its card") {
+  const Workplace place(kForSize);
+  const ProgramResult plan = place.Compress({"--dry-run"});
+  CHECK_MESSAGE(plan.exit_code == 0, plan.err);
+  CHECK(plan.out.find("at most 1900000 bytes") != std::string::npos);
+  CHECK(!std::filesystem::exists(place.journal));
+  const ProgramResult result = place.Compress();
+  REQUIRE_MESSAGE(result.exit_code == 0, result.err);
+  const uint64_t bytes = std::filesystem::file_size(place.out);
+  CHECK(bytes <= 1900000);
+  CHECK(bytes >= 1900000 * 0.995);
+  place.WriteRecipe("  - calibrate\n  - quantize: {target_bytes: 1000000}\n");
+  const ProgramResult small = place.Compress({"--force"});
+  CHECK(small.exit_code == 2);
+  CHECK(small.err.find("no mixture of formats gives a file of 1000000 bytes") != std::string::npos);
+  CHECK(!std::filesystem::exists(place.journal));
 }
 
 TEST_CASE("an interrupt leaves a journal and no output; the journal decides what may follow") {

@@ -301,15 +301,18 @@ struct Imatrix {
 
 void Quantize(const LlamaApi& api, const Options& options) {
   static const std::map<std::string, int32_t> formats = {
-      {"f16", 1},     {"q4_0", 2},    {"q4_1", 3},    {"q8_0", 7},    {"q5_0", 8},
-      {"q5_1", 9},    {"q2_k", 10},   {"q2_k_s", 21}, {"q3_k_s", 11}, {"q3_k_m", 12},
-      {"q3_k_l", 13}, {"q4_k_s", 14}, {"q4_k_m", 15}, {"q5_k_s", 16}, {"q5_k_m", 17},
-      {"q6_k", 18},   {"iq4_nl", 25}, {"iq4_xs", 30}, {"bf16", 32}};
+      {"f32", 0},      {"f16", 1},     {"q4_0", 2},    {"q4_1", 3},    {"q8_0", 7},
+      {"q5_0", 8},     {"q5_1", 9},    {"q2_k", 10},   {"q2_k_s", 21}, {"q3_k_s", 11},
+      {"q3_k_m", 12},  {"q3_k_l", 13}, {"q4_k_s", 14}, {"q4_k_m", 15}, {"q5_k_s", 16},
+      {"q5_k_m", 17},  {"q6_k", 18},   {"iq4_nl", 25}, {"iq4_xs", 30}, {"bf16", 32},
+      {"iq2_xxs", 19}, {"iq2_xs", 20}, {"iq2_s", 28},  {"iq2_m", 29},  {"iq3_xxs", 23},
+      {"iq3_s", 26},   {"iq3_m", 27}};
   const auto format = formats.find(Word(options, 3));
   if (format == formats.end()) throw Failure("unknown format " + Word(options, 3));
   QuantizeParams params = api.model_quantize_default_params();
   params.nthread = options.threads;
   params.ftype = format->second;
+  params.allow_requantize = format->first == "f32";  // decodes any model
   Imatrix imatrix;
   if (!options.imatrix.empty()) {
     imatrix.Load(options.imatrix);

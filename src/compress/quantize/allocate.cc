@@ -142,6 +142,12 @@ Status CheckTarget(const FileTarget& target, std::span<const TensorPlan> plan) {
       bits(least), static_cast<unsigned long long>(most), bits(most));
 }
 
+void SetChosen(const FormatCost& format, TensorPlan* entry) {
+  entry->to = format.type;
+  entry->predicted_kl = format.kl;
+  entry->reason = Format("predicted KL %.1e", format.kl);
+}
+
 Status AllocateFormats(std::span<const TensorCosts> costs, const FileTarget& target,
                        std::vector<TensorPlan>* plan) {
   EW_TRY(CheckTarget(target, *plan));
@@ -156,11 +162,7 @@ Status AllocateFormats(std::span<const TensorCosts> costs, const FileTarget& tar
   }
   EW_TRY(const auto chosen, Allocate(tensors, target.bytes - OtherBytes(target, *plan)));
   for (size_t t = 0; t < chosen.size(); ++t) {
-    const FormatCost& format = costs[t].formats[chosen[t]];
-    TensorPlan& entry = (*plan)[costs[t].entry];
-    entry.to = format.type;
-    entry.predicted_kl = format.kl;
-    entry.reason = Format("predicted KL %.1e", format.kl);
+    SetChosen(costs[t].formats[chosen[t]], &(*plan)[costs[t].entry]);
   }
   return Ok{};
 }

@@ -35,6 +35,9 @@ struct FileTarget {
 // bounds are named).
 Status CheckTarget(const FileTarget& target, std::span<const TensorPlan> plan);
 
+// Gives `entry` a format that was chosen by its cost.
+void SetChosen(const FormatCost& format, TensorPlan* entry);
+
 // Gives the entries of `plan` that `costs` are of the formats that cost least within the target.
 // Errors: those of CheckTarget.
 Status AllocateFormats(std::span<const TensorCosts> costs, const FileTarget& target,

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -75,6 +77,7 @@ Result<Cost> FeedbackCost(const Checkpoint& checkpoint, std::span<const TensorPl
   Cost cost;
   std::map<std::pair<size_t, DType>, FeedbackSeconds> kinds;  // by columns and format
   std::map<size_t, double> factors;                           // by columns
+  std::set<std::string> factored;                             // inputs
   uint64_t working = 0;
   const bool sequential = source == MomentSource::kSequences;
   for (const TensorPlan& entry : plan) {
@@ -88,7 +91,8 @@ Result<Cost> FeedbackCost(const Checkpoint& checkpoint, std::span<const TensorPl
     }
     const FeedbackSeconds& seconds = kind->second;
     cost.seconds += seconds.matrix + seconds.row * static_cast<double>(rows);
-    if (!sequential) cost.seconds += factors[columns];
+    const bool first = factored.insert(InputName(entry.name)).second;
+    if (!sequential && first) cost.seconds += factors[columns];
     const uint64_t matrix = sequential ? 0 : entry.shape.elements() * sizeof(float);
     const uint64_t blocks = Info(entry.to).RowBytes(entry.shape.elements());
     working = std::max({working, matrix + MetricPeakBytes(columns),

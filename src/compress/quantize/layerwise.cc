@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <string>
 #include <unordered_map>
 #include <utility>
 
@@ -162,6 +163,21 @@ Status SequentialQuantizer::Run() {
   return Ok{};
 }
 
+// The entries to quantize, those that read the same input one after the other.
+std::vector<size_t> ByInput(std::span<const TensorPlan> plan) {
+  std::unordered_map<std::string, size_t> first;  // entry, by input
+  std::vector<size_t> order;
+  for (size_t i = 0; i < plan.size(); ++i) {
+    if (!IsLayerwise(plan[i])) continue;
+    first.emplace(InputName(plan[i].name), i);
+    order.push_back(i);
+  }
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return first[InputName(plan[a].name)] < first[InputName(plan[b].name)];
+  });
+  return order;
+}
+
 }  // namespace
 
 bool IsLayerwise(const TensorPlan& entry) {
@@ -172,16 +188,22 @@ Status QuantizeByCalibration(const Checkpoint& checkpoint, std::span<const Tenso
                              const CalibrationFile& calibration, const LayerwiseOptions& options,
                              ThreadPool* pool, Progress* progress, BlockSink sink) {
   MatrixQuantizer matrices(plan, options, pool, progress, sink);
-  for (size_t i = 0; i < plan.size(); ++i) {
-    if (!IsLayerwise(plan[i]) || matrices.Finished(i)) continue;
-    const size_t columns = plan[i].shape.columns();
-    EW_TRY(std::vector<float> h, calibration.Hessian(plan[i].name, columns));
-    EW_TRY(const ErrorMetric metric, matrices.Metric(std::move(h), columns).In(plan[i].name));
+  std::optional<ErrorMetric> metric;
+  std::string input;  // that it is of
+  for (const size_t i : ByInput(plan)) {
+    if (matrices.Finished(i)) continue;
+    if (!metric || InputName(plan[i].name) != input) {
+      const size_t columns = plan[i].shape.columns();
+      metric.reset();
+      EW_TRY(std::vector<float> h, calibration.Hessian(plan[i].name, columns));
+      EW_TRY(metric, matrices.Metric(std::move(h), columns).In(plan[i].name));
+      input = InputName(plan[i].name);
+    }
     EW_TRY(const Tensor tensor, checkpoint.Load(plan[i].source).In(plan[i].name));
     std::vector<float> values(plan[i].shape.elements());
     tensor.view().Decode(0, values.size(), values.data());
     checkpoint.DropPages(plan[i].source);
-    EW_TRY(matrices.Run(i, values.data(), metric));
+    EW_TRY(matrices.Run(i, values.data(), *metric));
   }
   return Ok{};
 }

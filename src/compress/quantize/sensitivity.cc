@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <utility>
 
+#include "base/process.h"
 #include "base/rng.h"
 #include "base/strings.h"
+#include "compress/matrix.h"
+#include "compress/quantize/cost.h"
 #include "compress/quantize/output_error.h"
 #include "model/model.h"
 #include "quant/block_parts.h"
@@ -32,11 +36,18 @@ int32_t Sample(std::span<const float> log_probabilities, double at) {
   return static_cast<int32_t>(log_probabilities.size() - 1);
 }
 
+// Tokens of each sequence.
+size_t Length(const ModelSpec& spec, const SensitivityOptions& options) {
+  return std::min<size_t>(options.tokens, spec.context_length);
+}
+
 // Text that a model wrote, with its own log-probabilities for each next token.
 class SampledText {
  public:
   static Result<SampledText> Write(const Checkpoint& checkpoint, const SensitivityOptions& options,
                                    ThreadPool* pool);
+  // A sequence of the same token, of which nothing is known: for the time it takes.
+  static SampledText Placeholder(const ModelSpec& spec, const SensitivityOptions& options);
   // Mean KL divergence of `checkpoint`, of the same shape, from the model that wrote the text.
   Result<double> Divergence(const Checkpoint& checkpoint, ThreadPool* pool) const;
 
@@ -50,7 +61,7 @@ Result<SampledText> SampledText::Write(const Checkpoint& checkpoint,
   EW_TRY(const auto model, Model::Load(checkpoint, pool));
   const ModelSpec& spec = model->spec();
   const size_t count = options.sequences, vocabulary = spec.vocab_size;
-  const size_t length = std::min<size_t>(options.tokens, spec.context_length);
+  const size_t length = Length(spec, options);
   SampledText text;
   text.sequences_.assign(count, {options.first_token});
   text.known_.resize(count);
@@ -77,6 +88,14 @@ Result<SampledText> SampledText::Write(const Checkpoint& checkpoint,
       if (step + 1 < length) text.sequences_[i].push_back(next);
     }
   }
+  return text;
+}
+
+SampledText SampledText::Placeholder(const ModelSpec& spec, const SensitivityOptions& options) {
+  const size_t length = Length(spec, options);
+  SampledText text;
+  text.sequences_.assign(1, std::vector<int32_t>(length, options.first_token));
+  text.known_.assign(1, std::vector<float>(length * spec.vocab_size));
   return text;
 }
 
@@ -164,6 +183,32 @@ Result<double> ProbeKl(const SampledText& text, const Checkpoint& checkpoint,
   return text.Divergence(checkpoint.Changed({{entry.source, replace}}), pool);
 }
 
+// In the middle of what will be chosen from, and it fits whatever is quantized at all.
+constexpr DType kProbe = DType::kQ4_0;
+
+// What measuring the errors of one tensor takes, by a trial on the columns that `input` is of.
+Result<double> ErrorSeconds(const Checkpoint& checkpoint, const TensorPlan& entry,
+                            const InputTrial& input, const SensitivityOptions& options,
+                            ThreadPool* pool) {
+  const size_t columns = entry.shape.columns();
+  EW_TRY(const std::vector<float> rows, LoadRows(checkpoint, entry.source, options.error_rows));
+  Subject subject;
+  subject.columns = input.kept;
+  subject.rows = LeadingBlock(rows, columns, rows.size() / columns, input.kept);
+  subject.h = LeadingBlock(input.h, input.kept, input.kept, input.kept);
+  if (options.encoder != RowEncoder::kPlain) subject.importance.assign(input.kept, 1.0f);
+  const double start = NowSeconds();
+  if (options.encoder == RowEncoder::kFeedback && IsLayerwise(entry)) {
+    EW_TRY(subject.metric,
+           ErrorMetric::Create(subject.h, input.kept, LayerwiseOptions().damping, pool));
+  }
+  for (const DType type : CandidateFormats(entry)) {
+    if (input.kept % Info(type).block == 0) ErrorIn(subject, type, pool);
+  }
+  const double ratio = static_cast<double>(columns) / static_cast<double>(input.kept);
+  return (NowSeconds() - start) * ratio * ratio;
+}
+
 }  // namespace
 
 std::vector<DType> CandidateFormats(const TensorPlan& entry) {
@@ -192,11 +237,9 @@ Result<std::vector<TensorCosts>> MeasureSensitivity(const Checkpoint& checkpoint
     const std::vector<DType> candidates = CandidateFormats(entry);
     if (candidates.empty()) continue;
     EW_TRY(const Subject subject, Load(checkpoint, entry, calibration, options, pool));
-    // In the middle of what will be chosen from, and it fits whatever is quantized at all.
-    const DType probe = DType::kQ4_0;
-    EW_TRY(const double kl, ProbeKl(text, checkpoint, entry, subject, probe, pool).In(entry.name));
-    const double error = OutputError(subject.rows, subject.columns, {probe, subject.importance, {}},
-                                     subject.h, pool);
+    EW_TRY(const double kl, ProbeKl(text, checkpoint, entry, subject, kProbe, pool).In(entry.name));
+    const double error = OutputError(subject.rows, subject.columns,
+                                     {kProbe, subject.importance, {}}, subject.h, pool);
     TensorCosts mine{i, {}};
     for (const DType type : candidates) {
       mine.formats.push_back({type, error > 0 ? kl * ErrorIn(subject, type, pool) / error : 0});
@@ -204,6 +247,49 @@ Result<std::vector<TensorCosts>> MeasureSensitivity(const Checkpoint& checkpoint
     costs.push_back(std::move(mine));
   }
   return costs;
+}
+
+Result<Cost> SensitivityCost(const Checkpoint& checkpoint, std::span<const TensorPlan> plan,
+                             const LayerTrial& trial, const SensitivityOptions& options,
+                             ThreadPool* pool) {
+  constexpr size_t kSteps = 8;
+  const ModelSpec& spec = checkpoint.spec();
+  const uint64_t before = ReadMemoryUse().rss_bytes;
+  const double start = NowSeconds();
+  EW_TRY(const auto model, Model::Load(checkpoint, pool));
+  const double load = NowSeconds() - start;
+  SensitivityOptions few = options;
+  few.tokens = std::min(kSteps, Length(spec, options));
+  EW_TRY(const double writing, Seconds([&] { return SampledText::Write(checkpoint, few, pool); }));
+  const SampledText one = SampledText::Placeholder(spec, options);
+  EW_TRY(const double probe, Seconds([&] { return one.Divergence(checkpoint, pool); }));
+  const uint64_t after = ReadMemoryUse().rss_bytes;
+
+  Cost cost;
+  const auto sequences = static_cast<double>(options.sequences);
+  cost.seconds = load + std::max(0.0, writing - load) *
+                            static_cast<double>(Length(spec, options) / few.tokens);
+  std::map<size_t, double> errors;  // by columns
+  uint64_t largest = 0;
+  for (const TensorPlan& entry : plan) {
+    if (CandidateFormats(entry).empty()) continue;
+    const size_t columns = entry.shape.columns();
+    auto known = errors.find(columns);
+    if (known == errors.end()) {
+      EW_TRY(const double seconds,
+             ErrorSeconds(checkpoint, entry, FindInput(trial, columns), options, pool));
+      known = errors.emplace(columns, seconds).first;
+    }
+    cost.seconds += known->second + load + sequences * std::max(0.0, probe - load);
+    largest = std::max<uint64_t>(largest, entry.shape.elements());
+  }
+  EW_TRY(const Cost rounding,
+         EncodingCost(checkpoint, plan, options.encoder != RowEncoder::kPlain, pool));
+  cost.seconds += rounding.seconds;
+  cost.bytes = (after > before ? after - before : 0) +
+               sizeof(float) * (2 * largest + options.sequences * Length(spec, options) *
+                                                  uint64_t{spec.vocab_size});
+  return cost;
 }
 
 }  // namespace edgewise

@@ -12,9 +12,11 @@
 #include <span>
 #include <vector>
 
+#include "base/cost.h"
 #include "base/progress.h"
 #include "base/result.h"
 #include "calibrate/calibration.h"
+#include "calibrate/cost.h"
 #include "compress/quantize/layerwise.h"
 #include "compress/quantize/quantize.h"
 
@@ -55,5 +57,11 @@ Result<std::vector<TensorCosts>> MeasureSensitivity(const Checkpoint& checkpoint
                                                     const CalibrationFile& calibration,
                                                     const SensitivityOptions& options,
                                                     ThreadPool* pool, Progress* progress);
+
+// Of MeasureSensitivity with a calibration such as `trial` tells of. `plan` has the formats of its
+// first probes. Errors: those of Model::Load, LoadRows and ErrorMetric.
+Result<Cost> SensitivityCost(const Checkpoint& checkpoint, std::span<const TensorPlan> plan,
+                             const LayerTrial& trial, const SensitivityOptions& options,
+                             ThreadPool* pool);
 
 }  // namespace edgewise
