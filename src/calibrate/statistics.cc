@@ -56,7 +56,29 @@ Result<ProductSum> ProductSum::Create(size_t columns, ThreadPool* pool) {
   return sum;
 }
 
+Result<ProductSum> ProductSum::CreateCross(size_t columns, ThreadPool* pool) {
+  EW_TRY(ProductSum sum, Create(columns, pool));
+  EW_TRY(sum.left_, Tensor::Allocate(DType::kF32, Shape{columns, kPanel}));
+  return sum;
+}
+
+void ProductSum::AddCross(const float* x, size_t x_stride, const float* z, size_t z_stride,
+                          size_t n) {
+  EW_CHECK(cross());
+  while (n > 0) {
+    const size_t part = std::min(n, kPanel - waiting_);
+    Transpose(x, part, x_stride, columns_, waiting_, Floats(left_), pool_);
+    Transpose(z, part, z_stride, columns_, waiting_, Floats(panel_), pool_);
+    x += part * x_stride;
+    z += part * z_stride;
+    n -= part;
+    waiting_ += part;
+    if (waiting_ == kPanel) Flush();
+  }
+}
+
 void ProductSum::Add(const float* rows, size_t n, size_t stride) {
+  EW_CHECK(!cross());
   while (n > 0) {
     const size_t part = std::min(n, kPanel - waiting_);
     Transpose(rows, part, stride, columns_, waiting_, Floats(panel_), pool_);
@@ -67,11 +89,12 @@ void ProductSum::Add(const float* rows, size_t n, size_t stride) {
   }
 }
 
-// Only the lower triangle is computed.
+// Of x x^T only the lower triangle is computed.
 void ProductSum::Flush() {
   if (waiting_ == 0) return;
   const auto run = kernels::Active().linear[static_cast<size_t>(DType::kF32)].run;
   const float* panel = Floats(panel_);
+  const float* left = cross() ? Floats(left_) : panel;
   float* sum = Floats(sum_);
   std::vector<float> scratch(static_cast<size_t>(pool_->size()) * kTile * columns_);
   const size_t tiles = (columns_ + kTile - 1) / kTile;
@@ -84,9 +107,9 @@ void ProductSum::Flush() {
       kernels::LinearArgs args;
       args.w = panel;
       args.w_stride = kPanel * sizeof(float);
-      args.rows = row + n;
+      args.rows = cross() ? columns_ : row + n;
       args.columns = waiting_;
-      args.x = panel + row * kPanel;
+      args.x = left + row * kPanel;
       args.x_stride = kPanel * sizeof(float);
       args.n = n;
       args.y = products;
@@ -104,7 +127,7 @@ void ProductSum::Flush() {
 float* ProductSum::Finish() {
   Flush();
   float* sum = Floats(sum_);
-  for (size_t i = 0; i < columns_; ++i) {
+  for (size_t i = 0; !cross() && i < columns_; ++i) {
     for (size_t j = i + 1; j < columns_; ++j) sum[i * columns_ + j] = sum[j * columns_ + i];
   }
   return sum;

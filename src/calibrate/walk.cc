@@ -37,13 +37,14 @@ Result<ActivationWalk> ActivationWalk::Create(const Checkpoint& checkpoint,
   return walk;
 }
 
+Status ActivationWalk::VisitSequence(size_t index, LinearTap tap) {
+  const size_t dim = spec().dim, n = sequences_[index].size();
+  std::copy_n(x_.data() + first_[index] * dim, n * dim, scratch_.data());
+  return stream_.Run(scratch_.data(), n, tap);
+}
+
 Status ActivationWalk::Visit(LinearTap tap) {
-  const size_t dim = spec().dim;
-  for (size_t i = 0; i < sequences_.size(); ++i) {
-    const size_t n = sequences_[i].size();
-    std::copy_n(x_.data() + first_[i] * dim, n * dim, scratch_.data());
-    EW_TRY(stream_.Run(scratch_.data(), n, tap));
-  }
+  for (size_t i = 0; i < sequences_.size(); ++i) EW_TRY(VisitSequence(i, tap));
   return Ok{};
 }
 

@@ -32,6 +32,9 @@ class ActivationWalk {
   // Shows the linear inputs of the loaded layer for all sequences, until `tap` returns false for
   // each part; the streams stay where they are.
   Status Visit(LinearTap tap);
+  // The same for one sequence.
+  Status VisitSequence(size_t index, LinearTap tap);
+  std::span<const std::vector<int32_t>> sequences() const { return sequences_; }
   // Passes the loaded layer; `tap` may look on, and its return value must be true.
   Status Pass(LinearTap tap);
   // Shows the input of the output matrix. Only after the last layer.

@@ -11,6 +11,7 @@
 #include "compress/matrix.h"
 #include "compress/quantize/output_error.h"
 #include "compress/quantize/scale.h"
+#include "compress/quantize/targets.h"
 
 namespace edgewise {
 namespace {
@@ -21,11 +22,13 @@ struct FeedbackSeconds {
   double factor = 0;  // of the metric
   double matrix = 0;  // beside its rows
   double row = 0;
+  double targets = 0;  // of a row
 };
 
 // Quantizes the first n columns of `w` (rows, columns).
 Result<FeedbackSeconds> TryFeedback(std::span<const float> w, size_t columns, size_t n, DType type,
-                                    const InputTrial& input, ThreadPool* pool) {
+                                    const InputTrial& input, MomentSource source,
+                                    ThreadPool* pool) {
   FeedbackSeconds seconds;
   const double start = NowSeconds();
   EW_TRY(const ErrorMetric metric, ErrorMetric::Create(LeadingBlock(input.h, input.kept, n, n), n,
@@ -40,6 +43,12 @@ Result<FeedbackSeconds> TryFeedback(std::span<const float> w, size_t columns, si
                          blocks.data());
     return NowSeconds() - before;
   };
+  if (source == MomentSource::kSequences) {
+    const std::vector<float> cross(n * n);
+    const double before = NowSeconds();
+    CorrectTargets(corner, metric, cross, pool);
+    seconds.targets = (NowSeconds() - before) / static_cast<double>(rows);
+  }
   quantize(rows / 2);  // the first time memory is new
   const double half = quantize(rows / 2), whole = quantize(rows);
   seconds.row = std::max(whole - half, whole / 2) / static_cast<double>(rows - rows / 2);
@@ -49,16 +58,17 @@ Result<FeedbackSeconds> TryFeedback(std::span<const float> w, size_t columns, si
 
 // The same for all columns of plan entry `entry`, by trials on as many as the moments are of.
 Result<FeedbackSeconds> EstimateFeedback(const Checkpoint& checkpoint, const TensorPlan& entry,
-                                         const LayerTrial& trial, ThreadPool* pool) {
+                                         const LayerTrial& trial, MomentSource source,
+                                         ThreadPool* pool) {
   const size_t columns = entry.shape.columns();
   const InputTrial& input = FindInput(trial, columns);
   const size_t rows = 2 * kFeedbackRows * static_cast<size_t>(pool->size());
   EW_TRY(const std::vector<float> w, LoadRows(checkpoint, entry.source, rows));
   const size_t block = Info(entry.to).block, n = input.kept / block * block;
-  EW_TRY(const FeedbackSeconds large, TryFeedback(w, columns, n, entry.to, input, pool));
+  EW_TRY(const FeedbackSeconds large, TryFeedback(w, columns, n, entry.to, input, source, pool));
   if (n == columns) return large;
   const size_t half = std::max(n / 2 / block, size_t{1}) * block;
-  EW_TRY(const FeedbackSeconds small, TryFeedback(w, columns, half, entry.to, input, pool));
+  EW_TRY(const FeedbackSeconds small, TryFeedback(w, columns, half, entry.to, input, source, pool));
   // A row costs a n + b n^2, the factor c n^3.
   const auto x = static_cast<double>(columns), at = static_cast<double>(n),
              before = static_cast<double>(half);
@@ -66,7 +76,7 @@ Result<FeedbackSeconds> EstimateFeedback(const Checkpoint& checkpoint, const Ten
   const double a = large.row / at - b * at;
   const double ratio = x / at;
   return FeedbackSeconds{large.factor * ratio * ratio * ratio, large.matrix * ratio * ratio,
-                         a * x + b * x * x};
+                         a * x + b * x * x, large.targets * ratio * ratio};
 }
 
 }  // namespace
@@ -85,12 +95,13 @@ Result<Cost> FeedbackCost(const Checkpoint& checkpoint, std::span<const TensorPl
     const size_t columns = entry.shape.columns(), rows = entry.shape.rows();
     auto kind = kinds.find({columns, entry.to});
     if (kind == kinds.end()) {
-      EW_TRY(const FeedbackSeconds seconds, EstimateFeedback(checkpoint, entry, trial, pool));
+      EW_TRY(const FeedbackSeconds seconds,
+             EstimateFeedback(checkpoint, entry, trial, source, pool));
       kind = kinds.emplace(std::pair(columns, entry.to), seconds).first;
       factors.emplace(columns, seconds.factor);
     }
     const FeedbackSeconds& seconds = kind->second;
-    cost.seconds += seconds.matrix + seconds.row * static_cast<double>(rows);
+    cost.seconds += seconds.matrix + (seconds.row + seconds.targets) * static_cast<double>(rows);
     const bool first = factored.insert(InputName(entry.name)).second;
     if (!sequential && first) cost.seconds += factors[columns];
     const uint64_t matrix = sequential ? 0 : entry.shape.elements() * sizeof(float);
@@ -101,17 +112,19 @@ Result<Cost> FeedbackCost(const Checkpoint& checkpoint, std::span<const TensorPl
   cost.bytes = working;
   if (!sequential) return cost;
   const auto tokens = static_cast<double>(TokenCount(sequences));
-  double layer = trial.load + tokens * trial.pass;
+  // The original layer goes beside the one that is quantized; a product of two inputs is no
+  // triangle.
+  double layer = 2 * (trial.load + tokens * trial.pass);
   for (const InputTrial& input : trial.inputs) {
     const auto factor = factors.find(input.columns);
     if (factor == factors.end()) continue;
-    layer += tokens * (input.visit + input.products) + factor->second;
-    cost.bytes = std::max(cost.bytes, ProductSumBytes(input.columns, pool->size()) +
-                                          input.columns * input.columns * sizeof(float));
+    layer += tokens * (2 * input.visit + 3 * input.products) + factor->second;
+    cost.bytes = std::max(cost.bytes, 2 * (ProductSumBytes(input.columns, pool->size()) +
+                                           input.columns * input.columns * sizeof(float)));
   }
   const ModelSpec& spec = checkpoint.spec();
   cost.seconds += layer * spec.n_layers;
-  cost.bytes += trial.bytes + StreamBytes(spec, sequences);
+  cost.bytes += 2 * (trial.bytes + StreamBytes(spec, sequences));
   return cost;
 }
 

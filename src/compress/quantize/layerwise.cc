@@ -9,6 +9,7 @@
 #include "base/strings.h"
 #include "calibrate/statistics.h"
 #include "compress/quantize/output_error.h"
+#include "compress/quantize/targets.h"
 #include "quant/block_parts.h"
 
 namespace edgewise {
@@ -24,8 +25,10 @@ class MatrixQuantizer {
       if (IsLayerwise(entry)) total_ += entry.shape.elements();
     }
   }
-  // Quantizes plan entry `index` and puts what the blocks decode to in place of `values`.
-  Status Run(size_t index, float* values, const ErrorMetric& metric);
+  // Quantizes plan entry `index`, towards `targets` of its size where there are any, and puts what
+  // the blocks decode to in place of `values`.
+  Status Run(size_t index, float* values, const ErrorMetric& metric,
+             std::span<const float> targets = {});
   bool Finished(size_t index) const {
     return options_.finished && !options_.finished(index).empty();
   }
@@ -65,14 +68,15 @@ EncodeError MatrixQuantizer::Replace(const DTypeInfo& info, std::span<const std:
   return error;
 }
 
-Status MatrixQuantizer::Run(size_t index, float* values, const ErrorMetric& metric) {
+Status MatrixQuantizer::Run(size_t index, float* values, const ErrorMetric& metric,
+                            std::span<const float> targets) {
   const TensorPlan& entry = plan_[index];
   const size_t count = entry.shape.elements();
   EW_TRY(CheckFinite(entry.name, {values, count}, entry.shape.columns()));
   const DTypeInfo& info = Info(entry.to);
   std::vector<std::byte> blocks(info.RowBytes(count));
-  QuantizeWithFeedback(values, entry.shape.rows(), metric, info.id, options_.feedback, pool_,
-                       blocks.data());
+  QuantizeWithFeedback(targets.empty() ? values : targets.data(), entry.shape.rows(), metric,
+                       info.id, options_.feedback, pool_, blocks.data());
   const EncodeError error = Replace(info, blocks, entry.shape, values);
   EW_TRY(sink_(index, blocks, error));
   return Advance(entry);
@@ -97,13 +101,20 @@ Status MatrixQuantizer::Restore(size_t index, float* values) {
   return Advance(entry);
 }
 
+// What the matrices that read one input are quantized by.
+struct InputMoments {
+  ErrorMetric metric;
+  std::vector<float> cross;  // CorrectTargets; empty: the input is the original model's
+};
+
 // Moves calibration sequences through the layers and quantizes each matrix before the next one sees
-// what it gives.
+// what it gives. Beside them the sequences go through the original layers, to tell what the outputs
+// should be.
 class SequentialQuantizer {
  public:
-  SequentialQuantizer(ActivationWalk* walk, std::span<const TensorPlan> plan, ThreadPool* pool,
-                      MatrixQuantizer* matrices)
-      : walk_(*walk), pool_(pool), matrices_(*matrices) {
+  SequentialQuantizer(ActivationWalk* walk, ActivationWalk* original,
+                      std::span<const TensorPlan> plan, ThreadPool* pool, MatrixQuantizer* matrices)
+      : walk_(*walk), original_(*original), pool_(pool), matrices_(*matrices) {
     for (size_t i = 0; i < plan.size(); ++i) {
       if (IsLayerwise(plan[i])) entries_.emplace(plan[i].source, i);
     }
@@ -112,53 +123,105 @@ class SequentialQuantizer {
 
  private:
   Status QuantizeInput(LinearInput input);
-  Result<ErrorMetric> Measure(LinearInput input, size_t columns);
+  Result<InputMoments> Measure(LinearInput input, size_t columns);
+  Status Compare(LinearInput input, size_t columns, ProductSum* sum, ProductSum* cross);
 
   ActivationWalk& walk_;
+  ActivationWalk& original_;
   ThreadPool* pool_;
   MatrixQuantizer& matrices_;
   std::unordered_map<size_t, size_t> entries_;  // of the plan, by the checkpoint's index
+  bool changed_ = false;                        // a matrix before is quantized
 };
 
-Result<ErrorMetric> SequentialQuantizer::Measure(LinearInput input, size_t columns) {
-  std::vector<float> h;
+// Sums q q^T, and q (f - q)^T where f, the input of the original model, is another.
+Status SequentialQuantizer::Compare(LinearInput input, size_t columns, ProductSum* sum,
+                                    ProductSum* cross) {
+  std::vector<float> original, difference;
+  for (size_t i = 0; i < walk_.sequences().size(); ++i) {
+    original.clear();
+    if (cross != nullptr) {
+      EW_TRY(original_.VisitSequence(
+          i, [&](LinearInput which, const float* rows, size_t n, size_t stride) {
+            for (size_t row = 0; which == input && row < n; ++row) {
+              original.insert(original.end(), rows + row * stride, rows + row * stride + columns);
+            }
+            return which != input;
+          }));
+    }
+    const float* f = original.data();
+    EW_TRY(
+        walk_.VisitSequence(i, [&](LinearInput which, const float* rows, size_t n, size_t stride) {
+          if (which != input) return true;
+          sum->Add(rows, n, stride);
+          if (cross == nullptr) return false;
+          difference.resize(n * columns);
+          for (size_t at = 0; at < n * columns; ++at) {
+            difference[at] = *f++ - rows[at / columns * stride + at % columns];
+          }
+          cross->AddCross(rows, stride, difference.data(), columns, n);
+          return false;
+        }));
+  }
+  return Ok{};
+}
+
+Result<InputMoments> SequentialQuantizer::Measure(LinearInput input, size_t columns) {
+  std::vector<float> h, cross;
   {
     EW_TRY(ProductSum sum, ProductSum::Create(columns, pool_));
-    EW_TRY(walk_.Visit([&](LinearInput which, const float* rows, size_t n, size_t stride) {
-      if (which == input) sum.Add(rows, n, stride);
-      return which != input;
-    }));
+    std::optional<ProductSum> differences;
+    if (changed_) {
+      EW_TRY(differences, ProductSum::CreateCross(columns, pool_));
+    }
+    EW_TRY(Compare(input, columns, &sum, differences ? &*differences : nullptr));
     const float* sums = sum.Finish();
     h.assign(sums, sums + columns * columns);
+    if (differences) {
+      sums = differences->Finish();
+      cross.assign(sums, sums + columns * columns);
+    }
   }
-  return matrices_.Metric(std::move(h), columns);
+  EW_TRY(ErrorMetric metric, matrices_.Metric(std::move(h), columns));
+  return InputMoments{std::move(metric), std::move(cross)};
 }
 
 Status SequentialQuantizer::QuantizeInput(LinearInput input) {
-  std::optional<ErrorMetric> metric;
+  std::optional<InputMoments> moments;
+  bool changes = false;
   for (const LayerMatrix& matrix : walk_.matrices()) {
     const auto entry = entries_.find(matrix.tensor);
     if (matrix.input != input || entry == entries_.end()) continue;
+    changes = true;
     if (matrices_.Finished(entry->second)) {
       EW_TRY(matrices_.Restore(entry->second, matrix.values));
       continue;
     }
-    if (!metric) {
-      EW_TRY(metric, Measure(input, matrix.columns).In(matrix.name));
+    if (!moments) {
+      EW_TRY(moments, Measure(input, matrix.columns).In(matrix.name));
     }
-    EW_TRY(matrices_.Run(entry->second, matrix.values, *metric));
+    std::vector<float> targets;
+    if (!moments->cross.empty()) {
+      const std::span<const float> values(matrix.values, matrix.rows * matrix.columns);
+      targets = CorrectTargets(values, moments->metric, moments->cross, pool_);
+    }
+    EW_TRY(matrices_.Run(entry->second, matrix.values, moments->metric, targets));
   }
+  changed_ = changed_ || changes;
   return Ok{};
 }
 
 Status SequentialQuantizer::Run() {
   for (uint32_t layer = 0; layer < walk_.spec().n_layers; ++layer) {
     EW_TRY(walk_.Load(layer));
+    EW_TRY(original_.Load(layer));
     for (size_t i = 0; i < kLinearInputs; ++i) {
       EW_TRY(QuantizeInput(static_cast<LinearInput>(i)));
     }
     if (layer + 1 == walk_.spec().n_layers) break;
-    EW_TRY(walk_.Pass([](LinearInput, const float*, size_t, size_t) { return true; }));
+    const auto look_on = [](LinearInput, const float*, size_t, size_t) { return true; };
+    EW_TRY(walk_.Pass(look_on));
+    EW_TRY(original_.Pass(look_on));
   }
   return Ok{};
 }
@@ -211,9 +274,10 @@ Status QuantizeByCalibration(const Checkpoint& checkpoint, std::span<const Tenso
 Status QuantizeLayerwise(const Checkpoint& checkpoint, std::span<const TensorPlan> plan,
                          TokenSequences sequences, const LayerwiseOptions& options,
                          ThreadPool* pool, Progress* progress, BlockSink sink) {
+  EW_TRY(ActivationWalk original, ActivationWalk::Create(checkpoint, sequences, pool));
   EW_TRY(ActivationWalk walk, ActivationWalk::Create(checkpoint, std::move(sequences), pool));
   MatrixQuantizer matrices(plan, options, pool, progress, sink);
-  return SequentialQuantizer(&walk, plan, pool, &matrices).Run();
+  return SequentialQuantizer(&walk, &original, plan, pool, &matrices).Run();
 }
 
 }  // namespace edgewise
