@@ -103,8 +103,10 @@ struct Inputs {
     std::memcpy(&value, p, 2);
     return static_cast<double>(HalfToFloat(value));
   }
-  static int FourBits(const uint8_t* qs, size_t i) {
-    return i % 32 < 16 ? qs[i % 16] & 15 : qs[i % 16] >> 4;
+  static double FourBits(const BlockQ4_1& block, size_t i) {
+    const int code = i % 32 < 16 ? block.qs[i % 16] & 15 : block.qs[i % 16] >> 4;
+    return static_cast<double>(HalfToFloat(block.d)) * code +
+           static_cast<double>(HalfToFloat(block.m));
   }
   static double Single(const char* p) {
     float value;
@@ -120,9 +122,7 @@ struct Inputs {
       return Half(recent.data() + t / kKeyBlock * recent_stride + 2 * (column * kKeyBlock + slot));
     }
     if (rounds()) {
-      const BlockQ4_1& stored = reinterpret_cast<const BlockQ4_1*>(block)[column];
-      return static_cast<double>(HalfToFloat(stored.d)) * FourBits(stored.qs, slot) +
-             static_cast<double>(HalfToFloat(stored.m));
+      return FourBits(reinterpret_cast<const BlockQ4_1*>(block)[column], slot);
     }
     if (c.format == KvFormat::kF32) return Single(block + 4 * (column * kKeyBlock + slot));
     if (c.format == KvFormat::kF16) return Half(block + 2 * (column * kKeyBlock + slot));
@@ -136,8 +136,7 @@ struct Inputs {
     if (c.format == KvFormat::kF32) return Single(row + 4 * column);
     if (c.format == KvFormat::kF16) return Half(row + 2 * column);
     if (c.format == KvFormat::kQ4_0) {
-      const BlockQ4_0& block = reinterpret_cast<const BlockQ4_0*>(row)[column / 32];
-      return static_cast<double>(HalfToFloat(block.d)) * (FourBits(block.qs, column) - 8);
+      return FourBits(reinterpret_cast<const BlockQ4_1*>(row)[column / 32], column);
     }
     const BlockQ8_0& block = reinterpret_cast<const BlockQ8_0*>(row)[column / 32];
     return static_cast<double>(HalfToFloat(block.d)) * block.qs[column % 32];

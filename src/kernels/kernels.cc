@@ -31,35 +31,12 @@ void EncodeKvQ8_0(const float* x, BlockQ8_0* blocks, size_t n) {
   }
 }
 
-// Codes by the scale that makes the value of the largest magnitude -8; then the scale that fits
-// them best.
-void EncodeKvQ4_0(const float* x, BlockQ4_0* blocks, size_t n) {
-  for (size_t b = 0; b < n / 32; ++b, x += 32) {
-    float largest = 0;
-    for (int i = 0; i < 32; ++i) largest = std::fabs(x[i]) > std::fabs(largest) ? x[i] : largest;
-    const float inverse = largest != 0 ? -8.0f / largest : 0.0f;
-    int codes[32];
-    float product = 0, square = 0;
-    for (int i = 0; i < 32; ++i) {
-      const float code = x[i] * inverse + 8.5f;
-      codes[i] = code >= 0 ? static_cast<int>(std::min(code, 15.0f)) : 0;  // NaN: 0
-      const auto q = static_cast<float>(codes[i] - 8);
-      product += q * x[i];
-      square += q * q;
-    }
-    blocks[b].d = FloatToHalf(square > 0 ? product / square : product);
-    for (int i = 0; i < 16; ++i) {
-      blocks[b].qs[i] = static_cast<uint8_t>(codes[i] | codes[i + 16] << 4);
-    }
-  }
-}
-
 // The nearest of 16 codes, 0 for NaN.
 int NearestCode(float x) { return static_cast<int>(std::min(std::max(0.0f, x) + 0.5f, 15.0f)); }
 
 // Lays 16 codes over the range of 32 values, fits scale and offset to them by least squares, and
 // takes the codes nearest to what is stored. What is not finite makes the scale NaN.
-BlockQ4_1 EncodeKeyColumn(const float* x) {
+BlockQ4_1 EncodeKvQ4_1(const float* x) {
   float low = x[0], high = x[0], sum = 0;
   for (int i = 0; i < 32; ++i) {
     low = std::min(low, x[i]);
@@ -109,7 +86,7 @@ size_t KvRowBytes(KvFormat format, size_t head_dim) {
     case KvFormat::kQ8_0:
       return head_dim % 32 == 0 ? head_dim / 32 * sizeof(BlockQ8_0) : 0;
     case KvFormat::kQ4_0:
-      return head_dim % 32 == 0 ? head_dim / 32 * sizeof(BlockQ4_0) : 0;
+      return head_dim % 32 == 0 ? head_dim / 32 * sizeof(BlockQ4_1) : 0;
   }
   return 0;
 }
@@ -133,7 +110,9 @@ void StoreValue(const Kernels& kernels, KvFormat format, const float* x, void* d
       return;
     case KvFormat::kQ4_0:
       EW_CHECK(n % 32 == 0);
-      EncodeKvQ4_0(x, static_cast<BlockQ4_0*>(dst), n);
+      for (size_t b = 0; b < n / 32; ++b) {
+        static_cast<BlockQ4_1*>(dst)[b] = EncodeKvQ4_1(x + 32 * b);
+      }
       return;
   }
 }
@@ -169,7 +148,7 @@ void RoundKeys(const void* f16_block, void* q4_0_block, size_t head_dim) {
   for (size_t c = 0; c < head_dim; ++c) {
     float x[kKeyBlock];
     for (size_t i = 0; i < kKeyBlock; ++i) x[i] = HalfToFloat(halves[c * kKeyBlock + i]);
-    columns[c] = EncodeKeyColumn(x);
+    columns[c] = EncodeKvQ4_1(x);
   }
 }
 

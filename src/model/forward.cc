@@ -64,10 +64,6 @@ struct BatchPosition {
   size_t token = 0;
 };
 
-// With 4 bits a cache spreads what single columns of a value hold over all of them: the Hadamard
-// transform, undone on what attention returns (QuaRot, Ashkboos et al. 2024).
-bool TurnsValues(kernels::KvFormat format) { return format == kernels::KvFormat::kQ4_0; }
-
 // With 4 bits keys are stored one by one in F16 first, and rounded when their block is full.
 bool RoundsKeys(kernels::KvFormat format) { return format == kernels::KvFormat::kQ4_0; }
 
@@ -352,9 +348,6 @@ void ForwardPass::Impl::PrepareHeads(uint32_t layer, const Segment& segment, siz
   prepare(w.k, w.k_norm, k.row(row), spec.n_kv_heads);
   if (!w.v.bias.empty()) kernel.add(w.v.bias.data(), v.row(row), w.v.rows);
   const auto position = segment.position + static_cast<uint32_t>(row - segment.row);
-  if (TurnsValues(segment.cache->format_)) {
-    kernel.hadamard(v.row(row), spec.n_kv_heads, spec.head_dim);
-  }
   StoreHeads(layer, segment.cache, position, row);
 }
 
@@ -475,9 +468,6 @@ void ForwardPass::Impl::Attend(uint32_t layer, size_t first) {
   const Linear* users[] = {&Layer(layer).output};
   ForEach(rows - first, spec.q_dim(), pool, [&](size_t i) {
     const size_t row = first + i;
-    if (TurnsValues(segments[segment_of[row]].cache->format_)) {
-      kernel.hadamard(input.floats(row), spec.n_heads, spec.head_dim);
-    }
     input.Finish(row, users);
   });
 }

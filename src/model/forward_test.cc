@@ -297,8 +297,8 @@ TEST_CASE("KV formats: half is nearly exact, 8 and 4 bits are close, sizes are a
   CHECK(MakeCache(Stories(), 10, KvFormat::kF32).bytes() == 4 * 2 * 32 * 8 * 128);
   CHECK(MakeCache(Stories(), 10, KvFormat::kF16).bytes() == 4 * 2 * 32 * 8 * 64);
   CHECK(MakeCache(Stories(), 10, KvFormat::kQ8_0).bytes() == 4 * 2 * 32 * 8 * 34);
-  CHECK(MakeCache(Stories(), 10, KvFormat::kQ4_0).bytes() == 4 * 32 * 8 * (20 + 64 + 18));
-  CHECK(MakeCache(Stories(), 512, KvFormat::kQ4_0).bytes() == 4 * 8 * (512 * (20 + 18) + 288 * 64));
+  CHECK(MakeCache(Stories(), 10, KvFormat::kQ4_0).bytes() == 4 * 32 * 8 * (20 + 64 + 20));
+  CHECK(MakeCache(Stories(), 512, KvFormat::kQ4_0).bytes() == 4 * 8 * (512 * (20 + 20) + 288 * 64));
 }
 
 // Writes the stories model with its matrices in the format that `choose` gives for a tensor name.

@@ -10,7 +10,7 @@
 namespace edgewise {
 namespace {
 
-DType ValueType(kernels::KvFormat format) {
+DType StoredType(kernels::KvFormat format) {
   switch (format) {
     case kernels::KvFormat::kF32:
       return DType::kF32;
@@ -19,13 +19,9 @@ DType ValueType(kernels::KvFormat format) {
     case kernels::KvFormat::kQ8_0:
       return DType::kQ8_0;
     case kernels::KvFormat::kQ4_0:
-      return DType::kQ4_0;
+      return DType::kQ4_1;
   }
   return DType::kF16;
-}
-
-DType KeyType(kernels::KvFormat format) {
-  return format == kernels::KvFormat::kQ4_0 ? DType::kQ4_1 : ValueType(format);
 }
 
 // Takes memory for `side` of a cache of `capacity` positions.
@@ -63,7 +59,7 @@ Result<KvCache> KvCache::Create(const ModelSpec& spec, uint32_t capacity, kernel
     return MakeError(Code::kInvalidArgument,
                      "a %s KV cache needs a head size that is a multiple of 32, and this model's "
                      "is %u; use F16",
-                     Info(ValueType(format)).name, spec.head_dim);
+                     format == kernels::KvFormat::kQ8_0 ? "Q8_0" : "Q4_0", spec.head_dim);
   }
   cache.layers_.resize(spec.n_layers);
   for (uint32_t index = first_layer; index < end_layer; ++index) {
@@ -76,8 +72,8 @@ Result<KvCache> KvCache::Create(const ModelSpec& spec, uint32_t capacity, kernel
       cache.slides_ = true;
       cache.rollback_ = kMaxStep;
     }
-    EW_TRY(Allocate(&layer.keys, KeyType(format), {layer.slots, spec.kv_dim()}, capacity));
-    EW_TRY(Allocate(&layer.values, ValueType(format), {layer.slots, spec.kv_dim()}, capacity));
+    EW_TRY(Allocate(&layer.keys, StoredType(format), {layer.slots, spec.kv_dim()}, capacity));
+    EW_TRY(Allocate(&layer.values, StoredType(format), {layer.slots, spec.kv_dim()}, capacity));
     if (format != kernels::KvFormat::kQ4_0) continue;
     // The blocks of a step's tokens, the first and the last of which may be parts.
     layer.recent_slots = std::min(layer.slots, size_t{kMaxStep} + kernels::kKeyBlock);

@@ -53,8 +53,8 @@ inline float ValueColumn(KvFormat format, const char* row, size_t c) {
       return HalfToFloat(block.d) * static_cast<float>(block.qs[c % 32]);
     }
     case KvFormat::kQ4_0: {
-      const auto& block = reinterpret_cast<const BlockQ4_0*>(row)[c / 32];
-      return HalfToFloat(block.d) * (Nibble(block.qs, c) - 8);
+      const auto& block = reinterpret_cast<const BlockQ4_1*>(row)[c / 32];
+      return HalfToFloat(block.d) * Nibble(block.qs, c) + HalfToFloat(block.m);
     }
   }
   return 0;

@@ -64,25 +64,19 @@ struct StoredQ8_0 {
   }
 };
 
-// The codes of elements i to i + kWidth - 1 of a block of 32.
-template <class S>
-inline typename S::V LoadCodes(const uint8_t* qs, size_t i) {
-  return S::LoadNibbles(qs + i % 16, i % 32 < 16 ? 0 : 4);
-}
-
 template <class S>
 struct StoredQ4_0 {
   using Recent = StoredF16<S>;  // keys of a query's own block
-  static typename S::V Load(const char* row, size_t c) {
-    const BlockQ4_0& block = reinterpret_cast<const BlockQ4_0*>(row)[c / 32];
-    const typename S::V codes = LoadCodes<S>(block.qs, c);
-    return S::Mul(S::SetF16(block.d), S::Sub(codes, S::Set(8)));
-  }
+  static typename S::V Load(const char* row, size_t c) { return LoadBlock(row, c / 32, c % 32); }
   static typename S::V LoadPart(const char* row, size_t c, size_t) { return Load(row, c); }
   static typename S::V LoadKeys(const char* block, size_t c, size_t s) {
-    const BlockQ4_1& column = reinterpret_cast<const BlockQ4_1*>(block)[c];
-    const typename S::V codes = LoadCodes<S>(column.qs, s);
-    return S::Fma(S::SetF16(column.d), codes, S::SetF16(column.m));
+    return LoadBlock(block, c, s);
+  }
+  // Elements i to i + kWidth - 1 of a block.
+  static typename S::V LoadBlock(const char* blocks, size_t index, size_t i) {
+    const BlockQ4_1& block = reinterpret_cast<const BlockQ4_1*>(blocks)[index];
+    const typename S::V codes = S::LoadNibbles(block.qs + i % 16, i < 16 ? 0 : 4);
+    return S::Fma(S::SetF16(block.d), codes, S::SetF16(block.m));
   }
 };
 
