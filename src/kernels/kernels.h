@@ -102,6 +102,10 @@ struct Kernels {
   void (*rope_neox)(float* x, const float* cos, const float* sin, size_t heads, size_t head_dim,
                     size_t rotary_dim) = nullptr;
 
+  // Multiplies each head by the orthonormal Hadamard matrix of the largest power of two that
+  // divides head_dim, block by block; applying it twice changes nothing but the rounding.
+  void (*hadamard)(float* x, size_t heads, size_t head_dim) = nullptr;
+
   // y = gate * sigmoid(gate) * up; y = gelu(gate) * up in the tanh form. y may be gate or up.
   void (*silu_mul)(const float* gate, const float* up, float* y, size_t n) = nullptr;
   void (*gelu_tanh_mul)(const float* gate, const float* up, float* y, size_t n) = nullptr;

@@ -43,6 +43,7 @@ void FillFrom(const Kernels& below, Kernels& table) {
   Fill(table.layer_norm, below.layer_norm);
   Fill(table.rope_interleaved, below.rope_interleaved);
   Fill(table.rope_neox, below.rope_neox);
+  Fill(table.hadamard, below.hadamard);
   Fill(table.silu_mul, below.silu_mul);
   Fill(table.gelu_tanh_mul, below.gelu_tanh_mul);
   Fill(table.add, below.add);

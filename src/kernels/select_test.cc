@@ -84,6 +84,7 @@ TEST_CASE("every table is complete and agrees on the activation formats") {
     CHECK((k.linear[static_cast<int>(DType::kI32)].run == nullptr));
     CHECK((k.quantize_q8 != nullptr));
     CHECK((k.dot_f32 != nullptr));
+    CHECK((k.hadamard != nullptr));
     CHECK((k.rms_norm != nullptr));
     CHECK((k.layer_norm != nullptr));
     CHECK((k.rope_interleaved != nullptr));

@@ -260,6 +260,28 @@ TEST_CASE("f32_to_f16 rounds to nearest even") {
   }
 }
 
+TEST_CASE("hadamard: signs of i . j, orthonormal, block by block") {
+  const KernelList list = Available();
+  for (const size_t head_dim : {1, 2, 12, 64, 96, 128}) {
+    const size_t size = head_dim & (~head_dim + 1);
+    const std::vector<float> x = Random(3 * head_dim, head_dim);
+    for (size_t table = 0; table < list.size; ++table) {
+      std::vector<float> y = x;
+      list.items[table].hadamard(y.data(), 3, head_dim);
+      CHECK(Wrong(y, y.size(), 0, 2e-6, [&](size_t i) {
+              double sum = 0;
+              for (size_t j = 0; j < size; ++j) {
+                const double value = D(x[i / size * size + j]);
+                sum += std::popcount(i % size & j) % 2 == 0 ? value : -value;
+              }
+              return sum / std::sqrt(static_cast<double>(size));
+            }) == 0);
+      list.items[table].hadamard(y.data(), 3, head_dim);
+      CHECK(Wrong(y, y.size(), 0, 2e-6, [&](size_t i) { return D(x[i]); }) == 0);
+    }
+  }
+}
+
 TEST_CASE("log_sum_exp") {
   ForEachTableAndLength([](const Kernels& k, size_t n) {
     if (n == 0) return;

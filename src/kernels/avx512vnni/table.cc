@@ -2,6 +2,7 @@
 #include "kernels/avx512vnni/floats.h"
 #include "kernels/avx512vnni/rows.h"
 #include "kernels/skeleton/attention.h"
+#include "kernels/skeleton/hadamard.h"
 #include "kernels/skeleton/linear_floats.h"
 #include "kernels/skeleton/linear_packed.h"
 #include "kernels/skeleton/linear_sparse.h"
@@ -21,6 +22,7 @@ constexpr Kernels Table() {
   SetVectorKernels<Avx512Floats>(&t);
   t.quantize_q8 = QuantizeQ8;
   t.attend = Attend<Avx512Floats>;
+  t.hadamard = Hadamard;
   return t;
 }
 

@@ -2,6 +2,7 @@
 #include "kernels/neon/floats.h"
 #include "kernels/neon/rows.h"
 #include "kernels/skeleton/attention.h"
+#include "kernels/skeleton/hadamard.h"
 #include "kernels/skeleton/linear_floats.h"
 #include "kernels/skeleton/linear_packed.h"
 #include "kernels/skeleton/linear_sparse.h"
@@ -21,6 +22,7 @@ constexpr Kernels Table() {
   SetVectorKernels<NeonFloats>(&t);
   t.quantize_q8 = QuantizeQ8;
   t.attend = Attend<NeonFloats>;
+  t.hadamard = Hadamard;
   return t;
 }
 

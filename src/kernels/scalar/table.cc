@@ -2,6 +2,7 @@
 #include "kernels/scalar/attention.h"
 #include "kernels/scalar/linear.h"
 #include "kernels/scalar/vector_ops.h"
+#include "kernels/skeleton/hadamard.h"
 #include "kernels/skeleton/quantize.h"
 #include "kernels/tables.h"
 
@@ -44,6 +45,7 @@ constexpr Kernels Table() {
   t.softcap = Softcap;
   t.f32_to_f16 = F32ToF16;
   t.attend = Attend;
+  t.hadamard = Hadamard;
   t.int8_products = Int8Products;
   t.log_sum_exp = LogSumExp;
   return t;

@@ -260,7 +260,7 @@ struct AttendPass {
     return rows[i].lo < rows[i].hi;
   }
 
-  bool few() const { return count <= kTile; }  // decoding apart would not pay
+  bool few() const { return count < 3; }  // decoding apart would not pay
 
   // p = q k for rows [first, end).
   template <class Keys>
