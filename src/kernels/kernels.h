@@ -40,8 +40,8 @@ struct LinearKernel {
 };
 
 enum class KvFormat : uint8_t { kF32, kF16, kQ8_0, kQ4_0 };
-// Bytes of one head's value of `head_dim` columns, in blocks of 32; 0 when the format cannot hold
-// that many (Q8_0 and Q4_0 need a multiple of 32).
+// Bytes of one head's value of `head_dim` columns: F32, F16, or for each 32 columns a BlockQ8_0
+// (Q8_0) or BlockQ4_1 (Q4_0); 0 when these cannot hold that many.
 size_t KvRowBytes(KvFormat format, size_t head_dim);
 
 // Keys are cached in blocks of 32 positions with a head's columns outermost, so that attention
