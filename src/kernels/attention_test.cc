@@ -28,26 +28,35 @@ struct Inputs {
   Case c;
   size_t stride;      // bytes between values: two heads of them
   size_t key_stride;  // bytes between blocks of 32 keys, likewise
+  size_t recent_stride;
   std::vector<float> q;
-  std::vector<char> k, v;
+  std::vector<char> k, v, recent;
   std::vector<uint32_t> first, end;
 
   explicit Inputs(const Case& of, double size = 1) : c(of) {
     Rng rng(c.n * 1000 + c.keys + c.head_dim);
     const size_t row = KvRowBytes(c.format, c.head_dim);
     stride = 2 * row;
-    key_stride = 2 * kKeyBlock * row;
+    key_stride = 2 * KeyBlockBytes(c.format, c.head_dim);
+    recent_stride = 2 * KeyBlockBytes(KvFormat::kF16, c.head_dim);
     q.resize(c.n * (c.head_dim + 1));
     for (float& value : q) value = static_cast<float>(rng.Gaussian() * size);
-    k.resize((c.keys + kKeyBlock - 1) / kKeyBlock * key_stride);
-    v.resize((c.keys + kKeyBlock - 1) / kKeyBlock * kKeyBlock * stride);
+    const size_t blocks = (c.keys + kKeyBlock - 1) / kKeyBlock;
+    k.resize(blocks * key_stride);
+    v.resize(blocks * kKeyBlock * stride);
+    recent.resize(rounds() ? blocks * recent_stride : 0);
     std::vector<float> head(c.head_dim);
     for (size_t t = 0; t < c.keys; ++t) {
       for (float& value : head) value = static_cast<float>(rng.Gaussian() * size);
-      StoreKey(Active(), c.format, head.data(), k.data() + t / kKeyBlock * key_stride,
+      StoreKey(Active(), rounds() ? KvFormat::kF16 : c.format, head.data(),
+               rounds() ? recent.data() + t / kKeyBlock * recent_stride
+                        : k.data() + t / kKeyBlock * key_stride,
                t % kKeyBlock, c.head_dim);
       for (float& value : head) value = static_cast<float>(rng.Gaussian());
       StoreValue(Active(), c.format, head.data(), v.data() + t * stride, c.head_dim);
+    }
+    for (size_t b = 0; rounds() && b < c.keys / kKeyBlock; ++b) {
+      RoundKeys(recent.data() + b * recent_stride, k.data() + b * key_stride, c.head_dim);
     }
     for (size_t i = 0; i < c.n; ++i) {
       const size_t last = c.keys - c.n + i + 1;
@@ -56,8 +65,17 @@ struct Inputs {
     }
   }
 
+  bool rounds() const { return c.format == KvFormat::kQ4_0; }
+
   // Queries i to i + count - 1 into out, (n, head_dim + 2).
   void Run(const Kernels& kernels, size_t i, size_t count, float* out) const {
+    AttendArgs args = Args(i, count);
+    args.out = out + i * (c.head_dim + 2);
+    args.out_stride = c.head_dim + 2;
+    kernels.attend(args);
+  }
+
+  AttendArgs Args(size_t i, size_t count) const {
     AttendArgs args{};
     args.q = q.data() + i * (c.head_dim + 1);
     args.n = count;
@@ -70,13 +88,14 @@ struct Inputs {
     args.v_stride = stride;
     args.slots = v.size() / stride;
     args.format = c.format;
+    args.recent = recent.data();
+    args.recent_stride = recent_stride;
+    args.recent_slots = recent.size() / recent_stride * kKeyBlock;
     args.first_key = first.data() + i;
     args.end_key = end.data() + i;
     args.scale = c.scale;
     args.softcap = c.softcap;
-    args.out = out + i * (c.head_dim + 2);
-    args.out_stride = c.head_dim + 2;
-    kernels.attend(args);
+    return args;
   }
 
   static double Half(const char* p) {
@@ -84,8 +103,10 @@ struct Inputs {
     std::memcpy(&value, p, 2);
     return static_cast<double>(HalfToFloat(value));
   }
-  static int FourBits(uint8_t byte, size_t column) {
-    return (column % 32 < 16 ? byte & 15 : byte >> 4) - 8;
+  static double FourBits(const BlockQ4_1& block, size_t i) {
+    const int code = i % 32 < 16 ? block.qs[i % 16] & 15 : block.qs[i % 16] >> 4;
+    return static_cast<double>(HalfToFloat(block.d)) * code +
+           static_cast<double>(HalfToFloat(block.m));
   }
   static double Single(const char* p) {
     float value;
@@ -93,13 +114,15 @@ struct Inputs {
     return static_cast<double>(value);
   }
 
-  double Key(size_t t, size_t column) const {
+  // As a query at `position` sees it.
+  double Key(size_t t, size_t column, size_t position) const {
     const char* block = k.data() + t / kKeyBlock * key_stride;
     const size_t slot = t % kKeyBlock;
-    if (c.format == KvFormat::kQ4_0) {
-      const char* group = block + column / 32 * kKeyBlock * sizeof(BlockQ4_0);
-      const char byte = group[2 * kKeyBlock + column % 16 * kKeyBlock + slot];
-      return Half(group + 2 * slot) * FourBits(static_cast<uint8_t>(byte), column);
+    if (rounds() && t / kKeyBlock == position / kKeyBlock) {
+      return Half(recent.data() + t / kKeyBlock * recent_stride + 2 * (column * kKeyBlock + slot));
+    }
+    if (rounds()) {
+      return FourBits(reinterpret_cast<const BlockQ4_1*>(block)[column], slot);
     }
     if (c.format == KvFormat::kF32) return Single(block + 4 * (column * kKeyBlock + slot));
     if (c.format == KvFormat::kF16) return Half(block + 2 * (column * kKeyBlock + slot));
@@ -113,8 +136,7 @@ struct Inputs {
     if (c.format == KvFormat::kF32) return Single(row + 4 * column);
     if (c.format == KvFormat::kF16) return Half(row + 2 * column);
     if (c.format == KvFormat::kQ4_0) {
-      const BlockQ4_0& block = reinterpret_cast<const BlockQ4_0*>(row)[column / 32];
-      return static_cast<double>(HalfToFloat(block.d)) * FourBits(block.qs[column % 16], column);
+      return FourBits(reinterpret_cast<const BlockQ4_1*>(row)[column / 32], column);
     }
     const BlockQ8_0& block = reinterpret_cast<const BlockQ8_0*>(row)[column / 32];
     return static_cast<double>(HalfToFloat(block.d)) * block.qs[column % 32];
@@ -125,7 +147,7 @@ struct Inputs {
     for (size_t t = first[i]; t < end[i]; ++t) {
       double score = 0;
       for (size_t d = 0; d < c.head_dim; ++d) {
-        score += static_cast<double>(q[i * (c.head_dim + 1) + d]) * Key(t, d);
+        score += static_cast<double>(q[i * (c.head_dim + 1) + d]) * Key(t, d, end[i] - 1);
       }
       score *= static_cast<double>(c.scale);
       if (c.softcap > 0)
@@ -196,31 +218,23 @@ TEST_CASE("attention equals a plain softmax, alone and in groups") {
 }
 
 TEST_CASE("heads that share keys are the same bits as alone") {
-  constexpr size_t kHeads = 5, kHeadDim = 48;
-  for (const size_t n : {1, 3, 40}) {
-    const Inputs in({n, n + 50, kHeadDim, KvFormat::kF16, 0.2f, 0, 70});
+  constexpr size_t kHeads = 5, kHeadDim = 64;
+  for (const auto& [format, n] : {std::pair{KvFormat::kF16, size_t{1}},
+                                  {KvFormat::kF16, 3},
+                                  {KvFormat::kF16, 40},
+                                  {KvFormat::kQ4_0, 1},
+                                  {KvFormat::kQ4_0, 40}}) {
+    const Inputs in({n, n + 50, kHeadDim, format, 0.2f, 0, 70});
     Rng rng(n);
     std::vector<float> q(n * kHeads * kHeadDim), out(q.size()), alone(q.size());
     for (float& value : q) value = static_cast<float>(rng.Gaussian());
     const KernelList list = Available();
     for (size_t table = 0; table < list.size; ++table) {
-      AttendArgs args{q.data(),
-                      n,
-                      kHeads,
-                      kHeads * kHeadDim,
-                      kHeadDim,
-                      in.k.data(),
-                      in.v.data(),
-                      in.key_stride,
-                      in.stride,
-                      in.v.size() / in.stride,
-                      in.c.format,
-                      in.first.data(),
-                      in.end.data(),
-                      in.c.scale,
-                      0,
-                      out.data(),
-                      kHeads * kHeadDim};
+      AttendArgs args = in.Args(0, n);
+      args.q = q.data();
+      args.heads = kHeads;
+      args.q_stride = args.out_stride = kHeads * kHeadDim;
+      args.out = out.data();
       list.items[table].attend(args);
       args.heads = 1;
       for (size_t h = 0; h < kHeads; ++h) {
@@ -247,6 +261,12 @@ TEST_CASE("keys and values in a ring of slots are found by their position") {
                   plain.k.data() + block * ring.key_stride, ring.key_stride);
     }
     ring.v.resize(96 * ring.stride);
+    if (plain.rounds()) {  // all three queries stand in block 4
+      std::fill(ring.recent.begin(), ring.recent.end(), '\xff');
+      std::memcpy(ring.recent.data(), plain.recent.data() + 4 * plain.recent_stride,
+                  plain.recent_stride);
+      ring.recent.resize(2 * plain.recent_stride);
+    }
     const KernelList list = Available();
     for (size_t table = 0; table < list.size; ++table) {
       CAPTURE(std::string(list.items[table].name));
@@ -267,12 +287,12 @@ TEST_CASE("stored keys and values are within their format's step, and NaN stays 
   for (const auto& [format, step] :
        {std::pair{KvFormat::kQ8_0, 254.0f}, {KvFormat::kQ4_0, 14.0f}}) {
     Inputs in({1, 1, 64, format, 1, 0, 0});
-    StoreKey(Active(), format, x.data(), in.k.data(), 0, 64);
     StoreValue(Active(), format, x.data(), in.v.data(), 64);
+    if (!in.rounds()) StoreKey(Active(), format, x.data(), in.k.data(), 0, 64);
     for (size_t d = 0; d < 64; ++d) {
       const auto exact = static_cast<double>(x[d]);
-      CHECK(std::fabs(in.Key(0, d) - exact) <= static_cast<double>(largest * 1.3f / step));
-      CHECK(in.Key(0, d) == in.Value(0, d));
+      CHECK(std::fabs(in.Value(0, d) - exact) <= static_cast<double>(largest * 1.3f / step));
+      if (!in.rounds()) CHECK(in.Key(0, d, 0) == in.Value(0, d));
     }
     std::vector<float> broken = x;
     broken[40] = std::numeric_limits<float>::quiet_NaN();
@@ -280,6 +300,39 @@ TEST_CASE("stored keys and values are within their format's step, and NaN stays 
     CHECK(std::isfinite(in.Value(0, 31)));
     CHECK(std::isnan(in.Value(0, 32)));
   }
+}
+
+TEST_CASE("keys in 4 bits have a scale and an offset for each column of 32") {
+  Inputs in({1, 33, 32, KvFormat::kQ4_0, 1, 0, 0});
+  Rng rng(5);
+  std::vector<float> keys(32 * 32);  // (keys, columns): offsets of 0 to 31, spreads likewise
+  for (size_t t = 0; t < 32; ++t) {
+    for (size_t d = 0; d < 32; ++d) {
+      const auto size = static_cast<double>(d);
+      keys[t * 32 + d] = static_cast<float>(size + size * rng.Gaussian());
+    }
+    StoreKey(Active(), KvFormat::kF16, keys.data() + t * 32, in.recent.data(), t, 32);
+  }
+  RoundKeys(in.recent.data(), in.k.data(), 32);
+  for (size_t d = 0; d < 32; ++d) {
+    double low = 1e9, high = -1e9, error = 0;
+    for (size_t t = 0; t < 32; ++t) {
+      const auto exact = static_cast<double>(keys[t * 32 + d]);
+      low = std::min(low, exact);
+      high = std::max(high, exact);
+      error += (in.Key(t, d, 32) - exact) * (in.Key(t, d, 32) - exact) / 32;
+      CHECK(std::fabs(in.Key(t, d, 0) - exact) <= std::fabs(exact) / 2048);
+    }
+    // Rounding to 16 evenly spread levels: a step / sqrt(12) on average.
+    CHECK(std::sqrt(error) <= (high - low) / 15 / std::sqrt(12.0) * 1.4 + high / 2048);
+  }
+
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  keys[7 * 32 + 3] = nan;
+  StoreKey(Active(), KvFormat::kF16, keys.data() + 7 * 32, in.recent.data(), 7, 32);
+  RoundKeys(in.recent.data(), in.k.data(), 32);
+  CHECK(std::isnan(in.Key(0, 3, 32)));
+  CHECK(std::isfinite(in.Key(7, 2, 32)));
 }
 
 TEST_CASE("attention over each count of keys") {

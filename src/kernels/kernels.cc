@@ -31,27 +31,37 @@ void EncodeKvQ8_0(const float* x, BlockQ8_0* blocks, size_t n) {
   }
 }
 
-// Codes by the scale that makes the value of the largest magnitude -8; then the scale that fits them
-// best.
-void EncodeKvQ4_0(const float* x, BlockQ4_0* blocks, size_t n) {
-  for (size_t b = 0; b < n / 32; ++b, x += 32) {
-    float largest = 0;
-    for (int i = 0; i < 32; ++i) largest = std::fabs(x[i]) > std::fabs(largest) ? x[i] : largest;
-    const float inverse = largest != 0 ? -8.0f / largest : 0.0f;
-    int codes[32];
-    float product = 0, square = 0;
-    for (int i = 0; i < 32; ++i) {
-      const float code = x[i] * inverse + 8.5f;
-      codes[i] = code >= 0 ? static_cast<int>(std::min(code, 15.0f)) : 0;  // NaN: 0
-      const auto q = static_cast<float>(codes[i] - 8);
-      product += q * x[i];
-      square += q * q;
-    }
-    blocks[b].d = FloatToHalf(square > 0 ? product / square : product);
-    for (int i = 0; i < 16; ++i) {
-      blocks[b].qs[i] = static_cast<uint8_t>(codes[i] | codes[i + 16] << 4);
-    }
+// The nearest of 16 codes, 0 for NaN.
+int NearestCode(float x) { return static_cast<int>(std::min(std::max(0.0f, x) + 0.5f, 15.0f)); }
+
+// Lays 16 codes over the range of 32 values, fits scale and offset to them by least squares, and
+// takes the codes nearest to what is stored. What is not finite makes the scale NaN.
+BlockQ4_1 EncodeKvQ4_1(const float* x) {
+  float low = x[0], high = x[0], sum = 0;
+  for (int i = 0; i < 32; ++i) {
+    low = std::min(low, x[i]);
+    high = std::max(high, x[i]);
+    sum += x[i];
   }
+  const float per_step = high > low ? 15.0f / (high - low) : 0.0f;
+  float codes = 0, squares = 0, products = 0;
+  for (int i = 0; i < 32; ++i) {
+    const auto q = static_cast<float>(NearestCode((x[i] - low) * per_step));
+    codes += q;
+    squares += q * q;
+    products += q * (x[i] - low);
+  }
+  const float mean = sum / 32 - low, spread = squares - codes * codes / 32;
+  BlockQ4_1 block;
+  block.d = FloatToHalf((spread > 0 ? (products - codes * mean) / spread : 0.0f) + sum * 0.0f);
+  const float d = HalfToFloat(block.d);
+  block.m = FloatToHalf(low + mean - d * codes / 32);
+  const float m = HalfToFloat(block.m), inverse = d > 0 ? 1.0f / d : 0.0f;
+  for (int i = 0; i < 16; ++i) {
+    const int first = NearestCode((x[i] - m) * inverse);
+    block.qs[i] = static_cast<uint8_t>(first | NearestCode((x[i + 16] - m) * inverse) << 4);
+  }
+  return block;
 }
 
 }  // namespace
@@ -76,9 +86,14 @@ size_t KvRowBytes(KvFormat format, size_t head_dim) {
     case KvFormat::kQ8_0:
       return head_dim % 32 == 0 ? head_dim / 32 * sizeof(BlockQ8_0) : 0;
     case KvFormat::kQ4_0:
-      return head_dim % 32 == 0 ? head_dim / 32 * sizeof(BlockQ4_0) : 0;
+      return head_dim % 32 == 0 ? head_dim / 32 * sizeof(BlockQ4_1) : 0;
   }
   return 0;
+}
+
+size_t KeyBlockBytes(KvFormat format, size_t head_dim) {
+  return format == KvFormat::kQ4_0 ? head_dim * sizeof(BlockQ4_1)
+                                   : kKeyBlock * KvRowBytes(format, head_dim);
 }
 
 void StoreValue(const Kernels& kernels, KvFormat format, const float* x, void* dst, size_t n) {
@@ -95,13 +110,16 @@ void StoreValue(const Kernels& kernels, KvFormat format, const float* x, void* d
       return;
     case KvFormat::kQ4_0:
       EW_CHECK(n % 32 == 0);
-      EncodeKvQ4_0(x, static_cast<BlockQ4_0*>(dst), n);
+      for (size_t b = 0; b < n / 32; ++b) {
+        static_cast<BlockQ4_1*>(dst)[b] = EncodeKvQ4_1(x + 32 * b);
+      }
       return;
   }
 }
 
 void StoreKey(const Kernels& kernels, KvFormat format, const float* x, void* block, size_t slot,
               size_t n) {
+  EW_CHECK(format != KvFormat::kQ4_0);
   constexpr size_t kRun = 32;  // values stored at a time
   auto* bytes = static_cast<std::byte*>(block);
   for (size_t c = 0; c < n; c += kRun) {
@@ -109,18 +127,28 @@ void StoreKey(const Kernels& kernels, KvFormat format, const float* x, void* blo
     std::byte run[4 * kRun];
     StoreValue(kernels, format, x + c, run, count);
     const std::byte* from = run;
-    std::byte* group = bytes + c * kKeyBlock / kRun * KvRowBytes(format, kRun);
+    std::byte* group = bytes + c / kRun * KeyBlockBytes(format, kRun);
     size_t units = count, size = format == KvFormat::kF16 ? 2 : 4;
-    if (format == KvFormat::kQ8_0 || format == KvFormat::kQ4_0) {
+    if (format == KvFormat::kQ8_0) {
       std::memcpy(group + 2 * slot, from, 2);  // the scale
       from += 2;
       group += 2 * kKeyBlock;
-      units = KvRowBytes(format, kRun) - 2;
+      units = kRun;
       size = 1;
     }
     for (size_t i = 0; i < units; ++i) {
       std::memcpy(group + (i * kKeyBlock + slot) * size, from + i * size, size);
     }
+  }
+}
+
+void RoundKeys(const void* f16_block, void* q4_0_block, size_t head_dim) {
+  const auto* halves = static_cast<const uint16_t*>(f16_block);
+  auto* columns = static_cast<BlockQ4_1*>(q4_0_block);
+  for (size_t c = 0; c < head_dim; ++c) {
+    float x[kKeyBlock];
+    for (size_t i = 0; i < kKeyBlock; ++i) x[i] = HalfToFloat(halves[c * kKeyBlock + i]);
+    columns[c] = EncodeKvQ4_1(x);
   }
 }
 

@@ -39,17 +39,18 @@ struct LinearKernel {
   void (*run)(const LinearArgs& args) = nullptr;  // null: no kernel for this weight format
 };
 
-enum class KvFormat : uint8_t { kF32, kF16, kQ8_0, kQ4_0 };  // blocks of 32 values of a head
-// Bytes of one head's vector of `head_dim` values; 0 when the format cannot hold that many (Q8_0
-// and Q4_0 need a multiple of 32).
+enum class KvFormat : uint8_t { kF32, kF16, kQ8_0, kQ4_0 };
+// Bytes of one head's value of `head_dim` columns: F32, F16, or for each 32 columns a BlockQ8_0
+// (Q8_0) or BlockQ4_1 (Q4_0); 0 when these cannot hold that many.
 size_t KvRowBytes(KvFormat format, size_t head_dim);
 
 // Keys are cached in blocks of 32 positions with a head's columns outermost, so that attention
-// reads one column of many keys as a vector: (head_dim, 32) values of F32 or F16; for each 32
-// columns, Q8_0 and Q4_0: 32 half scales, one per key, then (32, 32) int8; or (16, 32) bytes of
-// which row c has column c in the low four bits and c + 16 in the high ones. A block takes 32 *
-// KvRowBytes.
+// reads one column of many keys as a vector: (head_dim, 32) values of F32 or F16; Q8_0: for each 32
+// columns 32 half scales, one per key, then (32, 32) int8; Q4_0: head_dim of BlockQ4_1, a column
+// each, as outliers of keys keep to columns (KIVI, Liu et al. 2024).
 inline constexpr size_t kKeyBlock = 32;
+// Bytes of such a block of one head.
+size_t KeyBlockBytes(KvFormat format, size_t head_dim);
 
 // Attention of the query heads that share one key/value head, online softmax over key blocks (Dao
 // 2022, Milakov 2018): out_ih = sum_t softmax_t(scale * q_ih . k_t) v_t over first_key[i] <= t <
@@ -67,7 +68,12 @@ struct AttendArgs {
   size_t slots;  // a multiple of 32
   KvFormat format;
   const uint32_t* first_key;  // (n)
-  const uint32_t* end_key;    // (n), > first_key
+  const uint32_t* end_key;    // (n), > first_key, ascending; the query stands at the key before
+  // Q4_0 only: the latest blocks of keys in F16. A query sees those of its own block here and all
+  // before in k, so that what it sees depends on nothing that comes after it.
+  const void* recent;    // key t is in the block at recent + t % recent_slots / 32 * recent_stride
+  size_t recent_stride;  // bytes
+  size_t recent_slots;   // a multiple of 32
   float scale;
   float softcap;  // > 0: score = softcap * tanh(score / softcap), before the softmax
   float* out;     // (n, heads, head_dim), queries out_stride floats apart
@@ -118,9 +124,11 @@ struct Kernels {
 // Stores one head's value in `format` at `dst`; `n` as for KvRowBytes. What is not finite makes the
 // scale of its block NaN, so that logits show it.
 void StoreValue(const Kernels& kernels, KvFormat format, const float* x, void* dst, size_t n);
-// Stores one head's key as number `slot` < 32 of a block.
+// Stores one head's key as number `slot` < 32 of a block, not in Q4_0.
 void StoreKey(const Kernels& kernels, KvFormat format, const float* x, void* block, size_t slot,
               size_t n);
+// Rounds a full block of keys in F16 to one in Q4_0, with a scale and an offset for each column.
+void RoundKeys(const void* f16_block, void* q4_0_block, size_t head_dim);
 
 // The table for this CPU, or for the level named in EDGEWISE_ISA. CheckIsa must have succeeded
 // once.

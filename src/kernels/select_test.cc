@@ -107,6 +107,9 @@ TEST_CASE("row sizes") {
   CHECK(KvRowBytes(KvFormat::kF16, 48) == 96);
   CHECK(KvRowBytes(KvFormat::kQ8_0, 64) == 68);
   CHECK(KvRowBytes(KvFormat::kQ8_0, 48) == 0);
+  CHECK(KeyBlockBytes(KvFormat::kF16, 48) == 32 * 96);
+  CHECK(KeyBlockBytes(KvFormat::kQ8_0, 64) == 32 * 68);
+  CHECK(KeyBlockBytes(KvFormat::kQ4_0, 64) == 64 * 20);
 }
 
 TEST_CASE("a stored vector reads back within the precision of its format") {

@@ -64,9 +64,8 @@ struct BatchPosition {
   size_t token = 0;
 };
 
-// With 4 bits a cache spreads what single columns of a head hold over all of them: the Hadamard
-// transform, which keeps q . k, undone on what attention returns (QuaRot, Ashkboos et al. 2024).
-bool TurnsHeads(kernels::KvFormat format) { return format == kernels::KvFormat::kQ4_0; }
+// With 4 bits keys are stored one by one in F16 first, and rounded when their block is full.
+bool RoundsKeys(kernels::KvFormat format) { return format == kernels::KvFormat::kQ4_0; }
 
 }  // namespace
 
@@ -98,6 +97,7 @@ struct ForwardPass::Impl {
                  std::span<const Linear* const> users);
   void PrepareHeads(uint32_t layer, const Segment& segment, size_t row, size_t first);
   void StoreHeads(uint32_t layer, KvCache* cache, uint32_t position, size_t row);
+  void RoundFullBlocks(uint32_t layer);
   void RotateHeads(const RopeTable& table, size_t row, float* heads, size_t count);
   void Attend(uint32_t layer, size_t first);
   void AttendHeads(uint32_t layer, size_t first);
@@ -145,9 +145,8 @@ struct ForwardPass::Impl {
 Status ForwardPass::Impl::CheckSequence(const SequenceTokens& sequence) const {
   const KvCache& cache = *sequence.cache;
   const size_t count = sequence.tokens.size();
-  if (cache.layers_.size() != spec.n_layers ||
-      cache.position_bytes_ != cache.row_bytes_ * spec.n_kv_heads ||
-      cache.row_bytes_ != kernels::KvRowBytes(cache.format_, spec.head_dim)) {
+  if (cache.layers_.size() != spec.n_layers || cache.n_kv_heads_ != spec.n_kv_heads ||
+      cache.value_bytes_ != kernels::KvRowBytes(cache.format_, spec.head_dim)) {
     return MakeError(Code::kInvalidArgument, "the KV cache was made for another model");
   }
   if (count == 0) return MakeError(Code::kInvalidArgument, "no tokens to compute");
@@ -322,6 +321,7 @@ bool ForwardPass::Impl::Attention(uint32_t layer, size_t first) {
   RunLinears(jobs, input, pool);
   ForEach(rows, 4 * (spec.q_dim() + 2 * spec.kv_dim()), pool,
           [&](size_t row) { PrepareHeads(layer, segments[segment_of[row]], row, first); });
+  RoundFullBlocks(layer);
   if (first == rows) return true;
   Attend(layer, first);
   if (!Tap(LinearInput::kAttnOutput, first)) return false;
@@ -348,21 +348,37 @@ void ForwardPass::Impl::PrepareHeads(uint32_t layer, const Segment& segment, siz
   prepare(w.k, w.k_norm, k.row(row), spec.n_kv_heads);
   if (!w.v.bias.empty()) kernel.add(w.v.bias.data(), v.row(row), w.v.rows);
   const auto position = segment.position + static_cast<uint32_t>(row - segment.row);
-  if (TurnsHeads(segment.cache->format_)) {
-    if (row >= first) kernel.hadamard(q.row(row), spec.n_heads, spec.head_dim);
-    kernel.hadamard(k.row(row), spec.n_kv_heads, spec.head_dim);
-    kernel.hadamard(v.row(row), spec.n_kv_heads, spec.head_dim);
-  }
   StoreHeads(layer, segment.cache, position, row);
 }
 
 void ForwardPass::Impl::StoreHeads(uint32_t layer, KvCache* cache, uint32_t position, size_t row) {
+  const bool rounds = RoundsKeys(cache->format_);
   for (size_t h = 0; h < spec.n_kv_heads; ++h) {
-    kernels::StoreKey(kernel, cache->format_, k.row(row) + h * spec.head_dim,
-                      cache->KeyBlock(layer, position, h), position % kernels::kKeyBlock,
-                      spec.head_dim);
+    kernels::StoreKey(
+        kernel, rounds ? kernels::KvFormat::kF16 : cache->format_, k.row(row) + h * spec.head_dim,
+        rounds ? cache->RecentBlock(layer, position, h) : cache->KeyBlock(layer, position, h),
+        position % kernels::kKeyBlock, spec.head_dim);
     kernels::StoreValue(kernel, cache->format_, v.row(row) + h * spec.head_dim,
                         cache->Value(layer, position, h), spec.head_dim);
+  }
+}
+
+// Rounds the blocks of keys that the rows filled.
+void ForwardPass::Impl::RoundFullBlocks(uint32_t layer) {
+  for (const Segment& segment : segments) {
+    KvCache* cache = segment.cache;
+    if (!RoundsKeys(cache->format_)) continue;
+    const uint32_t begin = segment.position / kernels::kKeyBlock;
+    const uint32_t end =
+        static_cast<uint32_t>((segment.position + segment.count) / kernels::kKeyBlock);
+    const size_t work = kernels::kKeyBlock * 8 * spec.head_dim;
+    ForEach((end - begin) * spec.n_kv_heads, work, pool, [&](size_t item) {
+      const size_t h = item % spec.n_kv_heads;
+      const auto position =
+          static_cast<uint32_t>((begin + item / spec.n_kv_heads) * kernels::kKeyBlock);
+      kernels::RoundKeys(cache->RecentBlock(layer, position, h),
+                         cache->KeyBlock(layer, position, h), spec.head_dim);
+    });
   }
 }
 
@@ -417,18 +433,24 @@ void ForwardPass::Impl::AttendHeads(uint32_t layer, size_t first) {
     const size_t begin = part * heads;
     if (begin >= group) return;
     const size_t head = kv_head * group + begin;
-    kernels::AttendArgs args;
+    KvCache& cache = *block.cache;
+    kernels::AttendArgs args{};
     args.q = q.row(block.row) + head * spec.head_dim;
     args.n = block.count;
     args.heads = std::min(heads, group - begin);
     args.q_stride = q.columns();
     args.head_dim = spec.head_dim;
-    args.k = block.cache->KeyBlock(layer, 0, kv_head);
-    args.v = block.cache->Value(layer, 0, kv_head);
-    args.k_stride = kernels::kKeyBlock * block.cache->position_bytes_;
-    args.v_stride = block.cache->position_bytes_;
-    args.slots = block.cache->layers_[layer].slots;
-    args.format = block.cache->format_;
+    args.k = cache.KeyBlock(layer, 0, kv_head);
+    args.v = cache.Value(layer, 0, kv_head);
+    args.k_stride = cache.n_kv_heads_ * cache.key_block_bytes_;
+    args.v_stride = cache.n_kv_heads_ * cache.value_bytes_;
+    args.slots = cache.layers_[layer].slots;
+    args.format = cache.format_;
+    if (RoundsKeys(cache.format_)) {
+      args.recent = cache.RecentBlock(layer, 0, kv_head);
+      args.recent_stride = cache.n_kv_heads_ * cache.recent_block_bytes_;
+      args.recent_slots = cache.layers_[layer].recent_slots;
+    }
     args.first_key = first_key.data() + block.row;
     args.end_key = end_key.data() + block.row;
     args.scale = AttentionScale();
@@ -446,9 +468,6 @@ void ForwardPass::Impl::Attend(uint32_t layer, size_t first) {
   const Linear* users[] = {&Layer(layer).output};
   ForEach(rows - first, spec.q_dim(), pool, [&](size_t i) {
     const size_t row = first + i;
-    if (TurnsHeads(segments[segment_of[row]].cache->format_)) {
-      kernel.hadamard(input.floats(row), spec.n_heads, spec.head_dim);
-    }
     input.Finish(row, users);
   });
 }

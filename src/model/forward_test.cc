@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/rng.h"
 #include "formats/gguf.h"
 #include "model/model.h"
 #include "model/tiny_model.h"
@@ -55,22 +57,27 @@ double Largest(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 TEST_CASE("blocks of any size give the logits of one block") {
-  const std::vector<int32_t> tokens = TinyTokens(70, Stories().spec().vocab_size);
-  const std::vector<float> whole = Logits(Stories(), tokens, {});
-  for (const uint32_t batch : {1u, 2u, 7u, 32u, 33u, 69u}) {
-    CAPTURE(batch);
-    CHECK(Logits(Stories(), tokens, {.max_batch = batch}) == whole);
+  const std::vector<int32_t> tokens = TinyTokens(110, Stories().spec().vocab_size);
+  for (const KvFormat format : {KvFormat::kF32, KvFormat::kQ4_0}) {
+    const std::vector<float> whole = Logits(Stories(), tokens, {.format = format});
+    for (const uint32_t batch : {1u, 2u, 7u, 32u, 33u, 69u}) {
+      CAPTURE(batch);
+      CHECK(Logits(Stories(), tokens, {.max_batch = batch, .format = format}) == whole);
+    }
   }
 }
 
 TEST_CASE("the number of threads changes no bit") {
   const std::vector<int32_t> tokens = TinyTokens(70, Stories().spec().vocab_size);
-  for (const uint32_t batch : {1u, 5u, 512u}) {
-    CAPTURE(batch);
-    const std::vector<float> one = Logits(Stories(), tokens, {.threads = 1, .max_batch = batch});
-    for (const int threads : {2, 3}) {
-      CAPTURE(threads);
-      CHECK(Logits(Stories(), tokens, {.threads = threads, .max_batch = batch}) == one);
+  for (const KvFormat format : {KvFormat::kF32, KvFormat::kQ4_0}) {
+    for (const uint32_t batch : {1u, 5u, 512u}) {
+      CAPTURE(batch);
+      Setup setup = {.threads = 1, .max_batch = batch, .format = format};
+      const std::vector<float> one = Logits(Stories(), tokens, setup);
+      for (setup.threads = 2; setup.threads <= 3; ++setup.threads) {
+        CAPTURE(setup.threads);
+        CHECK(Logits(Stories(), tokens, setup) == one);
+      }
     }
   }
 }
@@ -108,20 +115,21 @@ TEST_CASE("sequences computed together give the bits of each alone") {
   const std::vector<int32_t> a = TinyTokens(50, static_cast<uint32_t>(vocab), 1);
   const std::vector<int32_t> b = TinyTokens(23, static_cast<uint32_t>(vocab), 2);
   const std::vector<int32_t> c = TinyTokens(40, static_cast<uint32_t>(vocab), 3);
-  const auto alone = [&](const std::vector<int32_t>& tokens, size_t first) {
-    return Logits(Stories(), tokens, {.format = KvFormat::kF16}, first);
-  };
-  std::vector<float> expected = alone(a, 49);
-  const std::vector<float> of_b = alone(b, 0), of_c = alone(c, 36);
-  expected.insert(expected.end(), of_b.begin(), of_b.end());
-  expected.insert(expected.end(), of_c.begin(), of_c.end());
-  for (const int threads : {1, 3}) {
-    for (const uint32_t batch : {1u, 7u, 51u, 512u}) {
+  for (const KvFormat format : {KvFormat::kF16, KvFormat::kQ4_0}) {
+    const auto alone = [&](const std::vector<int32_t>& tokens, size_t first) {
+      return Logits(Stories(), tokens, {.format = format}, first);
+    };
+    std::vector<float> expected = alone(a, 49);
+    const std::vector<float> of_b = alone(b, 0), of_c = alone(c, 36);
+    expected.insert(expected.end(), of_b.begin(), of_b.end());
+    expected.insert(expected.end(), of_c.begin(), of_c.end());
+    for (const auto& [threads, batch] :
+         {std::pair{1, 1u}, {3, 1u}, {1, 7u}, {3, 51u}, {1, 512u}, {3, 512u}}) {
       CAPTURE(batch);
       ThreadPool pool(threads);
       ForwardPass pass(Stories(), &pool, batch);
       std::vector<KvCache> caches;
-      for (int i = 0; i < 3; ++i) caches.push_back(MakeCache(Stories(), 64, KvFormat::kF16));
+      for (int i = 0; i < 3; ++i) caches.push_back(MakeCache(Stories(), 64, format));
       // The third one has a past of its own.
       REQUIRE(pass.Run(std::span(c).first(30), &caches[2], 30, {}).has_value());
       const SequenceTokens together[] = {
@@ -227,6 +235,51 @@ TEST_CASE("a truncated cache refilled gives the same logits") {
   CHECK(again == expected);
 }
 
+// A model with two heads of 32 values, one of them of keys.
+std::unique_ptr<Model> Heads32(uint64_t window) {
+  TinySizes sizes;
+  sizes.heads = 2;
+  sizes.kv_heads = 1;
+  sizes.head_dim = 32;
+  Json config = window > 0 ? TinyConfig("MistralForCausalLM", "mistral", sizes)
+                           : TinyConfig("LlamaForCausalLM", "llama", sizes);
+  config.Set("max_position_embeddings", 4096);
+  if (window > 0) config.Set("sliding_window", window);
+  TemporaryFolder folder;
+  TinyWeights(config, sizes, {}, 6).Write(folder.path());
+  return LoadTestModel(folder.path());
+}
+
+TEST_CASE("in 4 bits what is taken back leaves no trace") {
+  for (const uint64_t window : {0, 40}) {
+    const auto model = Heads32(window);
+    const size_t vocab = model->spec().vocab_size;
+    ThreadPool pool(1);
+    ForwardPass pass(*model, &pool);
+    KvCache cache = MakeCache(*model, 1000, KvFormat::kQ4_0);
+    std::vector<int32_t> kept;
+    Rng rng(12);
+    size_t whole_blocks = 0;
+    for (int step = 0; step < 80; ++step) {
+      const bool far = step % 16 == 15;
+      const size_t back = rng.Below(far ? kept.size() : std::min<size_t>(kept.size() + 1, 40));
+      const auto wanted = static_cast<uint32_t>(kept.size() - back);
+      const uint32_t left = cache.Truncate(wanted);
+      CHECK((left == wanted || (back > 0 && left == (window > 0 ? 0 : wanted / 32 * 32))));
+      if (!far) CHECK(left == wanted);
+      whole_blocks += left != wanted;
+      kept.resize(left);
+      const std::vector<int32_t> more =
+          TinyTokens(std::min<size_t>(1 + rng.Below(110), 1000 - left), vocab, 1000 + step);
+      kept.insert(kept.end(), more.begin(), more.end());
+      std::vector<float> logits(more.size() * vocab);
+      REQUIRE(pass.Run(more, &cache, 0, logits).has_value());
+      REQUIRE(logits == Logits(*model, kept, {.capacity = 1000, .format = KvFormat::kQ4_0}, left));
+    }
+    CHECK(whole_blocks > 0);
+  }
+}
+
 TEST_CASE("KV formats: half is nearly exact, 8 and 4 bits are close, sizes are as told") {
   const std::vector<int32_t> tokens = TinyTokens(60, Stories().spec().vocab_size);
   const std::vector<float> exact = Logits(Stories(), tokens, {.format = KvFormat::kF32});
@@ -244,7 +297,8 @@ TEST_CASE("KV formats: half is nearly exact, 8 and 4 bits are close, sizes are a
   CHECK(MakeCache(Stories(), 10, KvFormat::kF32).bytes() == 4 * 2 * 32 * 8 * 128);
   CHECK(MakeCache(Stories(), 10, KvFormat::kF16).bytes() == 4 * 2 * 32 * 8 * 64);
   CHECK(MakeCache(Stories(), 10, KvFormat::kQ8_0).bytes() == 4 * 2 * 32 * 8 * 34);
-  CHECK(MakeCache(Stories(), 10, KvFormat::kQ4_0).bytes() == 4 * 2 * 32 * 8 * 18);
+  CHECK(MakeCache(Stories(), 10, KvFormat::kQ4_0).bytes() == 4 * 32 * 8 * (20 + 64 + 20));
+  CHECK(MakeCache(Stories(), 512, KvFormat::kQ4_0).bytes() == 4 * 8 * (512 * (20 + 20) + 288 * 64));
 }
 
 // Writes the stories model with its matrices in the format that `choose` gives for a tensor name.

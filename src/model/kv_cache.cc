@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <utility>
 
 #include "base/bytes.h"
@@ -18,9 +19,20 @@ DType StoredType(kernels::KvFormat format) {
     case kernels::KvFormat::kQ8_0:
       return DType::kQ8_0;
     case kernels::KvFormat::kQ4_0:
-      return DType::kQ4_0;
+      return DType::kQ4_1;
   }
   return DType::kF16;
+}
+
+// Takes memory for `side` of a cache of `capacity` positions.
+Status Allocate(Tensor* side, DType type, const Shape& shape, uint32_t capacity) {
+  auto tensor = Tensor::Allocate(type, shape);
+  if (!tensor) {
+    return MakeError(Code::kOutOfMemory, "no memory for a KV cache of %u positions: %s", capacity,
+                     tensor.error().message.c_str());
+  }
+  *side = *std::move(tensor);
+  return Ok{};
 }
 
 }  // namespace
@@ -39,14 +51,16 @@ Result<KvCache> KvCache::Create(const ModelSpec& spec, uint32_t capacity, kernel
   cache.capacity_ = capacity;
   cache.rollback_ = capacity;
   cache.format_ = format;
-  cache.row_bytes_ = kernels::KvRowBytes(format, spec.head_dim);
-  if (cache.row_bytes_ == 0) {
+  cache.n_kv_heads_ = spec.n_kv_heads;
+  cache.value_bytes_ = kernels::KvRowBytes(format, spec.head_dim);
+  cache.key_block_bytes_ = kernels::KeyBlockBytes(format, spec.head_dim);
+  cache.recent_block_bytes_ = kernels::KeyBlockBytes(kernels::KvFormat::kF16, spec.head_dim);
+  if (cache.value_bytes_ == 0) {
     return MakeError(Code::kInvalidArgument,
                      "a %s KV cache needs a head size that is a multiple of 32, and this model's "
                      "is %u; use F16",
-                     Info(StoredType(format)).name, spec.head_dim);
+                     format == kernels::KvFormat::kQ8_0 ? "Q8_0" : "Q4_0", spec.head_dim);
   }
-  cache.position_bytes_ = cache.row_bytes_ * spec.n_kv_heads;
   cache.layers_.resize(spec.n_layers);
   for (uint32_t index = first_layer; index < end_layer; ++index) {
     Layer& layer = cache.layers_[index];
@@ -55,42 +69,51 @@ Result<KvCache> KvCache::Create(const ModelSpec& spec, uint32_t capacity, kernel
     const uint64_t ring = RoundUp(uint64_t{spec.sliding_window} + kMaxStep, kernels::kKeyBlock);
     if (spec.LayerSlides(index) && ring < layer.slots) {
       layer.slots = ring;
+      cache.slides_ = true;
       cache.rollback_ = kMaxStep;
     }
-    for (Tensor* side : {&layer.keys, &layer.values}) {
-      auto tensor = Tensor::Allocate(StoredType(format), Shape{layer.slots, spec.kv_dim()});
-      if (!tensor) {
-        return MakeError(Code::kOutOfMemory, "no memory for a KV cache of %u positions: %s",
-                         capacity, tensor.error().message.c_str());
-      }
-      *side = *std::move(tensor);
-    }
+    EW_TRY(Allocate(&layer.keys, StoredType(format), {layer.slots, spec.kv_dim()}, capacity));
+    EW_TRY(Allocate(&layer.values, StoredType(format), {layer.slots, spec.kv_dim()}, capacity));
+    if (format != kernels::KvFormat::kQ4_0) continue;
+    // The blocks of a step's tokens, the first and the last of which may be parts.
+    layer.recent_slots = std::min(layer.slots, size_t{kMaxStep} + kernels::kKeyBlock);
+    if (layer.recent_slots < layer.slots) cache.rollback_ = kMaxStep;
+    EW_TRY(Allocate(&layer.recent, DType::kF16, {layer.recent_slots, spec.kv_dim()}, capacity));
   }
   return cache;
 }
 
 uint32_t KvCache::Truncate(uint32_t size) {
   EW_CHECK(size <= size_);
-  if (highest_ - size > rollback_) size = 0;
-  size_ = size;
-  if (size == 0) highest_ = 0;
-  return size;
+  if (highest_ - size > rollback_) {
+    size = slides_ ? 0 : size - static_cast<uint32_t>(size % kernels::kKeyBlock);
+    highest_ = size + rollback_;
+  }
+  return size_ = size;
 }
 
 std::byte* KvCache::KeyBlock(uint32_t layer, uint32_t position, size_t head) {
   const size_t block = position % layers_[layer].slots / kernels::kKeyBlock;
-  return layers_[layer].keys.mutable_data() +
-         kernels::kKeyBlock * (block * position_bytes_ + head * row_bytes_);
+  return layers_[layer].keys.mutable_data() + (block * n_kv_heads_ + head) * key_block_bytes_;
+}
+
+std::byte* KvCache::RecentBlock(uint32_t layer, uint32_t position, size_t head) {
+  const size_t block = position % layers_[layer].recent_slots / kernels::kKeyBlock;
+  return layers_[layer].recent.mutable_data() + (block * n_kv_heads_ + head) * recent_block_bytes_;
 }
 
 std::byte* KvCache::Value(uint32_t layer, uint32_t position, size_t head) {
   const size_t slot = position % layers_[layer].slots;
-  return layers_[layer].values.mutable_data() + slot * position_bytes_ + head * row_bytes_;
+  return layers_[layer].values.mutable_data() + (slot * n_kv_heads_ + head) * value_bytes_;
 }
 
 uint64_t KvCache::bytes() const {
   uint64_t bytes = 0;
-  for (const Layer& layer : layers_) bytes += layer.keys.view().bytes + layer.values.view().bytes;
+  for (const Layer& layer : layers_) {
+    for (const Tensor* side : {&layer.keys, &layer.values, &layer.recent}) {
+      bytes += side->view().bytes;
+    }
+  }
   return bytes;
 }
 

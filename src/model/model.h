@@ -49,14 +49,17 @@ inline constexpr uint32_t kMaxStep = 256;
 
 // Keys and values of one sequence, layer by layer in `format`. A layer with full attention has a
 // slot for each position; one with a sliding window keeps the window and kMaxStep more, in a ring.
+// In Q4_0 a key is rounded with the 32 of its block, once they are all there, and only later blocks
+// see it so; until it cannot be one of a block that loses others, it is kept in F16 as well.
 class KvCache {
  public:
   // Errors: kInvalidArgument (capacity 0, head_dim does not fit the format), kOutOfMemory.
   static Result<KvCache> Create(const ModelSpec& spec, uint32_t capacity, kernels::KvFormat format);
   uint32_t capacity() const { return capacity_; }
   uint32_t size() const { return size_; }  // positions filled
-  // Forgets all positions from `size` on (size <= size()). Returns how many are left: `size`, or 0
-  // where a ring has dropped keys that the next token would see.
+  // Forgets all positions from `size` on (size <= size()). Returns how many are left: `size`, which
+  // it always is within kMaxStep of the end; further back 0 where a ring has dropped keys that the
+  // next token would see, and in Q4_0 whole blocks of 32.
   [[nodiscard]] uint32_t Truncate(uint32_t size);
   void Clear() { size_ = highest_ = 0; }
   uint64_t bytes() const;
@@ -64,25 +67,29 @@ class KvCache {
  private:
   friend class ForwardPass;
   friend class LayerStream;
-  // Values (slots, n_kv_heads, head_dim); keys (slots / 32, n_kv_heads) of the blocks of StoreKey.
-  // Position p is in slot p % slots.
+  // Values (slots, n_kv_heads, head_dim); keys (slots / 32, n_kv_heads) of the blocks of
+  // kernels::kKeyBlock. Position p is in slot p % slots. Q4_0: the latest keys in F16, likewise.
   struct Layer {
-    Tensor keys, values;
-    size_t slots = 0;  // a multiple of 32
+    Tensor keys, values, recent;
+    size_t slots = 0, recent_slots = 0;  // multiples of 32
   };
   // With memory for the layers [first_layer, end_layer) only.
   static Result<KvCache> Create(const ModelSpec& spec, uint32_t capacity, kernels::KvFormat format,
                                 uint32_t first_layer, uint32_t end_layer);
   std::byte* KeyBlock(uint32_t layer, uint32_t position, size_t head);
+  std::byte* RecentBlock(uint32_t layer, uint32_t position, size_t head);
   std::byte* Value(uint32_t layer, uint32_t position, size_t head);
 
   uint32_t capacity_ = 0;
   uint32_t size_ = 0;
-  uint32_t highest_ = 0;   // size_ before any Truncate
-  uint32_t rollback_ = 0;  // how far below highest_ it may go
+  uint32_t highest_ = 0;  // Truncate leaves what it is told to from highest_ - rollback_ on
+  uint32_t rollback_ = 0;
+  bool slides_ = false;  // a layer's ring is shorter than the capacity
   kernels::KvFormat format_ = kernels::KvFormat::kF16;
-  size_t row_bytes_ = 0;       // one head's vector
-  size_t position_bytes_ = 0;  // all kv heads of one position
+  size_t n_kv_heads_ = 0;
+  size_t value_bytes_ = 0;  // of one head, as the blocks of 32 keys
+  size_t key_block_bytes_ = 0;
+  size_t recent_block_bytes_ = 0;
   std::vector<Layer> layers_;
 };
 

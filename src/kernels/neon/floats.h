@@ -82,6 +82,13 @@ struct NeonFloats {
     const int8x8_t four = vreinterpret_s8_s32(vld1_dup_s32(reinterpret_cast<const int32_t*>(p)));
     return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(four))));
   }
+  // The 4-bit codes that kWidth bytes have in their low or, with shift 4, high halves.
+  static V LoadNibbles(const uint8_t* p, int shift) {
+    const uint8x8_t bytes = vreinterpret_u8_u32(vld1_dup_u32(reinterpret_cast<const uint32_t*>(p)));
+    const uint8x8_t codes =
+        vand_u8(vshl_u8(bytes, vdup_n_s8(static_cast<int8_t>(-shift))), vdup_n_u8(15));
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(codes))));
+  }
   static V SetF16(uint16_t h) { return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h))); }
   static void StoreF16(void* p, V v) {
     vst1_u8(static_cast<uint8_t*>(p), vreinterpret_u8_f16(vcvt_f16_f32(v)));

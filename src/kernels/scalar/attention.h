@@ -15,9 +15,9 @@
 namespace edgewise::kernels {
 namespace {
 
-// The value of column c in a byte that it shares with another of its 32 columns.
-inline float Nibble(char byte, size_t c) {
-  return static_cast<float>((static_cast<uint8_t>(byte) >> (c % 32 / 16 * 4) & 15) - 8);
+// The code of element i of a block.
+inline float Nibble(const uint8_t* qs, size_t i) {
+  return static_cast<float>(qs[i % 16] >> (i % 32 / 16 * 4) & 15);
 }
 
 // Reads column c of key `slot` of a block.
@@ -34,9 +34,8 @@ inline float KeyColumn(KvFormat format, const char* block, size_t slot, size_t c
              static_cast<float>(*reinterpret_cast<const int8_t*>(q));
     }
     case KvFormat::kQ4_0: {
-      const char* group = block + c / 32 * kKeyBlock * sizeof(BlockQ4_0);
-      const char* q = group + 2 * kKeyBlock + c % 16 * kKeyBlock + slot;
-      return F16Weights::Load(group + 2 * slot) * Nibble(*q, c);
+      const auto& column = reinterpret_cast<const BlockQ4_1*>(block)[c];
+      return HalfToFloat(column.d) * Nibble(column.qs, slot) + HalfToFloat(column.m);
     }
   }
   return 0;
@@ -54,18 +53,22 @@ inline float ValueColumn(KvFormat format, const char* row, size_t c) {
       return HalfToFloat(block.d) * static_cast<float>(block.qs[c % 32]);
     }
     case KvFormat::kQ4_0: {
-      const auto& block = reinterpret_cast<const BlockQ4_0*>(row)[c / 32];
-      return HalfToFloat(block.d) * Nibble(static_cast<char>(block.qs[c % 16]), c);
+      const auto& block = reinterpret_cast<const BlockQ4_1*>(row)[c / 32];
+      return HalfToFloat(block.d) * Nibble(block.qs, c) + HalfToFloat(block.m);
     }
   }
   return 0;
 }
 
-inline float Score(const AttendArgs& a, const float* q, size_t key) {
-  const char* block = Row(a.k, a.k_stride, key % a.slots / kKeyBlock);
+// Of a query at position `end` - 1.
+inline float Score(const AttendArgs& a, const float* q, size_t key, size_t end) {
+  const bool recent = a.format == KvFormat::kQ4_0 && key / kKeyBlock == (end - 1) / kKeyBlock;
+  const KvFormat format = recent ? KvFormat::kF16 : a.format;
+  const char* block = recent ? Row(a.recent, a.recent_stride, key % a.recent_slots / kKeyBlock)
+                             : Row(a.k, a.k_stride, key % a.slots / kKeyBlock);
   Sums sums;
   for (size_t c = 0; c < a.head_dim; ++c)
-    sums.lane[c % 16] += q[c] * KeyColumn(a.format, block, key % kKeyBlock, c);
+    sums.lane[c % 16] += q[c] * KeyColumn(format, block, key % kKeyBlock, c);
   const float score = sums.Total() * a.scale;
   return a.softcap > 0 ? a.softcap * tanhf(score / a.softcap) : score;
 }
@@ -79,7 +82,7 @@ void AttendOne(const AttendArgs& a, const float* q, size_t first, size_t end, fl
     float p[kKeyBlock];
     float block_largest = largest;
     for (size_t s = 0; s < count; ++s) {
-      p[s] = Score(a, q, t + s);
+      p[s] = Score(a, q, t + s, end);
       block_largest = p[s] > block_largest ? p[s] : block_largest;
     }
     const float correction = expf(largest - block_largest);

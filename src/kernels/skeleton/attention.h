@@ -64,31 +64,19 @@ struct StoredQ8_0 {
   }
 };
 
-// The W values of 4 bits, less 8, that W bytes have in their low or, with shift 4, high halves.
-template <class S>
-inline typename S::V LoadNibbles(const void* p, size_t shift) {
-  constexpr size_t kBytes = S::kWidth < 8 ? 4 : 8;
-  int8_t values[S::kWidth];
-  for (size_t i = 0; i < S::kWidth; i += kBytes) {
-    uint64_t word = 0;
-    memcpy(&word, static_cast<const char*>(p) + i, kBytes);
-    word = word >> shift & 0x0f0f0f0f0f0f0f0f;
-    memcpy(values + i, &word, kBytes);
-  }
-  return S::Sub(S::LoadInt8(values), S::Set(8));
-}
-
 template <class S>
 struct StoredQ4_0 {
-  static typename S::V Load(const char* row, size_t c) {
-    const BlockQ4_0& block = reinterpret_cast<const BlockQ4_0*>(row)[c / 32];
-    return S::Mul(S::SetF16(block.d), LoadNibbles<S>(block.qs + c % 16, c % 32 / 16 * 4));
-  }
+  using Recent = StoredF16<S>;  // keys of a query's own block
+  static typename S::V Load(const char* row, size_t c) { return LoadBlock(row, c / 32, c % 32); }
   static typename S::V LoadPart(const char* row, size_t c, size_t) { return Load(row, c); }
   static typename S::V LoadKeys(const char* block, size_t c, size_t s) {
-    const char* group = block + c / 32 * kKeyBlock * sizeof(BlockQ4_0);
-    const char* q = group + 2 * kKeyBlock + c % 16 * kKeyBlock + s;
-    return S::Mul(S::LoadF16(group + 2 * s), LoadNibbles<S>(q, c % 32 / 16 * 4));
+    return LoadBlock(block, c, s);
+  }
+  // Elements i to i + kWidth - 1 of a block.
+  static typename S::V LoadBlock(const char* blocks, size_t index, size_t i) {
+    const BlockQ4_1& block = reinterpret_cast<const BlockQ4_1*>(blocks)[index];
+    const typename S::V codes = S::LoadNibbles(block.qs + i % 16, i < 16 ? 0 : 4);
+    return S::Fma(S::SetF16(block.d), codes, S::SetF16(block.m));
   }
 };
 
@@ -114,6 +102,7 @@ struct AttendPass {
   static constexpr size_t kVectors = kKeyBlock / W;  // of 32 keys, or 32 columns
   // Rows whose sums fill the registers: 32 of 128 bits or 512 bits, 16 of 256 bits.
   static constexpr size_t kTile = W == 4 ? 2 : W == 8 ? 3 : 8;
+  static constexpr bool kKeepsRecent = requires { typename Stored::Recent; };
 
   const AttendArgs& a;
   AttendRow rows[kMaxRows];
@@ -127,6 +116,10 @@ struct AttendPass {
   const char* KeyBlock(size_t start) const {
     return static_cast<const char*>(a.k) + start % a.slots / kKeyBlock * a.k_stride;
   }
+  const char* RecentBlock(size_t start) const {
+    return static_cast<const char*>(a.recent) +
+           start % a.recent_slots / kKeyBlock * a.recent_stride;
+  }
   // Columns c to c + W - 1 of value t; 0 beyond the head.
   V LoadValue(size_t t, size_t c) const {
     const char* row = values + t % kKeyBlock * a.v_stride;
@@ -134,11 +127,12 @@ struct AttendPass {
     return c < a.head_dim ? Stored::LoadPart(row, c, a.head_dim - c) : S::Zero();
   }
 
-  // decoded[c - c0][t - start] = key t, column c.
-  void DecodeKeys(size_t start, size_t c0, size_t columns) {
+  // decoded[c - c0][s] = key s of the block, column c.
+  template <class Keys>
+  void DecodeKeys(const char* block, size_t c0, size_t columns) {
     for (size_t c = 0; c < columns; ++c) {
       for (size_t s = 0; s < kKeyBlock; s += W) {
-        S::Store(decoded + c * kKeyBlock + s, Stored::LoadKeys(KeyBlock(start), c0 + c, s));
+        S::Store(decoded + c * kKeyBlock + s, Keys::LoadKeys(block, c0 + c, s));
       }
     }
   }
@@ -154,9 +148,8 @@ struct AttendPass {
   }
 
   // p += q k over columns c0 on, for rows i to i + N - 1; the keys are decoded or read in place.
-  template <size_t N, bool kDecoded>
-  void AddScores(size_t i, size_t start, size_t c0, size_t columns) {
-    const char* block = KeyBlock(start);
+  template <class Keys, size_t N, bool kDecoded>
+  void AddScores(size_t i, const char* block, size_t c0, size_t columns) {
     V sum[N][kVectors];
 #pragma GCC unroll 8
     for (size_t j = 0; j < N; ++j) {
@@ -170,7 +163,7 @@ struct AttendPass {
 #pragma GCC unroll 8
       for (size_t u = 0; u < kVectors; ++u) {
         k[u] = kDecoded ? S::Load(decoded + c * kKeyBlock + u * W)
-                        : Stored::LoadKeys(block, c0 + c, u * W);
+                        : Keys::LoadKeys(block, c0 + c, u * W);
       }
 #pragma GCC unroll 8
       for (size_t j = 0; j < N; ++j) {
@@ -267,20 +260,32 @@ struct AttendPass {
     return rows[i].lo < rows[i].hi;
   }
 
-  bool few() const { return count <= kTile; }  // decoding apart would not pay
+  bool few() const { return count < 3; }  // decoding apart would not pay
 
-  void ScoreBlock(size_t start) {
+  // p = q k for rows [first, end).
+  template <class Keys>
+  void ScoreRows(const char* block, size_t first, size_t end) {
+    if (first == end) return;
     for (size_t c0 = 0; c0 < a.head_dim; c0 += kColumnChunk) {
       const size_t columns = EarlierOf(kColumnChunk, a.head_dim - c0);
       if (few()) {
-        for (size_t i = 0; i < count; ++i) AddScores<1, false>(i, start, c0, columns);
+        for (size_t i = first; i < end; ++i) AddScores<Keys, 1, false>(i, block, c0, columns);
         continue;
       }
-      DecodeKeys(start, c0, columns);
-      size_t i = 0;
-      for (; i + kTile <= count; i += kTile) AddScores<kTile, true>(i, start, c0, columns);
-      for (; i < count; ++i) AddScores<1, true>(i, start, c0, columns);
+      DecodeKeys<Keys>(block, c0, columns);
+      size_t i = first;
+      for (; i + kTile <= end; i += kTile) AddScores<Keys, kTile, true>(i, block, c0, columns);
+      for (; i < end; ++i) AddScores<Keys, 1, true>(i, block, c0, columns);
     }
+  }
+
+  void ScoreBlock(size_t start) {
+    size_t beyond = 0;  // the first row that stands in a later block
+    if constexpr (kKeepsRecent) {
+      while (beyond < count && rows[beyond].end <= start + kKeyBlock) ++beyond;
+      ScoreRows<typename Stored::Recent>(RecentBlock(start), 0, beyond);
+    }
+    ScoreRows<Stored>(KeyBlock(start), beyond, count);
     for (size_t i = 0; i < count; ++i) {
       if (rows[i].lo < rows[i].hi) Softmax(&rows[i], p[i], start);
     }
