@@ -133,7 +133,9 @@ MappedFile::~MappedFile() {
   if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
-void MappedFile::DropPages(std::span<const std::byte> part) const {
+void MappedFile::DropPages(std::span<const std::byte> part) const { DropMappedPages(part); }
+
+void DropMappedPages(std::span<const std::byte> part) {
   static const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
   const auto begin = (reinterpret_cast<uintptr_t>(part.data()) + page - 1) / page * page;
   const auto end = reinterpret_cast<uintptr_t>(part.data() + part.size()) / page * page;

@@ -39,6 +39,9 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Drops the whole pages of a part of a file that is mapped and shared.
+void DropMappedPages(std::span<const std::byte> part);
+
 // Reads a whole file of at most `max_bytes`. Errors: kNotFound, kIo, kBadData (larger than that).
 Result<std::string> ReadFile(const std::string& path, uint64_t max_bytes);
 

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/process.h"
+#include "base/scratch.h"
 #include "calibrate/statistics.h"
 
 namespace edgewise {
@@ -98,7 +99,9 @@ Result<LayerTrial> TryLayer(const Checkpoint& checkpoint, const TokenSequences& 
 uint64_t StreamBytes(const ModelSpec& spec, const TokenSequences& sequences) {
   size_t longest = 0;
   for (const auto& sequence : sequences) longest = std::max(longest, sequence.size());
-  return (TokenCount(sequences) + longest) * spec.dim * sizeof(float);
+  const uint64_t row = spec.dim * sizeof(float), all = TokenCount(sequences) * row;
+  // More lies on disk but for the sequence at hand.
+  return (all > ScratchMemory::kInMemory ? 2 * longest * row : all + longest * row);
 }
 
 uint64_t ProductSumBytes(size_t columns, int threads) {

@@ -26,10 +26,12 @@ Result<ActivationWalk> ActivationWalk::Create(const Checkpoint& checkpoint,
     walk.first_.push_back(tokens);
     tokens += sequence.size();
   }
-  walk.x_.resize(tokens * dim);
+  EW_TRY(walk.x_, ScratchMemory::Create(tokens * dim * sizeof(float)));
   walk.scratch_.resize(longest * dim);
   for (size_t i = 0; i < walk.sequences_.size(); ++i) {
-    EW_TRY(walk.stream_.Embed(walk.sequences_[i], walk.x_.data() + walk.first_[i] * dim));
+    const std::span<float> stream = walk.Stream(i);
+    EW_TRY(walk.stream_.Embed(walk.sequences_[i], stream.data()));
+    walk.x_.DropPages(std::as_bytes(stream));
   }
   if (const auto embedding = checkpoint.Find("token_embd.weight")) {
     checkpoint.DropPages(*embedding);
@@ -37,10 +39,17 @@ Result<ActivationWalk> ActivationWalk::Create(const Checkpoint& checkpoint,
   return walk;
 }
 
+std::span<float> ActivationWalk::Stream(size_t index) const {
+  const size_t dim = spec().dim;
+  return {reinterpret_cast<float*>(x_.bytes().data()) + first_[index] * dim,
+          sequences_[index].size() * dim};
+}
+
 Status ActivationWalk::VisitSequence(size_t index, LinearTap tap) {
-  const size_t dim = spec().dim, n = sequences_[index].size();
-  std::copy_n(x_.data() + first_[index] * dim, n * dim, scratch_.data());
-  return stream_.Run(scratch_.data(), n, tap);
+  const std::span<float> stream = Stream(index);
+  std::copy(stream.begin(), stream.end(), scratch_.begin());
+  x_.DropPages(std::as_bytes(stream));
+  return stream_.Run(scratch_.data(), sequences_[index].size(), tap);
 }
 
 Status ActivationWalk::Visit(LinearTap tap) {
@@ -48,10 +57,15 @@ Status ActivationWalk::Visit(LinearTap tap) {
   return Ok{};
 }
 
+Status ActivationWalk::PassSequence(size_t index, LinearTap tap) {
+  const std::span<float> stream = Stream(index);
+  EW_TRY(stream_.Run(stream.data(), sequences_[index].size(), tap));
+  x_.DropPages(std::as_bytes(stream));
+  return Ok{};
+}
+
 Status ActivationWalk::Pass(LinearTap tap) {
-  for (size_t i = 0; i < sequences_.size(); ++i) {
-    EW_TRY(stream_.Run(x_.data() + first_[i] * spec().dim, sequences_[i].size(), tap));
-  }
+  for (size_t i = 0; i < sequences_.size(); ++i) EW_TRY(PassSequence(i, tap));
   return Ok{};
 }
 
@@ -60,7 +74,8 @@ Status ActivationWalk::VisitOutput(
   const size_t dim = spec().dim;
   for (size_t i = 0; i < sequences_.size(); ++i) {
     const size_t n = sequences_[i].size();
-    stream_.Normalize(x_.data() + first_[i] * dim, n, scratch_.data());
+    stream_.Normalize(Stream(i).data(), n, scratch_.data());
+    x_.DropPages(std::as_bytes(Stream(i)));
     tap(scratch_.data(), n, dim);
   }
   return Ok{};

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/scratch.h"
 #include "base/thread_pool.h"
 #include "model/checkpoint.h"
 #include "model/layer_stream.h"
@@ -28,6 +29,8 @@ class ActivationWalk {
   const ModelSpec& spec() const { return stream_.spec(); }
   // Loads layer `layer`; those below have been passed.
   Status Load(uint32_t layer) { return stream_.Load(layer); }
+  // Frees the loaded layer, which has been passed.
+  void Unload() { stream_.Unload(); }
   std::span<const LayerMatrix> matrices() const { return stream_.matrices(); }
   // Shows the linear inputs of the loaded layer for all sequences, until `tap` returns false for
   // each part; the streams stay where they are.
@@ -37,6 +40,8 @@ class ActivationWalk {
   std::span<const std::vector<int32_t>> sequences() const { return sequences_; }
   // Passes the loaded layer; `tap` may look on, and its return value must be true.
   Status Pass(LinearTap tap);
+  // The same for one sequence, each once.
+  Status PassSequence(size_t index, LinearTap tap);
   // Shows the input of the output matrix. Only after the last layer.
   Status VisitOutput(FunctionRef<void(const float* rows, size_t n, size_t stride)> tap);
 
@@ -46,8 +51,10 @@ class ActivationWalk {
   LayerStream stream_;
   TokenSequences sequences_;
   std::vector<uint64_t> first_;  // row of each sequence
-  std::vector<float> x_;         // (tokens, dim)
-  std::vector<float> scratch_;   // (longest sequence, dim)
+  // The rows of a sequence in x_.
+  std::span<float> Stream(size_t index) const;
+  ScratchMemory x_;             // (tokens, dim)
+  std::vector<float> scratch_;  // (longest sequence, dim)
 };
 
 }  // namespace edgewise

@@ -89,18 +89,24 @@ Result<LayerStream> LayerStream::Create(const Checkpoint& checkpoint, uint32_t c
 const ModelSpec& LayerStream::spec() const { return impl_->model.spec(); }
 std::span<const LayerMatrix> LayerStream::matrices() const { return impl_->matrices; }
 
+void LayerStream::Unload() {
+  Impl& s = *impl_;
+  if (!s.loaded) return;
+  const auto tensors = s.model.checkpoint.tensors();
+  const std::string prefix = Format("blk.%u.", *s.loaded);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (tensors[i].name.starts_with(prefix)) s.model.tensors[i] = Tensor();
+  }
+  s.model.layers[*s.loaded] = LayerWeights();
+  s.cache.reset();
+  s.loaded.reset();
+  s.matrices.clear();
+}
+
 Status LayerStream::Load(uint32_t layer) {
   Impl& s = *impl_;
   const auto tensors = s.model.checkpoint.tensors();
-  if (s.loaded) {
-    const std::string before = Format("blk.%u.", *s.loaded);
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      if (tensors[i].name.starts_with(before)) s.model.tensors[i] = Tensor();
-    }
-    s.model.layers[*s.loaded] = LayerWeights();
-  }
-  s.loaded.reset();
-  s.matrices.clear();
+  Unload();
   const std::string prefix = Format("blk.%u.", layer);
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (tensors[i].name.starts_with(prefix)) EW_TRY(s.Decode(i).In(tensors[i].name));

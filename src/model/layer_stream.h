@@ -45,6 +45,8 @@ class LayerStream {
   // Decodes layer `layer` in place of the one before. Errors: those of Checkpoint::Load,
   // kOutOfMemory.
   Status Load(uint32_t layer);
+  // Frees the loaded layer, if there is one.
+  void Unload();
   // The matrices of the loaded layer, in the order in which the forward pass meets them. Valid
   // until the next Load.
   std::span<const LayerMatrix> matrices() const;

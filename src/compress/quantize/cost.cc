@@ -104,10 +104,14 @@ Result<Cost> FeedbackCost(const Checkpoint& checkpoint, std::span<const TensorPl
     cost.seconds += seconds.matrix + (seconds.row + seconds.targets) * static_cast<double>(rows);
     const bool first = factored.insert(InputName(entry.name)).second;
     if (!sequential && first) cost.seconds += factors[columns];
-    const uint64_t matrix = sequential ? 0 : entry.shape.elements() * sizeof(float);
+    // In F32: the matrix, or what it is corrected to. By then the original ffn_down is freed.
+    const uint64_t matrix = entry.shape.elements() * sizeof(float);
+    const uint64_t layers = entry.name.find(".ffn_down.") != std::string::npos ? 1 : 2;
+    const uint64_t beside =
+        sequential ? layers * trial.bytes + columns * columns * sizeof(float) : 0;
     const uint64_t blocks = Info(entry.to).RowBytes(entry.shape.elements());
-    working = std::max({working, matrix + MetricPeakBytes(columns),
-                        matrix + blocks + FeedbackBytes(columns, entry.to, pool->size())});
+    working = std::max({working, beside + (sequential ? 0 : matrix) + MetricPeakBytes(columns),
+                        beside + matrix + blocks + FeedbackBytes(columns, entry.to, pool->size())});
   }
   cost.bytes = working;
   if (!sequential) return cost;
@@ -119,12 +123,13 @@ Result<Cost> FeedbackCost(const Checkpoint& checkpoint, std::span<const TensorPl
     const auto factor = factors.find(input.columns);
     if (factor == factors.end()) continue;
     layer += tokens * (2 * input.visit + 3 * input.products) + factor->second;
-    cost.bytes = std::max(cost.bytes, 2 * (ProductSumBytes(input.columns, pool->size()) +
-                                           input.columns * input.columns * sizeof(float)));
+    cost.bytes =
+        std::max(cost.bytes, 2 * trial.bytes + 2 * ProductSumBytes(input.columns, pool->size()) +
+                                 input.columns * input.columns * sizeof(float));
   }
   const ModelSpec& spec = checkpoint.spec();
   cost.seconds += layer * spec.n_layers;
-  cost.bytes += 2 * (trial.bytes + StreamBytes(spec, sequences));
+  cost.bytes += 2 * StreamBytes(spec, sequences);
   return cost;
 }
 

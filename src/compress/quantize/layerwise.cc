@@ -132,22 +132,25 @@ class SequentialQuantizer {
   MatrixQuantizer& matrices_;
   std::unordered_map<size_t, size_t> entries_;  // of the plan, by the checkpoint's index
   bool changed_ = false;                        // a matrix before is quantized
+  bool passed_ = false;                         // the original layer
 };
 
-// Sums q q^T, and q (f - q)^T where f, the input of the original model, is another.
+// Sums q q^T, and q (f - q)^T where f, the input of the original model, is another. With the last
+// input the original layer is passed, and freed for what is done with the sums.
 Status SequentialQuantizer::Compare(LinearInput input, size_t columns, ProductSum* sum,
                                     ProductSum* cross) {
+  const bool last = input == LinearInput::kDown;
   std::vector<float> original, difference;
+  const auto keep = [&](LinearInput which, const float* rows, size_t n, size_t stride) {
+    for (size_t row = 0; which == input && row < n; ++row) {
+      original.insert(original.end(), rows + row * stride, rows + row * stride + columns);
+    }
+    return which != input || last;
+  };
   for (size_t i = 0; i < walk_.sequences().size(); ++i) {
     original.clear();
     if (cross != nullptr) {
-      EW_TRY(original_.VisitSequence(
-          i, [&](LinearInput which, const float* rows, size_t n, size_t stride) {
-            for (size_t row = 0; which == input && row < n; ++row) {
-              original.insert(original.end(), rows + row * stride, rows + row * stride + columns);
-            }
-            return which != input;
-          }));
+      EW_TRY(last ? original_.PassSequence(i, keep) : original_.VisitSequence(i, keep));
     }
     const float* f = original.data();
     EW_TRY(
@@ -163,20 +166,25 @@ Status SequentialQuantizer::Compare(LinearInput input, size_t columns, ProductSu
           return false;
         }));
   }
+  if (cross != nullptr && last) {
+    original_.Unload();
+    passed_ = true;
+  }
   return Ok{};
 }
 
 Result<InputMoments> SequentialQuantizer::Measure(LinearInput input, size_t columns) {
   std::vector<float> h, cross;
   {
-    EW_TRY(ProductSum sum, ProductSum::Create(columns, pool_));
-    std::optional<ProductSum> differences;
+    std::optional<ProductSum> sum, differences;
+    EW_TRY(sum, ProductSum::Create(columns, pool_));
     if (changed_) {
       EW_TRY(differences, ProductSum::CreateCross(columns, pool_));
     }
-    EW_TRY(Compare(input, columns, &sum, differences ? &*differences : nullptr));
-    const float* sums = sum.Finish();
+    EW_TRY(Compare(input, columns, &*sum, differences ? &*differences : nullptr));
+    const float* sums = sum->Finish();
     h.assign(sums, sums + columns * columns);
+    sum.reset();
     if (differences) {
       sums = differences->Finish();
       cross.assign(sums, sums + columns * columns);
@@ -215,13 +223,14 @@ Status SequentialQuantizer::Run() {
   for (uint32_t layer = 0; layer < walk_.spec().n_layers; ++layer) {
     EW_TRY(walk_.Load(layer));
     EW_TRY(original_.Load(layer));
+    passed_ = false;
     for (size_t i = 0; i < kLinearInputs; ++i) {
       EW_TRY(QuantizeInput(static_cast<LinearInput>(i)));
     }
     if (layer + 1 == walk_.spec().n_layers) break;
     const auto look_on = [](LinearInput, const float*, size_t, size_t) { return true; };
     EW_TRY(walk_.Pass(look_on));
-    EW_TRY(original_.Pass(look_on));
+    if (!passed_) EW_TRY(original_.Pass(look_on));
   }
   return Ok{};
 }
