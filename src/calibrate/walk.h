@@ -34,6 +34,9 @@ class ActivationWalk {
   Status Visit(LinearTap tap);
   // Passes the loaded layer; `tap` may look on, and its return value must be true.
   Status Pass(LinearTap tap);
+  // The residual stream of all sequences before the layer that is passed next: (tokens, dim).
+  std::span<const float> stream() const { return x_; }
+  std::span<const std::vector<int32_t>> sequences() const { return sequences_; }
   // Shows the input of the output matrix. Only after the last layer.
   Status VisitOutput(FunctionRef<void(const float* rows, size_t n, size_t stride)> tap);
 
