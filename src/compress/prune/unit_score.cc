@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "compress/quantize/output_error.h"
 
@@ -102,8 +103,9 @@ Result<std::vector<double>> WeightSquares(const Checkpoint& model, UnitKind kind
 std::vector<uint32_t> KeepBest(std::span<const double> scores, size_t count) {
   std::vector<uint32_t> order(scores.size());
   std::iota(order.begin(), order.end(), 0u);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; });
+  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+    return std::pair(-scores[a], a) < std::pair(-scores[b], b);
+  });
   order.resize(count);
   std::sort(order.begin(), order.end());
   return order;
