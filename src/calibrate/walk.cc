@@ -29,9 +29,9 @@ Result<ActivationWalk> ActivationWalk::Create(const Checkpoint& checkpoint,
   EW_TRY(walk.x_, ScratchMemory::Create(tokens * dim * sizeof(float)));
   walk.scratch_.resize(longest * dim);
   for (size_t i = 0; i < walk.sequences_.size(); ++i) {
-    const std::span<float> stream = walk.Stream(i);
-    EW_TRY(walk.stream_.Embed(walk.sequences_[i], stream.data()));
-    walk.x_.DropPages(std::as_bytes(stream));
+    const std::span<float> rows = walk.MutableStream(i);
+    EW_TRY(walk.stream_.Embed(walk.sequences_[i], rows.data()));
+    walk.x_.DropPages(std::as_bytes(rows));
   }
   if (const auto embedding = checkpoint.Find("token_embd.weight")) {
     checkpoint.DropPages(*embedding);
@@ -39,14 +39,19 @@ Result<ActivationWalk> ActivationWalk::Create(const Checkpoint& checkpoint,
   return walk;
 }
 
-std::span<float> ActivationWalk::Stream(size_t index) const {
+std::span<const float> ActivationWalk::Stream(size_t index) const {
   const size_t dim = spec().dim;
-  return {reinterpret_cast<float*>(x_.bytes().data()) + first_[index] * dim,
+  return {reinterpret_cast<const float*>(x_.bytes().data()) + first_[index] * dim,
           sequences_[index].size() * dim};
 }
 
+std::span<float> ActivationWalk::MutableStream(size_t index) {
+  const std::span<const float> stream = Stream(index);
+  return {const_cast<float*>(stream.data()), stream.size()};
+}
+
 Status ActivationWalk::VisitSequence(size_t index, LinearTap tap) {
-  const std::span<float> stream = Stream(index);
+  const std::span<const float> stream = Stream(index);
   std::copy(stream.begin(), stream.end(), scratch_.begin());
   x_.DropPages(std::as_bytes(stream));
   return stream_.Run(scratch_.data(), sequences_[index].size(), tap);
@@ -58,7 +63,7 @@ Status ActivationWalk::Visit(LinearTap tap) {
 }
 
 Status ActivationWalk::PassSequence(size_t index, LinearTap tap) {
-  const std::span<float> stream = Stream(index);
+  const std::span<float> stream = MutableStream(index);
   EW_TRY(stream_.Run(stream.data(), sequences_[index].size(), tap));
   x_.DropPages(std::as_bytes(stream));
   return Ok{};

@@ -42,6 +42,8 @@ class ActivationWalk {
   Status Pass(LinearTap tap);
   // The same for one sequence, each once.
   Status PassSequence(size_t index, LinearTap tap);
+  // The residual stream of a sequence before the layer that it passes next: (tokens, dim).
+  std::span<const float> Stream(size_t index) const;
   // Shows the input of the output matrix. Only after the last layer.
   Status VisitOutput(FunctionRef<void(const float* rows, size_t n, size_t stride)> tap);
 
@@ -51,8 +53,7 @@ class ActivationWalk {
   LayerStream stream_;
   TokenSequences sequences_;
   std::vector<uint64_t> first_;  // row of each sequence
-  // The rows of a sequence in x_.
-  std::span<float> Stream(size_t index) const;
+  std::span<float> MutableStream(size_t index);
   ScratchMemory x_;             // (tokens, dim)
   std::vector<float> scratch_;  // (longest sequence, dim)
 };

@@ -35,11 +35,13 @@ constexpr Command kCommands[] = {
      "  edgewise calibrate model-f16.gguf text.txt imatrix.gguf --no-hessians --tokens 100000\n"
      "  edgewise calibrate --merge a.gguf --merge b.gguf --output both.gguf",
      AddCalibrate},
-    {"prune", "Set the weights that matter least to zero",
+    {"prune", "Set the weights that matter least to zero, or remove structure",
      "edgewise prune stories-f16.gguf stories-2of4.gguf --method alps --sparsity 2:4 --calibration "
      "text.txt\n"
      "  edgewise prune model.gguf half.gguf --method wanda --sparsity 50% --calibration "
-     "calibration.gguf --json",
+     "calibration.gguf --json\n"
+     "  edgewise prune stories-f16.gguf smaller.gguf --method flap --ffn 25% --heads 25% "
+     "--calibration text.txt",
      AddPrune},
     {"quantize", "Write a smaller GGUF in a quantized format",
      "edgewise quantize stories-f16.gguf stories-q4.gguf --to q4_k_m\n"

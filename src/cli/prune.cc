@@ -1,7 +1,9 @@
-// edgewise prune: sets the weights that matter least to zero.
+// edgewise prune: sets the weights that matter least to zero, or removes structure that matters
+// least.
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "base/strings.h"
 #include "cli/command.h"
 #include "cli/summary.h"
 #include "pipeline/convert.h"
@@ -11,13 +13,56 @@ namespace {
 
 struct PruneFlags {
   std::string in, out, method, sparsity;
+  std::string ffn, heads, width, layers;
+  bool no_repair = false;
+  uint64_t multiple = 0, seed = 1;
   PruneJobOptions options;
   bool verbose = false;
 };
 
+Result<Amount> ReadAmount(const std::string& text, const char* flag) {
+  if (text.empty()) return Amount();
+  return Amount::Parse(text).In(flag);
+}
+
+Result<StructureRequest> ReadRequest(const PruneFlags& flags) {
+  StructureRequest request;
+  EW_TRY(request.ffn, ReadAmount(flags.ffn, "--ffn"));
+  EW_TRY(request.heads, ReadAmount(flags.heads, "--heads"));
+  EW_TRY(request.width, ReadAmount(flags.width, "--width"));
+  EW_TRY(request.layers, ReadAmount(flags.layers, "--layers"));
+  request.multiple = flags.multiple;
+  return request;
+}
+
+// Reads what is removed: single weights or structure.
+Status ReadKind(PruneFlags& flags) {
+  EW_TRY(const StructureRequest request, ReadRequest(flags));
+  if (request.given() != flags.sparsity.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     request.given() ? "--sparsity sets single weights to zero and --ffn, --heads, "
+                                       "--width, --layers remove structure: prune twice for both"
+                                     : "give --sparsity, or any of --ffn, --heads, --width and "
+                                       "--layers");
+  }
+  if (!request.given()) {
+    if (flags.multiple > 0 || flags.no_repair) {
+      return MakeError(Code::kInvalidArgument, "%s has no use with --sparsity",
+                       flags.multiple > 0 ? "--multiple" : "--no-repair");
+    }
+    EW_TRY(flags.options.prune.method, ParsePruneMethod(flags.method));
+    EW_TRY(flags.options.prune.sparsity, Sparsity::Parse(flags.sparsity).In("--sparsity"));
+    flags.options.prune.seed = flags.seed;
+    return Ok{};
+  }
+  StructureOptions structure{.request = request, .repair = !flags.no_repair, .seed = flags.seed};
+  EW_TRY(structure.method, ParseStructureMethod(flags.method));
+  flags.options.structure = structure;
+  return Ok{};
+}
+
 Status RunPrune(PruneFlags& flags, const Common& common) {
-  EW_TRY(flags.options.prune.method, ParsePruneMethod(flags.method));
-  EW_TRY(flags.options.prune.sparsity, Sparsity::Parse(flags.sparsity).In("--sparsity"));
+  EW_TRY(ReadKind(flags));
   flags.options.threads = common.Threads();
   flags.options.estimate = flags.options.dry_run;
   EW_TRY(const ConvertSummary summary, Prune(flags.in, flags.out, flags.options, common.progress));
@@ -32,21 +77,39 @@ Runner AddPrune(CLI::App& app, const Common& common) {
   app.add_option("input", flags->in, "GGUF file, Hugging Face folder or llama2.c checkpoint")
       ->required();
   app.add_option("output,--output", flags->out, "GGUF file to write")->required();
-  app.add_option("--method", flags->method,
-                 "How weights are chosen: magnitude, random, wanda, ria; or chosen and the others "
-                 "changed to make up for them: sparsegpt, alps (best, slow)")
+  app.add_option(
+         "--method", flags->method,
+         "With --sparsity, how weights are chosen: magnitude, random, wanda, ria; or chosen "
+         "and the others changed to make up for them: sparsegpt, alps (best, slow). Of "
+         "structure: flap (variance of inputs), minitron (size of inputs), magnitude, random")
       ->required();
   app.add_option("--sparsity", flags->sparsity,
-                 "Share of the weights to prune, 50% or 0.5; or N:M, which keeps N of each M in a "
-                 "row: 2:4")
-      ->required();
+                 "Share of the weights to set to zero, 50% or 0.5; or N:M, which keeps N of each M "
+                 "in a row: 2:4");
+  app.add_option("--ffn", flags->ffn,
+                 "Feed-forward neurons: share to remove, 25%, or number to keep");
+  app.add_option(
+      "--heads", flags->heads,
+      "Query heads, in groups that share a key/value head: share to remove, or number to "
+      "keep");
+  app.add_option("--width", flags->width,
+                 "Channels of the residual stream: share to remove, or number to keep");
+  app.add_option("--layers", flags->layers,
+                 "Layers: share or number to remove, those that change the stream least");
+  app.add_option("--multiple", flags->multiple,
+                 "Round what shares keep to a multiple of so many columns; 0: the largest power of "
+                 "two that fits, at most 256 and a sixteenth of the columns, but 32")
+      ->capture_default_str();
+  app.add_flag("--no-repair", flags->no_repair,
+               "Do not fit the matrices that read what is left of the structure");
   app.add_option("--calibration", options.calibration.path,
-                 "Text, or a file of `edgewise calibrate`; for all methods but magnitude and "
-                 "random. A text runs through the layers pruned so far");
+                 "Text, or for --sparsity a file of `edgewise calibrate`; for all methods but "
+                 "magnitude and random, and for repair. A text runs through the layers pruned so "
+                 "far");
   app.add_option("--calibration-tokens", options.calibration.max_tokens,
                  "Tokens of the text to use; 0: all")
       ->capture_default_str();
-  app.add_option("--seed", options.prune.seed, "Of --method random")->capture_default_str();
+  app.add_option("--seed", flags->seed, "Of --method random")->capture_default_str();
   app.add_option("--tokenizer", options.tokenizer_path,
                  "Tokenizer file, where the model does not bring one (llama2.c)");
   AddOutputFlags(app, &options.overwrite, &options.dry_run, &flags->verbose);

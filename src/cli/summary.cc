@@ -29,6 +29,39 @@ std::string PlanTable(const ConvertSummary& summary) {
   return TextTable(rows);
 }
 
+// What went from a layer, "3 of 8 (12.0 % of scores, error 0.105)"; "-" for nothing.
+std::string LossText(const UnitLoss& loss, uint32_t of) {
+  if (loss.removed.empty()) return "-";
+  const std::string error = loss.error > 0 ? Format(", error %.4f", loss.error) : std::string();
+  return Format("%zu of %u (%.2f %% of scores%s)", loss.removed.size(), of, 100 * loss.score,
+                error.c_str());
+}
+
+std::string LossTable(const StructureSummary& structure) {
+  std::vector<std::vector<std::string>> rows = {{"layer", "head groups gone", "neurons gone"}};
+  for (const uint32_t layer : structure.removed_layers) {
+    rows.push_back({std::to_string(layer), "the whole layer", ""});
+  }
+  for (const LayerLoss& loss : structure.layers) {
+    rows.push_back({std::to_string(loss.layer), LossText(loss.heads, structure.before.groups),
+                    LossText(loss.ffn, structure.before.neurons)});
+  }
+  return rows.size() > 1 ? TextTable(rows) : std::string();
+}
+
+std::string StructureText(const StructureSummary& structure) {
+  const StructureSizes &before = structure.before, &after = structure.after;
+  std::string text = Format(
+      "%u of %u layers, %u of %u channels, %u of %u head groups, %u of %u neurons are left\n",
+      after.layers, before.layers, after.channels, before.channels, after.groups, before.groups,
+      after.neurons, before.neurons);
+  if (structure.channel_score > 0) {
+    text += Format("%.2f %% of the scores went with channels\n", 100 * structure.channel_score);
+  }
+  for (const std::string& note : structure.notes) text += note + "\n";
+  return text;
+}
+
 std::string CostText(const ConvertSummary& summary) {
   if (summary.estimate) return EstimateText(*summary.estimate);
   return Format("%s, peak memory %s", FormatSeconds(summary.seconds).c_str(),
@@ -55,7 +88,10 @@ Status PrintSummary(const char* verb, const ConvertSummary& summary, bool dry_ru
   if (common.json) {
     return PrintJson(verb, Json(SummaryToJson(summary)).Set("dry_run", dry_run));
   }
-  if (dry_run || verbose) EW_TRY(Print(PlanTable(summary)));
+  if (dry_run || verbose) {
+    EW_TRY(Print(PlanTable(summary)));
+    if (summary.structure) EW_TRY(Print(LossTable(*summary.structure)));
+  }
   if (common.quiet) return Ok{};
   return Print(
       Format("%s%s: %s, %.3f bits per weight (%zu tensors, %s before; %s)\n",
@@ -68,6 +104,7 @@ Status PrintSummary(const char* verb, const ConvertSummary& summary, bool dry_ru
       (summary.density < 1
            ? Format("%.2f %% of the weights of linear layers are left\n", 100 * summary.density)
            : std::string()) +
+      (summary.structure ? StructureText(*summary.structure) : std::string()) +
       PackingText(summary.packing));
 }
 

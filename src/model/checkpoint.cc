@@ -69,6 +69,33 @@ Result<Tensor> DecodeMatrix(const QuantizedMatrix& matrix, const Shape& shape) {
   return result;
 }
 
+Shape ShapeOf(const TensorPart& part, const Shape& whole) {
+  const uint64_t rows = part.rows.empty() ? whole[0] : part.rows.size();
+  if (whole.rank() == 1) return Shape{rows};
+  return Shape{rows, part.columns.empty() ? whole.columns() : part.columns.size()};
+}
+
+Result<Tensor> TakePart(const TensorView& view, const TensorPart& part) {
+  EW_CHECK(Info(view.dtype).block == 1 && view.shape.rank() <= 2);
+  EW_TRY(Tensor result, Tensor::AllocateUninitialized(view.dtype, ShapeOf(part, view.shape)));
+  const size_t size = Info(view.dtype).RowBytes(1);
+  const size_t row_bytes = view.bytes / view.shape[0];
+  const uint64_t rows = result.view().shape[0];
+  std::byte* to = result.mutable_data();
+  for (uint64_t r = 0; r < rows; ++r) {
+    const std::byte* from = view.data + (part.rows.empty() ? r : part.rows[r]) * row_bytes;
+    if (part.columns.empty()) {
+      std::memcpy(to, from, row_bytes);
+      to += row_bytes;
+    }
+    for (const uint32_t column : part.columns) {
+      std::memcpy(to, from + column * size, size);
+      to += size;
+    }
+  }
+  return result;
+}
+
 bool IsInteger(DType type) {
   return type == DType::kI8 || type == DType::kI16 || type == DType::kI32 || type == DType::kI64;
 }
@@ -330,6 +357,15 @@ Result<Checkpoint> Checkpoint::Open(const std::string& path) {
   return Checkpoint(std::move(impl));
 }
 
+struct Checkpoint::CutModel {
+  Checkpoint whole;
+  ModelSpec spec;
+  Metadata metadata;
+  std::vector<TensorPart> parts;
+  std::vector<CheckpointTensor> tensors;
+  std::unordered_map<std::string_view, size_t> by_name;  // keys view tensors[i].name
+};
+
 struct Checkpoint::Changes {
   std::vector<CheckpointTensor> tensors;  // as changed
   std::unordered_map<size_t, TensorChange> by_index;
@@ -339,15 +375,16 @@ Checkpoint::Checkpoint(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)
 
 CheckpointKind Checkpoint::kind() const { return impl_->kind; }
 const std::string& Checkpoint::path() const { return impl_->path; }
-const ModelSpec& Checkpoint::spec() const { return impl_->spec; }
-const Metadata& Checkpoint::metadata() const { return impl_->metadata; }
+const ModelSpec& Checkpoint::spec() const { return cut_ ? cut_->spec : impl_->spec; }
+const Metadata& Checkpoint::metadata() const { return cut_ ? cut_->metadata : impl_->metadata; }
 std::span<const CheckpointTensor> Checkpoint::tensors() const {
-  return changes_ ? changes_->tensors : impl_->tensors;
+  return changes_ ? changes_->tensors : cut_ ? cut_->tensors : impl_->tensors;
 }
 
 std::optional<size_t> Checkpoint::Find(std::string_view name) const {
-  const auto found = impl_->by_name.find(name);
-  if (found == impl_->by_name.end()) return std::nullopt;
+  const auto& by_name = cut_ ? cut_->by_name : impl_->by_name;
+  const auto found = by_name.find(name);
+  if (found == by_name.end()) return std::nullopt;
   return found->second;
 }
 
@@ -373,6 +410,24 @@ Checkpoint Checkpoint::Changed(std::unordered_map<size_t, TensorChange> changes)
   return changed;
 }
 
+Checkpoint Checkpoint::Cut(const ModelSpec& spec, std::vector<TensorPart> parts) const {
+  auto cut =
+      std::make_shared<CutModel>(CutModel{*this, spec, metadata(), std::move(parts), {}, {}});
+  uint64_t parameters = 0;
+  for (const TensorPart& part : cut->parts) {
+    const CheckpointTensor& whole = tensors()[part.source];
+    cut->tensors.push_back({part.name, whole.dtype, ShapeOf(part, whole.shape), whole.layout});
+    parameters += cut->tensors.back().shape.elements();
+  }
+  for (size_t i = 0; i < cut->tensors.size(); ++i) cut->by_name.emplace(cut->tensors[i].name, i);
+  WriteSizeKeys(spec, &cut->metadata);
+  WriteHeadDimKeys(spec, &cut->metadata);
+  cut->metadata.Set("general.size_label", SizeLabel(parameters));
+  Checkpoint smaller(impl_);
+  smaller.cut_ = std::move(cut);
+  return smaller;
+}
+
 Result<Tensor> Checkpoint::Load(size_t index) const {
   if (!changes_) return LoadStored(index);
   const auto change = changes_->by_index.find(index);
@@ -387,6 +442,12 @@ Result<Tensor> Checkpoint::Load(size_t index) const {
 }
 
 Result<Tensor> Checkpoint::LoadStored(size_t index) const {
+  if (cut_) {
+    const TensorPart& part = cut_->parts[index];
+    EW_TRY(Tensor whole, cut_->whole.Load(part.source));
+    if (part.rows.empty() && part.columns.empty()) return whole;
+    return TakePart(whole.view(), part);
+  }
   const Source& source = impl_->sources[index];
   if (source.quantized) {
     EW_TRY(Tensor decoded, DecodeMatrix(*source.quantized, source.view.shape));
@@ -399,6 +460,7 @@ Result<Tensor> Checkpoint::LoadStored(size_t index) const {
 }
 
 void Checkpoint::DropPages(size_t index) const {
+  if (cut_) return cut_->whole.DropPages(cut_->parts[index].source);
   const auto drop_from = [](const MappedFile* map, std::span<const std::byte> part) {
     if (!map || part.empty()) return;
     const auto all = map->bytes();

@@ -37,6 +37,14 @@ using TensorChange = std::function<void(std::span<float> values)>;
 // Makes `second` of what `first` made; `first` may be empty.
 TensorChange Then(TensorChange first, TensorChange second);
 
+// A tensor of a smaller model: the rows and columns that stay of one before, by rising index;
+// empty: all. The elements of a tensor of rank 1 are its rows.
+struct TensorPart {
+  size_t source = 0;  // index in Checkpoint::tensors()
+  std::string name;   // in the smaller model
+  std::vector<uint32_t> rows, columns;
+};
+
 // Immutable, so thread-safe. Copies share the maps and cost nothing.
 class Checkpoint {
  public:
@@ -61,16 +69,21 @@ class Checkpoint {
   // Returns a copy whose Load gives the tensors named by index as F32, changed; after the changes
   // that this one makes already.
   Checkpoint Changed(std::unordered_map<size_t, TensorChange> changes) const;
+  // Returns a copy that shows the smaller model of this `spec`, whose tensors are these parts of
+  // floats, cut as they are loaded. Its metadata tells the new sizes.
+  Checkpoint Cut(const ModelSpec& spec, std::vector<TensorPart> parts) const;
   // Tells the kernel that the pages of this tensor are not needed soon.
   void DropPages(size_t index) const;
 
  private:
   struct Impl;
   struct Changes;
+  struct CutModel;
   explicit Checkpoint(std::shared_ptr<const Impl> impl);
   Result<Tensor> LoadStored(size_t index) const;
   std::shared_ptr<const Impl> impl_;
-  std::shared_ptr<const Changes> changes_;  // null: none
+  std::shared_ptr<const CutModel> cut_;     // null: the model as stored
+  std::shared_ptr<const Changes> changes_;  // after the cut; null: none
 };
 
 }  // namespace edgewise

@@ -172,22 +172,56 @@ Result<DType> FloatFormat(const Checkpoint& checkpoint) {
   return type;
 }
 
+// Sets what is pruned and tells the recipe. Returns whether the method needs a calibration.
+bool SetWeightPruning(const PruneOptions& options, WriteJob* job) {
+  job->prune = options;
+  job->recipe.Set("method", PruneMethodName(options.method));
+  job->recipe.Set("sparsity", options.sparsity.ToString());
+  if (options.method == PruneMethod::kRandom) job->recipe.Set("seed", options.seed);
+  return NeedsCalibration(options.method);
+}
+
+// The same for structure.
+bool SetStructuredPruning(const StructureOptions& options, WriteJob* job) {
+  job->structure = options;
+  job->recipe.Set("method", StructureMethodName(options.method));
+  const StructureRequest& request = options.request;
+  for (const auto& [key, amount] : {std::pair("ffn", &request.ffn),
+                                    {"heads", &request.heads},
+                                    {"width", &request.width},
+                                    {"layers", &request.layers}}) {
+    if (amount->given()) job->recipe.Set(key, amount->ToString());
+  }
+  if (request.multiple > 0) job->recipe.Set("multiple", request.multiple);
+  if (!options.repair) job->recipe.Set("repair", false);
+  if (options.method == StructureMethod::kRandom) job->recipe.Set("seed", options.seed);
+  return NeedsText(options);
+}
+
 Result<WriteJob> PruneJob(const Checkpoint& checkpoint, const PruneJobOptions& options) {
   WriteJob job;
   EW_TRY(const DType type, FloatFormat(checkpoint).In(checkpoint.path()));
   EW_TRY(job.plan.preset, FindPreset(Info(type).name));
-  job.prune = options.prune;
-  const char* method = PruneMethodName(options.prune.method);
-  job.recipe.Set("command", "prune").Set("method", method);
-  job.recipe.Set("sparsity", options.prune.sparsity.ToString());
-  if (options.prune.method == PruneMethod::kRandom) job.recipe.Set("seed", options.prune.seed);
-  job.calibration = options.calibration;
-  if (NeedsCalibration(options.prune.method) == options.calibration.path.empty()) {
+  job.recipe.Set("command", "prune");
+  if (options.structure && !options.structure->repair &&
+      !options.structure->request.LeavesInputsToFit()) {
     return MakeError(Code::kInvalidArgument,
-                     options.calibration.path.empty()
-                         ? "--method %s needs --calibration: a file made by `edgewise calibrate`, "
-                           "or a text"
-                         : "--calibration has no use with --method %s",
+                     "--no-repair has no use with --layers alone, which leave nothing to repair");
+  }
+  const bool calibrated = options.structure ? SetStructuredPruning(*options.structure, &job)
+                                            : SetWeightPruning(options.prune, &job);
+  job.calibration = options.calibration;
+  if (calibrated == options.calibration.path.empty()) {
+    const char* method = options.structure ? StructureMethodName(options.structure->method)
+                                           : PruneMethodName(options.prune.method);
+    return MakeError(Code::kInvalidArgument,
+                     !calibrated ? "--calibration has no use with --method %s"
+                     : options.structure
+                         ? "--method %s needs --calibration: a text that shows what "
+                           "the layers see, to choose, to fit the rest or to scale "
+                           "norms by"
+                         : "--method %s needs --calibration: a file made by "
+                           "`edgewise calibrate`, or a text",
                      method);
   }
   if (!options.calibration.path.empty()) EW_TRY(SetCalibration(options.calibration, &job));
@@ -301,6 +335,43 @@ Result<ConvertSummary> Unpack(const std::string& in_path, const std::string& out
   return WriteModel(checkpoint, out_path, PackJob("unpack", options), progress);
 }
 
+namespace {
+
+Json SizesToJson(const StructureSizes& sizes) {
+  Json json;
+  json.Set("layers", sizes.layers).Set("channels", sizes.channels);
+  return json.Set("groups", sizes.groups).Set("neurons", sizes.neurons);
+}
+
+Json ListToJson(const std::vector<uint32_t>& values) {
+  Json list{JsonArray{}};
+  for (const uint32_t value : values) list.Append(value);
+  return list;
+}
+
+Json LossToJson(const UnitLoss& loss) {
+  Json json;
+  json.Set("removed", ListToJson(loss.removed)).Set("score", loss.score);
+  return json.Set("relative_error", loss.error);
+}
+
+Json StructureToJson(const StructureSummary& structure) {
+  Json notes{JsonArray{}}, layers{JsonArray{}}, json;
+  for (const std::string& note : structure.notes) notes.Append(note);
+  for (const LayerLoss& loss : structure.layers) {
+    Json row;
+    row.Set("layer", loss.layer).Set("heads", LossToJson(loss.heads));
+    layers.Append(row.Set("ffn", LossToJson(loss.ffn)));
+  }
+  json.Set("before", SizesToJson(structure.before)).Set("after", SizesToJson(structure.after));
+  json.Set("notes", std::move(notes));
+  json.Set("removed_layers", ListToJson(structure.removed_layers));
+  json.Set("channel_score", structure.channel_score).Set("layers", std::move(layers));
+  return json;
+}
+
+}  // namespace
+
 Json SummaryToJson(const ConvertSummary& summary) {
   Json tensors{JsonArray{}};
   for (const ConvertedTensor& row : summary.tensors) {
@@ -320,6 +391,7 @@ Json SummaryToJson(const ConvertSummary& summary) {
   json.Set("bits_per_weight", summary.bits_per_weight).Set("parameters", summary.parameters);
   json.Set("seconds", summary.seconds).Set("peak_rss_bytes", summary.peak_rss_bytes);
   if (summary.density < 1) json.Set("density", summary.density);
+  if (summary.structure) json.Set("structure", StructureToJson(*summary.structure));
   if (summary.estimate) SetEstimate(*summary.estimate, &json);
   json.Set("source_bytes", summary.source_bytes).Set("source_sha256", summary.source_sha256);
   json.Set("scaled_inputs", summary.scaled_inputs);

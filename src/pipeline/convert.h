@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "calibrate/cost.h"
 #include "compress/prune/prune.h"
+#include "compress/prune/structured.h"
 #include "compress/quantize/quantize.h"
 #include "compress/quantize/scale.h"
 #include "formats/metadata.h"
@@ -107,6 +108,15 @@ struct ConvertedTensor {
   double density = 1;        // share of weights that pruning left
 };
 
+// What structured pruning removed, or is to remove.
+struct StructureSummary {
+  StructureSizes before, after;
+  std::vector<std::string> notes;  // of shares that were rounded
+  std::vector<uint32_t> removed_layers;
+  double channel_score = 0;       // share of the scores that went with channels
+  std::vector<LayerLoss> layers;  // those kept; empty in a plan without trials
+};
+
 struct ConvertSummary {
   std::string output;         // path
   uint64_t bytes = 0;         // of the whole file; exact in a dry run
@@ -114,13 +124,14 @@ struct ConvertSummary {
   uint64_t parameters = 0;
   double bits_per_weight = 0;  // tensor bytes * 8 / parameters
   double seconds = 0;
-  uint64_t peak_rss_bytes = 0;   // of this process so far
-  std::string source_sha256;     // empty in a dry run
-  std::string rotated;           // "residual+values" or "values"; empty: nothing
-  size_t scaled_inputs = 0;      // of linear layers
-  double predicted_kl = 0;       // nats per token, with a target
-  uint64_t target_bytes = 0;     // of the whole file, at most; 0: no target
-  double density = 1;            // of all pruned matrices together
+  uint64_t peak_rss_bytes = 0;  // of this process so far
+  std::string source_sha256;    // empty in a dry run
+  std::string rotated;          // "residual+values" or "values"; empty: nothing
+  size_t scaled_inputs = 0;     // of linear layers
+  double predicted_kl = 0;      // nats per token, with a target
+  uint64_t target_bytes = 0;    // of the whole file, at most; 0: no target
+  double density = 1;           // of all pruned matrices together
+  std::optional<StructureSummary> structure;
   std::optional<Cost> estimate;  // of a dry run that was asked for it
   PackingCount packing;
   std::vector<ConvertedTensor> tensors;
@@ -146,9 +157,10 @@ Result<QuantizeSummary> Quantize(const Checkpoint& model, const std::string& out
                                  const QuantizeOptions& options, Progress* progress);
 
 struct PruneJobOptions {
-  PruneOptions prune;
+  PruneOptions prune;                         // of single weights
+  std::optional<StructureOptions> structure;  // in place of `prune`: a smaller model
   // For the methods that need it: a calibration file, or a text that runs through the layers pruned
-  // so far.
+  // so far. To remove structure only a text will do.
   CalibrationText calibration;
   std::string tokenizer_path;
   int threads = 0;  // 0: all CPUs
@@ -158,8 +170,10 @@ struct PruneJobOptions {
   const SourceHash* source = nullptr;  // as in QuantizeOptions
 };
 
-// Writes `in_path`, whose tensors are floats, with pruned weights set to zero; formats stay as they
-// are. Errors: those of Convert, PruneByCalibration and PruneLayerwise; kInvalidArgument (a
+// Writes `in_path`, whose tensors are floats, with pruned weights set to zero, or without the
+// structure that is removed; formats stay as they are. A dry run with an estimate does all of
+// structured pruning but the writing, and so tells what goes. Errors: those of Convert,
+// PruneByCalibration, PruneLayerwise, PlanStructure and PruneStructure; kInvalidArgument (a
 // calibration is missing or has no use).
 Result<ConvertSummary> Prune(const std::string& in_path, const std::string& out_path,
                              const PruneJobOptions& options, Progress* progress);

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <unordered_map>
 #include <utility>
 
@@ -62,29 +64,97 @@ Status RunRotate(const Json&, const PassContext& context, PassState* state) {
 }
 
 constexpr RecipeKey kPruneKeys[] = {
-    {"method", KeyType::kText, "magnitude, random, wanda, ria, sparsegpt or alps", true},
-    {"sparsity", KeyType::kText, "share of the weights to prune (\"50%\"), or N:M (\"2:4\")", true},
+    {"method", KeyType::kText,
+     "magnitude, random, wanda, ria, sparsegpt or alps; of structure flap, minitron, magnitude or "
+     "random",
+     true},
+    {"sparsity", KeyType::kText, "share of the weights to set to zero (\"50%\"), or N:M (\"2:4\")"},
+    {"ffn", KeyType::kAmount, "neurons: share to remove (\"25%\"), or number to keep"},
+    {"heads", KeyType::kAmount, "query heads: share to remove, or number to keep"},
+    {"width", KeyType::kAmount, "channels: share to remove, or number to keep"},
+    {"layers", KeyType::kAmount, "layers: share or number to remove"},
+    {"multiple", KeyType::kCount, "of columns, to which shares are rounded", false, 1, 1u << 16},
+    {"repair", KeyType::kFlag, "fit what reads the structure that is left (default true)"},
     {"seed", KeyType::kCount, "of method random (default 1)"},
 };
 
-Result<PruneOptions> ReadPrune(const Json& arguments) {
-  PruneOptions options;
-  EW_TRY(options.method, ParsePruneMethod(Text(arguments, "method")));
-  EW_TRY(options.sparsity, Sparsity::Parse(Text(arguments, "sparsity")).In("sparsity"));
+constexpr const char* kStructureKeys[] = {"ffn", "heads", "width", "layers"};
+
+bool RemovesStructure(const Json& arguments) {
+  return std::any_of(std::begin(kStructureKeys), std::end(kStructureKeys),
+                     [&](const char* key) { return arguments.Find(key) != nullptr; });
+}
+
+// True when a pass so far sets weights to zero.
+bool LeavesZeros(const Recipe& recipe) {
+  return std::any_of(recipe.passes.begin(), recipe.passes.end(), [](const RecipeStep& step) {
+    return step.pass->name == std::string_view("prune") && !RemovesStructure(step.arguments);
+  });
+}
+
+Result<Amount> ReadAmount(const Json& arguments, const char* key) {
+  const Json* value = arguments.Find(key);
+  if (!value) return Amount();
+  const std::string* text = value->AsString();
+  return Amount::Parse(text ? *text : std::to_string(*value->AsUint())).In(key);
+}
+
+Result<StructureOptions> ReadStructure(const Json& arguments) {
+  StructureOptions options;
+  EW_TRY(options.method, ParseStructureMethod(Text(arguments, "method")));
+  EW_TRY(options.request.ffn, ReadAmount(arguments, "ffn"));
+  EW_TRY(options.request.heads, ReadAmount(arguments, "heads"));
+  EW_TRY(options.request.width, ReadAmount(arguments, "width"));
+  EW_TRY(options.request.layers, ReadAmount(arguments, "layers"));
+  if (const Json* multiple = arguments.Find("multiple")) {
+    options.request.multiple = *multiple->AsUint();
+  }
+  options.repair = !arguments.Find("repair") || Flag(arguments, "repair");
   if (const Json* seed = arguments.Find("seed")) options.seed = *seed->AsUint();
   return options;
 }
 
+// Fills in what is pruned. Returns whether it needs the calibration text.
+Result<bool> ReadPrune(const Json& arguments, PruneJobOptions* options) {
+  const bool sparsity = arguments.Find("sparsity") != nullptr;
+  if (sparsity == RemovesStructure(arguments)) {
+    return MakeError(Code::kBadData, "%s",
+                     sparsity ? "sparsity and the structure keys do not go together; use two passes"
+                              : "give sparsity, or any of ffn, heads, width and layers");
+  }
+  if (!sparsity) {
+    EW_TRY(options->structure, ReadStructure(arguments));
+    return NeedsText(*options->structure);
+  }
+  for (const char* key : {"multiple", "repair"}) {
+    if (arguments.Find(key)) {
+      return MakeError(Code::kBadData, "%s has no use with sparsity", key);
+    }
+  }
+  PruneOptions& prune = options->prune;
+  EW_TRY(prune.method, ParsePruneMethod(Text(arguments, "method")));
+  EW_TRY(prune.sparsity, Sparsity::Parse(Text(arguments, "sparsity")).In("sparsity"));
+  if (const Json* seed = arguments.Find("seed")) prune.seed = *seed->AsUint();
+  return NeedsCalibration(prune.method);
+}
+
 Status CheckPrune(const Json& arguments, const Recipe& recipe, SectionUse* use) {
-  EW_TRY(const PruneOptions options, ReadPrune(arguments));
+  PruneJobOptions options;
+  EW_TRY(const bool calibrated, ReadPrune(arguments, &options));
   if (FindStep(recipe, "calibrate")) {
     return MakeError(Code::kBadData,
                      "put prune before calibrate, which sees the pruned model then");
   }
-  if (!NeedsCalibration(options.method)) return Ok{};
+  if (LeavesZeros(recipe)) {
+    return MakeError(Code::kBadData,
+                     options.structure ? "remove structure first: fitting what is left would fill "
+                                         "the zeros"
+                                       : "the weights are pruned already");
+  }
+  if (!calibrated) return Ok{};
   if (recipe.calibration.path.empty()) {
     return MakeError(Code::kBadData, "method %s needs a calibration text",
-                     PruneMethodName(options.method));
+                     Text(arguments, "method").c_str());
   }
   use->calibration = true;
   return Ok{};
@@ -106,8 +176,8 @@ Checkpoint WithZeros(const Checkpoint& model, const Sparsity& sparsity) {
 
 Status RunPrune(const Json& arguments, const PassContext& context, PassState* state) {
   PruneJobOptions options;
-  EW_TRY(options.prune, ReadPrune(arguments));
-  if (NeedsCalibration(options.prune.method)) options.calibration = context.recipe.calibration;
+  EW_TRY(const bool calibrated, ReadPrune(arguments, &options));
+  if (calibrated) options.calibration = context.recipe.calibration;
   options.tokenizer_path = context.recipe.tokenizer;
   options.threads = context.threads;
   options.source = &context.source;
@@ -117,7 +187,11 @@ Status RunPrune(const Json& arguments, const PassContext& context, PassState* st
     EW_TRY(ConvertSummary plan,
            Prune(state->model, context.recipe.output, options, context.progress));
     TakePlan(std::move(plan), state);
-    if (options.prune.sparsity.structured()) {
+    if (options.structure) {
+      EW_TRY(const StructurePlan sizes,
+             PlanStructure(state->model.spec(), options.structure->request));
+      state->model = CutModel(state->model, Structure::First(sizes.kept));
+    } else if (options.prune.sparsity.structured()) {
       state->model = WithZeros(state->model, options.prune.sparsity);
     }
     return Ok{};
@@ -271,7 +345,7 @@ Status CheckZeros(const QuantizeOptions& options, const std::string& method) {
 Status CheckQuantize(const Json& arguments, const Recipe& recipe, SectionUse* use) {
   EW_TRY(const QuantizeOptions options, ReadQuantize(arguments));
   const std::string method = Text(arguments, "method");
-  if (FindStep(recipe, "prune")) EW_TRY(CheckZeros(options, method));
+  if (LeavesZeros(recipe)) EW_TRY(CheckZeros(options, method));
   if (!UsesInputs(method) && !HasTarget(options)) return Ok{};
   const std::string who = HasTarget(options) ? "a target size" : "method " + method;
   if (const RecipeStep* sums = FindStep(recipe, "calibrate")) {
@@ -398,13 +472,15 @@ constexpr Pass kPasses[] = {
      {},
      kFloatModel,
      {},
+     false,
      CheckRotate,
      RunRotate},
     {"prune",
-     "set the weights that matter least to zero",
+     "set the weights that matter least to zero, or remove structure",
      kPruneKeys,
      kFloatModel,
      {},
+     true,
      CheckPrune,
      RunPrune},
     {"calibrate",
@@ -412,15 +488,17 @@ constexpr Pass kPasses[] = {
      kCalibrateKeys,
      kFloatModel,
      {},
+     false,
      CheckCalibrate,
      RunCalibrate},
     {"quantize", "write every tensor in the format of a preset", kQuantizeKeys, kFloatModel,
-     kQuantizedModel, CheckQuantize, RunQuantize},
+     kQuantizedModel, false, CheckQuantize, RunQuantize},
     {"pack",
      "lay matrices out as the kernels read them: loads at once, in Edgewise only",
      {},
      kQuantizedModel,
      kPackedModel,
+     false,
      CheckPack,
      RunPack},
     {"eval",
@@ -428,6 +506,7 @@ constexpr Pass kPasses[] = {
      {},
      kQuantizedModel | kPackedModel,
      {},
+     false,
      CheckEval,
      RunEval},
 };

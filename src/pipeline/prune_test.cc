@@ -9,6 +9,8 @@
 #include <string>
 
 #include "compress/prune/mask.h"
+#include "engine/drafter.h"
+#include "engine/session.h"
 #include "eval/kl.h"
 #include "pipeline/calibrate.h"
 #include "pipeline/convert.h"
@@ -32,11 +34,14 @@ struct Texts {
     const std::string all = ReadAll(kModel + "/stories.txt");
     held_out = all.substr(68000);
     std::ofstream(folder / "head.txt") << all.substr(0, 8000);
+    std::ofstream(folder / "long.txt") << all.substr(0, 40000);
     RunCalibrationOptions options;
     options.text.path = text();
     REQUIRE(RunCalibration(kModel, calibration(), options, nullptr));
   }
   std::string text() const { return folder / "head.txt"; }
+  // Many times more tokens than a layer has inputs, which fitting them takes.
+  std::string long_text() const { return folder / "long.txt"; }
   std::string calibration() const { return folder / "calibration.gguf"; }
   TemporaryFolder folder;
   std::string held_out;
@@ -57,6 +62,22 @@ PruneJobOptions By(const char* method, const char* sparsity, const std::string& 
   if (NeedsCalibration(*parsed)) {
     options.calibration.path = calibration.empty() ? Stories().calibration() : calibration;
   }
+  options.overwrite = true;
+  return options;
+}
+
+Amount Of(const char* text) {
+  const auto amount = Amount::Parse(text);
+  REQUIRE(amount);
+  return *amount;
+}
+
+PruneJobOptions Without(const char* method, const StructureRequest& request, bool repair = true) {
+  PruneJobOptions options;
+  const auto parsed = ParseStructureMethod(method);
+  REQUIRE(parsed);
+  options.structure = StructureOptions{.method = *parsed, .request = request, .repair = repair};
+  if (NeedsText(*options.structure)) options.calibration.path = Stories().text();
   options.overwrite = true;
   return options;
 }
@@ -186,6 +207,162 @@ TEST_CASE("what cannot be pruned") {
   QuantizeOptions to;
   REQUIRE(Quantize(kModel, folder / "q4.gguf", to, nullptr));
   fails(folder / "q4.gguf", options, "quantized already");
+}
+
+TEST_CASE("structure goes from every layer alike, the file is exact, and repair pays") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "out.gguf";
+  struct Row {
+    const char* name;
+    StructureRequest request;
+    uint32_t layers, dim, heads, ffn;
+  };
+  const Row rows[] = {
+      {"ffn 25%", {.ffn = Of("25%")}, 4, 256, 8, 576},
+      {"heads 25%", {.heads = Of("25%")}, 4, 256, 6, 768},
+      {"width 25%", {.width = Of("25%")}, 4, 192, 8, 768},
+      {"one layer", {.layers = Of("1")}, 3, 256, 8, 768},
+      {"all", {Of("640"), Of("7"), Of("224"), Of("25%")}, 3, 224, 7, 640},
+  };
+  for (const Row& row : rows) {
+    CAPTURE(std::string(row.name));
+    std::map<std::string, double> kl;
+    for (const char* method : {"random", "magnitude", "minitron", "flap"}) {
+      CAPTURE(std::string(method));
+      const PruneJobOptions options = Without(method, row.request);
+      const ConvertSummary summary = MustPrune(out, options);
+      CHECK(summary.bytes == std::filesystem::file_size(out));
+      REQUIRE(summary.structure);
+      CHECK(summary.structure->notes.empty());
+      const auto child = Checkpoint::Open(out);
+      REQUIRE_MESSAGE(child, (child ? "" : child.error().message));
+      CHECK(child->spec().n_layers == row.layers);
+      CHECK(child->spec().dim == row.dim);
+      CHECK(child->spec().n_heads == row.heads);
+      CHECK(child->spec().n_kv_heads == row.heads);
+      CHECK(child->spec().head_dim == 32);
+      CHECK(child->spec().rope.rotary_dim == 32);
+      CHECK(child->spec().ffn_dim == row.ffn);
+      kl[method] = Divergence(out);
+      MESSAGE(std::string(row.name)
+              << ", " << std::string(method) << ": mean KL divergence " << kl[method]);
+    }
+    CHECK(kl["flap"] <= kl["random"]);  // chance may find the same layer
+    if (std::string_view(row.name) == "one layer") continue;
+    std::map<bool, double> repaired;
+    for (const bool repair : {false, true}) {
+      PruneJobOptions options = Without("flap", row.request, repair);
+      options.calibration.path = Stories().long_text();
+      MustPrune(out, options);
+      repaired[repair] = Divergence(out);
+      MESSAGE(std::string(row.name)
+              << ", repair " << repair << ": mean KL divergence " << repaired[repair]);
+    }
+    CHECK(repaired[true] < 0.9 * repaired[false]);
+  }
+}
+
+TEST_CASE("a dry run tells what goes, and any number of threads gives the same bytes") {
+  const TemporaryFolder folder;
+  PruneJobOptions options = Without(
+      "flap", {.ffn = Of("20%"), .heads = Of("25%"), .width = Of("25%"), .layers = Of("1")});
+  options.dry_run = options.estimate = true;
+  const ConvertSummary plan = MustPrune(folder / "one", options);
+  CHECK_FALSE(std::filesystem::exists(folder / "one"));
+  CHECK(plan.estimate->seconds > 0);
+  options.dry_run = options.estimate = false;
+  options.threads = 1;
+  const ConvertSummary done = MustPrune(folder / "one", options);
+  options.threads = 2;
+  MustPrune(folder / "two", options);
+  CHECK(ReadAll(folder / "one") == ReadAll(folder / "two"));
+  CHECK(plan.bytes == done.bytes);
+  REQUIRE((plan.structure && done.structure));
+  CHECK(plan.structure->notes.size() == 1);  // 20 % of 768 is no multiple of 32
+  CHECK(plan.structure->removed_layers == done.structure->removed_layers);
+  REQUIRE(plan.structure->layers.size() == 3);
+  for (size_t i = 0; i < 3; ++i) {
+    const LayerLoss &planned = plan.structure->layers[i], &lost = done.structure->layers[i];
+    CHECK(planned.ffn.removed == lost.ffn.removed);
+    CHECK(planned.ffn.error == lost.ffn.error);
+    CHECK(lost.ffn.error > 0);
+    CHECK(lost.ffn.error < 0.5);
+    CHECK(lost.heads.score > 0);
+  }
+}
+
+TEST_CASE("what is left can be pruned again, and quantized") {
+  const TemporaryFolder folder;
+  const std::string once = folder / "once.gguf", twice = folder / "twice.gguf",
+                    sparse = folder / "sparse.gguf", small = folder / "small.gguf";
+  MustPrune(once, Without("flap", {.ffn = Of("25%")}));
+  REQUIRE(Prune(once, twice, Without("flap", {.heads = Of("25%")}), nullptr));
+  REQUIRE(Prune(twice, sparse, By("sparsegpt", "2:4", Stories().text()), nullptr));
+  QuantizeOptions options;
+  options.preset = "s24_q8";
+  REQUIRE(Quantize(sparse, small, options, nullptr));
+  const auto child = Checkpoint::Open(small);
+  REQUIRE(child);
+  CHECK(child->spec().ffn_dim == 576);
+  CHECK(child->spec().n_heads == 6);
+  CHECK(Divergence(small) < 2);
+}
+
+TEST_CASE("a smaller child drafts for its parent, whose text stays the same") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "child.gguf";
+  MustPrune(path, Without("flap", {.ffn = Of("50%"), .heads = Of("25%"), .width = Of("25%")}));
+  const auto parent = Engine::Load(kModel);
+  REQUIRE(parent);
+  auto child = Engine::Load(path);
+  REQUIRE(child);
+  const auto drafter = DraftModel::Create(*std::move(child), parent->get(), 128);
+  REQUIRE(drafter);
+  const auto prompt = (*parent)->tokenizer().Encode("One day, a little girl", {});
+  REQUIRE(prompt);
+  const auto write = [&](Drafter* with) {
+    auto session = Session::Create(parent->get(), {.context = 128});
+    REQUIRE(session);
+    REQUIRE(session->Append(*prompt));
+    GenerateOptions options;
+    options.sampler.temperature = 0;
+    options.max_tokens = 80;
+    options.drafter = with;
+    auto text = session->Generate(options);
+    REQUIRE(text);
+    return *std::move(text);
+  };
+  const Generation alone = write(nullptr), drafted = write(drafter->get());
+  CHECK(drafted.ids == alone.ids);
+  MESSAGE("accepted " << drafted.accepted << " of " << drafted.drafted);
+  CHECK(drafted.accepted > 10);
+}
+
+TEST_CASE("structure that cannot be removed") {
+  const TemporaryFolder folder;
+  const auto fails = [&](const std::string& model, const PruneJobOptions& options,
+                         const char* part) {
+    const auto summary = Prune(model, folder / "out.gguf", options, nullptr);
+    REQUIRE_FALSE(summary);
+    CAPTURE(summary.error().message);
+    CHECK(summary.error().code == Code::kInvalidArgument);
+    CHECK(summary.error().message.find(part) != std::string::npos);
+    CHECK_FALSE(std::filesystem::exists(folder / "out.gguf"));
+  };
+  PruneJobOptions options = Without("flap", {.ffn = Of("25%")});
+  options.calibration.path.clear();
+  fails(kModel, options, "--method flap needs --calibration");
+  options.calibration.path = Stories().calibration();
+  fails(kModel, options, "give the text");
+  options = Without("magnitude", {.layers = Of("1")});
+  options.calibration.path = Stories().text();
+  fails(kModel, options, "has no use");
+  fails(kModel, Without("flap", {.layers = Of("1")}, false), "leave nothing to repair");
+  fails(kModel, Without("flap", {.ffn = Of("99.9%")}), "leaves 0 of 768");
+  fails(kModel, Without("flap", {.layers = Of("4")}), "--layers 4 leaves 0 of 4 layers");
+  QuantizeOptions to;
+  REQUIRE(Quantize(kModel, folder / "q4.gguf", to, nullptr));
+  fails(folder / "q4.gguf", Without("flap", {.ffn = Of("25%")}), "quantized already");
 }
 
 }  // namespace

@@ -80,9 +80,15 @@ std::string KnownKeys(std::span<const RecipeKey> keys) {
 }
 
 const char* TypeText(KeyType type) {
-  constexpr const char* kTexts[] = {"a text",   "a path",        "a whole number",
-                                    "a number", "true or false", "a list of texts",
-                                    "a map",    "a list"};
+  constexpr const char* kTexts[] = {"a text",
+                                    "a path",
+                                    "a whole number",
+                                    "a number",
+                                    "true or false",
+                                    "a list of texts",
+                                    "a share or a whole number",
+                                    "a map",
+                                    "a list"};
   return kTexts[static_cast<size_t>(type)];
 }
 
@@ -97,6 +103,8 @@ bool HasType(const Json& value, KeyType type) {
       return value.is_number();
     case KeyType::kFlag:
       return value.is_bool();
+    case KeyType::kAmount:
+      return value.is_string() || value.AsUint().has_value();
     case KeyType::kSection:
       return value.is_object();
     case KeyType::kList:
@@ -215,7 +223,9 @@ Status RecipeReader::ReadPass(const Json& item) {
   const JsonObject* given = object ? object->front().second.AsObject() : nullptr;
   EW_TRY(CheckKeys(given ? *given : kNone, pass->name, pass->keys, item));
   for (const RecipeStep& step : recipe_.passes) {
-    if (step.pass == pass) return ErrorAt(item, Format("%s stands there twice", pass->name));
+    if (step.pass == pass && !pass->repeats) {
+      return ErrorAt(item, Format("%s stands there twice", pass->name));
+    }
   }
   if ((pass->takes & stage_) == 0) {
     return ErrorAt(item, Format("%s cannot follow here: %s", pass->name,

@@ -16,7 +16,17 @@ namespace edgewise {
 
 struct Pass;
 
-enum class KeyType : uint8_t { kText, kPath, kCount, kNumber, kFlag, kTexts, kSection, kList };
+enum class KeyType : uint8_t {
+  kText,
+  kPath,
+  kCount,
+  kNumber,
+  kFlag,
+  kTexts,
+  kAmount,
+  kSection,
+  kList
+};
 
 // A key that a recipe, one of its sections or a pass takes.
 struct RecipeKey {

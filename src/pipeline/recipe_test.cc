@@ -114,6 +114,20 @@ TEST_CASE("passes: unknown, repeated, without what they need, in an order that c
        "q4_k_m with method rtn does not keep the zeros"},
       {"[{prune: {method: magnitude, sparsity: 50%}}, {quantize: {to: q8_0, method: gptq}}]",
        calibration, "q8_0 with method gptq does not keep the zeros"},
+      {"[{prune: {method: flap}}]", calibration, "give sparsity, or any of ffn, heads, width"},
+      {"[{prune: {method: flap, ffn: 25%, sparsity: '2:4'}}]", calibration, "use two passes"},
+      {"[{prune: {method: wanda, ffn: 25%}}]", calibration, "no such method of removing structure"},
+      {"[{prune: {method: flap, sparsity: 50%}}]", calibration, "no such method"},
+      {"[{prune: {method: flap, ffn: 125%}}]", calibration, "ffn: \"125%\" is no amount"},
+      {"[{prune: {method: flap, layers: 0}}]", calibration, "layers: \"0\" is no amount"},
+      {"[{prune: {method: flap, ffn: [1]}}]", calibration, "ffn must be a share or a whole number"},
+      {"[{prune: {method: flap, ffn: 25%}}]", "", "needs a calibration text"},
+      {"[{prune: {method: wanda, sparsity: 50%, repair: true}}]", calibration,
+       "repair has no use with sparsity"},
+      {"[{prune: {method: magnitude, sparsity: 50%}}, {prune: {method: flap, ffn: 25%}}]",
+       calibration, "remove structure first"},
+      {"[{prune: {method: magnitude, sparsity: 50%}}, {prune: {method: magnitude, sparsity: 70%}}]",
+       "", "pruned already"},
       {"[7]", "", "a pass is a name"},
       {"[{quantize: {to: q4_0}, eval: {}}]", "", "a pass is a name"},
       {"[quantize]", "", "give one of to, target_bytes and target_bpw"},
@@ -156,6 +170,21 @@ TEST_CASE("passes: unknown, repeated, without what they need, in an order that c
     CAPTURE(message);
     CHECK(message.find(row.message) != std::string::npos);
   }
+}
+
+TEST_CASE("structure may go before weights are set to zero, and quantizing keeps what it likes") {
+  const std::string head = "model: m\noutput: o.gguf\ncalibration: {text: c.txt}\npasses:\n";
+  const auto recipe = ParseRecipe(
+      head +
+          "  - prune: {method: flap, ffn: \"25%\", heads: 25%, layers: 1, width: 192}\n"
+          "  - prune: {method: minitron, ffn: 10%, multiple: 16, repair: false}\n"
+          "  - prune: {method: sparsegpt, sparsity: \"2:4\"}\n  - quantize: {to: s24_q4}\n",
+      "r.yaml");
+  REQUIRE_MESSAGE(recipe, (recipe ? "" : recipe.error().message));
+  CHECK(recipe->passes.size() == 4);
+  const auto dense = ParseRecipe(
+      head + "  - prune: {method: flap, ffn: 25%}\n  - quantize: {to: q4_k_m}\n", "r.yaml");
+  CHECK_MESSAGE(dense, (dense ? "" : dense.error().message));
 }
 
 TEST_CASE("the template is a recipe") {

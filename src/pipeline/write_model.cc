@@ -1,7 +1,7 @@
 #include "pipeline/write_model.h"
 
 #include <algorithm>
-#include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "base/check.h"
@@ -21,6 +21,7 @@
 #include "pipeline/source_hash.h"
 #include "pipeline/target.h"
 #include "pipeline/tensor_journal.h"
+#include "pipeline/write_pruned.h"
 
 namespace edgewise {
 namespace {
@@ -97,12 +98,6 @@ Result<ConvertSummary> Summarize(std::span<const CheckpointTensor> tensors,
   return summary;
 }
 
-// What quantization knows of the inputs of linear layers.
-struct InputKnowledge {
-  std::optional<CalibrationFile> file;
-  TokenSequences sequences;  // where a text was given instead
-};
-
 // Finds what of the calibration cannot serve the job.
 Status CheckKnowledge(const WriteJob& job) {
   if (job.calibration.path.empty()) return Ok{};
@@ -112,8 +107,15 @@ Status CheckKnowledge(const WriteJob& job) {
                      "convert --rotate` and calibrate what that writes",
                      job.calibration.path.c_str());
   }
-  const bool text_will_do = job.prune || (job.method == QuantizeMethod::kGptq &&
-                                          job.scale == ScaleMethod::kNone && !HasTarget(job));
+  if (job.calibration_file && job.structure) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: structure is removed by what the layers left so far give, which a "
+                     "calibration file cannot tell; give the text",
+                     job.calibration.path.c_str());
+  }
+  const bool text_will_do =
+      job.prune || job.structure ||
+      (job.method == QuantizeMethod::kGptq && job.scale == ScaleMethod::kNone && !HasTarget(job));
   if (job.calibration_file || job.calibration_planned || text_will_do) return Ok{};
   return MakeError(Code::kInvalidArgument,
                    "%s: no calibration file; `edgewise calibrate` makes one from a text",
@@ -179,39 +181,6 @@ Status WriteWithFeedback(const Checkpoint& checkpoint, const std::vector<TensorP
                            sink);
 }
 
-// Writes the matrices of layers, pruned.
-Status WritePruned(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
-                   const PruneOptions& options, InputKnowledge known, ThreadPool* pool,
-                   JournaledWriter* writer, Progress* progress, ConvertSummary* summary) {
-  std::unordered_map<size_t, size_t> entries;  // of the plan, by the checkpoint's index
-  for (size_t i = 0; i < plan.size(); ++i) entries.emplace(plan[i].source, i);
-  double kept = 0, all = 0;
-  const auto sink = [&](size_t source, std::span<const float> values,
-                        const PruneEffect& effect) -> Status {
-    const size_t index = entries.at(source);
-    const TensorPlan& entry = plan[index];
-    EW_TRY(writer->Begin(index));
-    const TensorView view{DType::kF32, entry.shape,
-                          reinterpret_cast<const std::byte*>(values.data()), values.size_bytes()};
-    const auto write = [&](std::span<const std::byte> bytes) { return writer->Write(bytes); };
-    EW_TRY(const EncodeError error, EncodeTensor(entry.name, view, entry.to, {}, pool, write));
-    ConvertedTensor& row = summary->tensors[index];
-    row.density = effect.density;
-    row.relative_rmse = effect.relative_error;
-    kept += effect.density * static_cast<double>(values.size());
-    all += static_cast<double>(values.size());
-    return writer->End(error);
-  };
-  if (NeedsCalibration(options.method) && !known.file) {
-    EW_TRY(PruneLayerwise(checkpoint, options, std::move(known.sequences), pool, progress, sink));
-  } else {
-    const CalibrationFile* file = known.file ? &*known.file : nullptr;
-    EW_TRY(PruneByCalibration(checkpoint, options, file, pool, progress, sink));
-  }
-  summary->density = kept / all;
-  return Ok{};
-}
-
 // The mean squares of the inputs of plan entry `entry`. Empty without a calibration file and for
 // embeddings, which no input multiplies; llama-imatrix leaves out the output matrix too.
 Result<std::vector<float>> Importance(const TensorPlan& entry, const WriteJob& job,
@@ -229,10 +198,11 @@ Result<std::vector<float>> Importance(const TensorPlan& entry, const WriteJob& j
   return importance;
 }
 
-// Streams every tensor, but for those that error feedback has written, through the encoder into the
-// writer.
+// Streams every tensor, but for those that error feedback or pruning has written, through the
+// encoder into the writer.
 Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
-                    const WriteJob& job, const InputKnowledge& known, ThreadPool* pool,
+                    const WriteJob& job, const InputKnowledge& known,
+                    const std::unordered_set<std::string>& repaired, ThreadPool* pool,
                     JournaledWriter* writer, Progress* progress, ConvertSummary* summary) {
   uint64_t total = 0, done = 0;
   for (const ConvertedTensor& row : summary->tensors) total += row.bytes;
@@ -245,6 +215,7 @@ Status WriteTensors(const Checkpoint& checkpoint, const std::vector<TensorPlan>&
     }
     if (job.method == QuantizeMethod::kGptq && IsLayerwise(plan[i])) continue;
     if (job.prune && IsPrunable(checkpoint.tensors()[plan[i].source])) continue;
+    if (repaired.contains(plan[i].name)) continue;
     EW_TRY(writer->Begin(i));
     EW_TRY(const Tensor tensor, checkpoint.Load(plan[i].source).In(plan[i].name));
     const auto sink = [&](std::span<const std::byte> bytes) -> Status {
@@ -333,6 +304,7 @@ Result<Cost> Estimate(const Prepared& prepared, const WriteJob& job,
     EW_TRY(const Cost choosing, ChoosingCost(prepared.weights, job, prepared.plan, pool));
     cost = Then(choosing, cost);
   }
+  if (job.structure) cost.bytes = std::max(cost.bytes, ReadMemoryUse().peak_rss_bytes);
   if (job.source != nullptr) return cost;
   EW_TRY(const Cost hashing, HashingCost(files));
   // On a thread of its own, which takes its share of the processors.
@@ -366,6 +338,11 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
   NoProgress silent;
   if (progress == nullptr) progress = &silent;
   const std::string in_path = checkpoint.path();
+  std::optional<StructuredWork> structured;
+  if (job.structure) {
+    EW_TRY(structured, StructuredWork::Plan(checkpoint, *job.structure).In(in_path));
+    checkpoint = structured->StandIn();
+  }
   if (!job.dry_run) EW_TRY(CheckOutput(in_path, out_path, job.overwrite));
   std::string rotated;
   if (job.rotate) {
@@ -375,8 +352,9 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
   ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
   EW_TRY(const auto files, SourceFiles(checkpoint, job.tokenizer_path));
   EW_TRY(Prepared prepared, Prepare(checkpoint, files, job, &pool, progress).In(in_path));
-  const std::vector<TensorPlan>& plan = prepared.plan;
+  std::vector<TensorPlan>& plan = prepared.plan;
   EW_TRY(ConvertSummary summary, Summarize(checkpoint.tensors(), plan).In(in_path));
+  if (structured) structured->Describe(&summary);
   summary.packing = prepared.packing;
   summary.rotated = rotated;
   summary.scaled_inputs = prepared.scaled_inputs;
@@ -385,6 +363,11 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
   if (job.dry_run) {
     EW_TRY(summary.bytes, GgufFileBytes(prepared.metadata, Declare(plan)).In(out_path));
     if (job.estimate) {
+      if (structured) {
+        EW_TRY(prepared.known, LoadKnowledge(checkpoint, job).In(in_path));
+        EW_TRY(structured->Try(std::move(prepared.known.sequences), &pool, progress, &summary)
+                   .In(in_path));
+      }
       EW_TRY(summary.estimate,
              Estimate(prepared, job, files, out_path, NowSeconds() - start, &pool).In(in_path));
     }
@@ -403,8 +386,16 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
                          progress, &summary)
                  .In(in_path));
     }
-    EW_TRY(WriteTensors(prepared.weights, plan, job, prepared.known, &pool, &writer, progress,
-                        &summary)
+    std::unordered_set<std::string> repaired;
+    if (structured) {
+      EW_TRY(repaired, structured
+                           ->Write(std::move(prepared.known.sequences), &plan, &pool, &writer,
+                                   progress, &summary)
+                           .In(in_path));
+      prepared.weights = structured->child();
+    }
+    EW_TRY(WriteTensors(prepared.weights, plan, job, prepared.known, repaired, &pool, &writer,
+                        progress, &summary)
                .In(in_path));
     SourceHash source;
     if (hashing) {

@@ -12,6 +12,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "compress/prune/prune.h"
+#include "compress/prune/structured.h"
 #include "compress/quantize/quantize.h"
 #include "compress/quantize/scale.h"
 #include "formats/gguf.h"
@@ -30,8 +31,10 @@ struct WriteJob {
   bool calibration_file = false;  // not a text
   bool rotate = false;
   ScaleMethod scale = ScaleMethod::kNone;
-  std::optional<PruneOptions> prune;  // of float models; goes with no other change
-  uint64_t target_bytes = 0;          // 0: the formats are the preset's
+  // Of float models; at most one of them, and no other change.
+  std::optional<PruneOptions> prune;
+  std::optional<StructureOptions> structure;
+  uint64_t target_bytes = 0;  // 0: the formats are the preset's
   double target_bpw = 0;
   uint64_t target_header_bytes = 0;
   Json recipe;  // what decides the output, and nothing else: no paths, no thread count

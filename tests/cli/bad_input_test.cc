@@ -323,6 +323,26 @@ TEST_CASE("sparsities and methods of pruning that cannot be") {
   refused("wanda", "50%", "--calibration");
 }
 
+TEST_CASE("structure that cannot be removed, and flags that do not go together") {
+  TemporaryFolder folder;
+  const auto refused = [&](std::vector<std::string> flags, const char* part) {
+    std::vector<std::string> command = {"prune", kModel, folder / "out.gguf", "--method"};
+    command.insert(command.end(), flags.begin(), flags.end());
+    CheckFailure(command, 2, part);
+    CHECK_FALSE(std::filesystem::exists(folder / "out.gguf"));
+  };
+  refused({"flap"}, "give --sparsity, or any of --ffn");
+  refused({"flap", "--ffn", "25%", "--sparsity", "2:4"}, "prune twice for both");
+  refused({"flap", "--sparsity", "2:4"}, "no such method; known are magnitude");
+  refused({"wanda", "--ffn", "25%"}, "known are flap");
+  refused({"magnitude", "--sparsity", "50%", "--no-repair"}, "--no-repair has no use");
+  refused({"magnitude", "--sparsity", "50%", "--multiple", "8"}, "--multiple has no use");
+  refused({"flap", "--ffn", "250%"}, "--ffn: \"250%\" is no amount");
+  refused({"flap", "--heads", "0"}, "--heads: \"0\" is no amount");
+  refused({"flap", "--ffn", "25%"}, "--method flap needs --calibration");
+  refused({"random", "--layers", "4"}, "--layers 4 leaves 0 of 4 layers");
+}
+
 TEST_CASE("values out of range are refused and named") {
   TemporaryFolder folder;
   CheckFailure({"run", kModel, "--top-p", "1.5"}, 2, "top");

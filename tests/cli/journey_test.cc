@@ -274,6 +274,38 @@ TEST_CASE("prune sets weights to zero and says what is left") {
   CHECK(Number(eval, "kl_mean") < 2);
 }
 
+TEST_CASE("prune removes structure and says what went, layer by layer") {
+  TemporaryFolder folder;
+  const std::string out = folder / "small.gguf";
+  WriteWhole(folder / "text.txt",
+             ReadWhole(SourcePath("models/edgewise-stories-3M/stories.txt")).substr(0, 4000));
+  std::vector<std::string> command = {
+      "prune", BaseModel(), out, "--method", "flap", "--calibration", folder / "text.txt", "--ffn",
+      "30%",   "--heads",   "6", "--layers", "1"};
+  const ProgramResult plan = RunProgram([&] {
+    auto dry = command;
+    dry.emplace_back("--dry-run");
+    return dry;
+  }());
+  CHECK(plan.exit_code == 0);
+  CHECK(!std::filesystem::exists(out));
+  CHECK(plan.out.find("3 of 4 layers, 256 of 256 channels, 6 of 8 head groups, 544 of 768") !=
+        std::string::npos);
+  CHECK(plan.out.find("--ffn 30% keeps 544 of 768 feed-forward neurons: rounded") !=
+        std::string::npos);
+  CHECK(plan.out.find("2 of 8 (") != std::string::npos);
+  command.emplace_back("--json");
+  const Json done = ParseObject(RunProgram(command), "prune");
+  const Json* structure = done.Find("structure");
+  REQUIRE(structure);
+  CHECK(Number(*structure->Find("after"), "neurons") == 544);
+  CHECK(structure->Find("removed_layers")->AsArray()->size() == 1);
+  const JsonArray& layers = *structure->Find("layers")->AsArray();
+  REQUIRE(layers.size() == 3);
+  CHECK(layers[0].Find("heads")->Find("removed")->AsArray()->size() == 2);
+  CHECK(Number(*layers[0].Find("ffn"), "relative_error") > 0);
+}
+
 TEST_CASE("tokenize and detokenize are inverse") {
   const Json ids =
       ParseObject(RunProgram({"tokenize", BaseModel(), "--prompt", kStory, "--json"}), "tokenize");

@@ -258,6 +258,36 @@ TEST_CASE("llama.cpp loads what we write and computes the same") {
   }
 }
 
+// Layers, channels, heads and neurons gone: sizes that no model was ever published with.
+TEST_CASE("llama.cpp loads what structured pruning leaves and computes the same") {
+  if (!PeerIsHere()) return;
+  TemporaryFolder folder;
+  const std::string text_path = folder / "text.txt", path = folder / "small.gguf",
+                    quantized = folder / "small-q8_0.gguf";
+  std::ofstream(text_path) << Text().substr(0, 8000);
+  PruneJobOptions options;
+  options.calibration.path = text_path;
+  options.structure = StructureOptions{.request = {.ffn = {.share = 0.25},
+                                                   .heads = {.count = 6},
+                                                   .width = {.share = 0.25},
+                                                   .layers = {.count = 1}}};
+  const auto pruned = Prune(OwnModel(), path, options, nullptr);
+  REQUIRE_MESSAGE(pruned, (pruned ? "" : pruned.error().message));
+  QuantizeOptions to;
+  to.preset = "q8_0";
+  REQUIRE(Quantize(path, quantized, to, nullptr));
+  for (const std::string& file : {path, quantized}) {
+    CAPTURE(file);
+    const double bound = file == path ? 0.01 : 0.4;
+    const auto engine = MustLoad(file);
+    const std::vector<int32_t> ids = EncodeFromStart(engine->tokenizer(), Text());
+    for (const size_t length : {1, 17, 200}) {
+      CHECK(LargestLogitDifference(engine.get(), file, std::span(ids).first(length)) <= bound);
+    }
+    CheckGreedy(engine.get(), file, std::span(ids).first(12), bound);
+  }
+}
+
 TEST_CASE("llama.cpp refuses a packed file, and loads what unpack makes of it") {
   if (!PeerIsHere()) return;
   TemporaryFolder folder;

@@ -1,53 +1,15 @@
-#include <Eigen/Cholesky>
-#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include "base/strings.h"
+#include "compress/cholesky.h"
 #include "compress/quantize/feedback.h"
 
 namespace edgewise {
 namespace {
 
-constexpr Eigen::Index kBlock = 128;
 constexpr int kMaxRetries = 6;
-
-using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-// L L^T = a in its lower triangle, blocked, the work below each diagonal block split over the pool.
-// Returns false when `a` is not positive definite.
-bool Factorize(Matrix* a, ThreadPool* pool) {
-  const Eigen::Index n = a->rows();
-  for (Eigen::Index k = 0; k < n; k += kBlock) {
-    const Eigen::Index size = std::min(kBlock, n - k), below = n - k - size;
-    Eigen::Ref<Matrix> diagonal = a->block(k, k, size, size);
-    if (Eigen::LLT<Eigen::Ref<Matrix>> llt(diagonal); llt.info() != Eigen::Success) return false;
-    const auto tiles = static_cast<size_t>((below + kBlock - 1) / kBlock);
-    const auto rows_of = [&](size_t tile) {
-      return std::min(kBlock, below - static_cast<Eigen::Index>(tile) * kBlock);
-    };
-    const auto row_of = [&](size_t tile) {
-      return k + size + static_cast<Eigen::Index>(tile) * kBlock;
-    };
-    pool->ParallelFor(tiles, 1, [&](size_t begin, size_t end, int) {
-      for (size_t tile = begin; tile < end; ++tile) {
-        auto part = a->block(row_of(tile), k, rows_of(tile), size);
-        diagonal.triangularView<Eigen::Lower>().transpose().solveInPlace<Eigen::OnTheRight>(part);
-      }
-    });
-    pool->ParallelFor(tiles, 1, [&](size_t begin, size_t end, int) {
-      for (size_t tile = begin; tile < end; ++tile) {
-        const auto left = a->block(row_of(tile), k, rows_of(tile), size);
-        for (size_t other = 0; other <= tile; ++other) {
-          a->block(row_of(tile), row_of(other), rows_of(tile), rows_of(other)).noalias() -=
-              left * a->block(row_of(other), k, rows_of(other), size).transpose();
-        }
-      }
-    });
-  }
-  return true;
-}
 
 }  // namespace
 
@@ -67,7 +29,7 @@ Result<ErrorMetric> ErrorMetric::Create(std::vector<float> h, size_t n, double d
   }
   const double mean = trace > 0 ? trace / static_cast<double>(n) : 1;
   // R of H = R R^T is L of the reversed matrix, reversed: row n-1-j of L holds R_ij, last i first.
-  Matrix reversed(n, n);
+  DoubleMatrix reversed(n, n);
   for (int attempt = 0;; ++attempt, damping *= 10) {
     for (size_t i = 0; i < n; ++i) {
       const float* row = h.data() + (n - 1 - i) * n;

@@ -173,13 +173,17 @@ void SetKey(const ModelSpec& spec, const char* suffix, MetaValue value, Metadata
   metadata->Set(spec.architecture + "." + suffix, std::move(value));
 }
 
-void WriteCommonKeys(const ModelSpec& spec, Metadata* metadata) {
+void WriteSizeKeys(const ModelSpec& spec, Metadata* metadata) {
   SetKey(spec, "block_count", spec.n_layers, metadata);
-  SetKey(spec, "context_length", spec.context_length, metadata);
   SetKey(spec, "embedding_length", spec.dim, metadata);
   SetKey(spec, "feed_forward_length", spec.ffn_dim, metadata);
   SetKey(spec, "attention.head_count", spec.n_heads, metadata);
   SetKey(spec, "attention.head_count_kv", spec.n_kv_heads, metadata);
+}
+
+void WriteCommonKeys(const ModelSpec& spec, Metadata* metadata) {
+  SetKey(spec, "context_length", spec.context_length, metadata);
+  WriteSizeKeys(spec, metadata);
   WriteRopeScalingKeys(spec, metadata);
   SetKey(spec, "rope.freq_base", spec.rope.base, metadata);
   if (spec.rope.rotary_dim != spec.head_dim) {

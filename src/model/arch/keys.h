@@ -41,6 +41,8 @@ Status ReadSlidingKeys(const ArchKeys& keys, uint32_t default_window, uint32_t d
 
 // Writes "<architecture>.<suffix>".
 void SetKey(const ModelSpec& spec, const char* suffix, MetaValue value, Metadata* metadata);
+// Writes the numbers of layers and heads, the embedding and the feed-forward size.
+void WriteSizeKeys(const ModelSpec& spec, Metadata* metadata);
 // Writes the sizes, the norm epsilon and RoPE base and scaling.
 void WriteCommonKeys(const ModelSpec& spec, Metadata* metadata);
 // Writes rope.scaling.* for the scalings that GGUF describes by keys.

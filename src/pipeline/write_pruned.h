@@ -1,0 +1,67 @@
+// Writing pruned models: what WriteModel (write_model.h) leaves to pruning.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "calibrate/calibration.h"
+#include "calibrate/walk.h"
+#include "compress/prune/prune.h"
+#include "compress/prune/structured.h"
+#include "compress/quantize/quantize.h"
+#include "model/checkpoint.h"
+#include "pipeline/convert.h"
+#include "pipeline/tensor_journal.h"
+
+namespace edgewise {
+
+// What a job knows of the inputs of linear layers.
+struct InputKnowledge {
+  std::optional<CalibrationFile> file;
+  TokenSequences sequences;  // where a text was given instead
+};
+
+// Writes the matrices of layers with weights set to zero. Errors: those of PruneByCalibration,
+// PruneLayerwise and JournaledWriter.
+Status WritePruned(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
+                   const PruneOptions& options, InputKnowledge known, ThreadPool* pool,
+                   JournaledWriter* writer, Progress* progress, ConvertSummary* summary);
+
+// Structured pruning from plan to file.
+class StructuredWork {
+ public:
+  // Errors: those of PlanStructure.
+  static Result<StructuredWork> Plan(const Checkpoint& model, const StructureOptions& options);
+  // A model of the sizes that will be left.
+  Checkpoint StandIn() const;
+  // Tells the summary of the sizes and of the model before.
+  void Describe(ConvertSummary* summary) const;
+  // Prunes without writing, and tells what goes. Errors: those of PruneStructure.
+  Status Try(TokenSequences sequences, ThreadPool* pool, Progress* progress,
+             ConvertSummary* summary);
+  // Prunes, writes the matrices that repair changed and returns their names; the others are those
+  // of child(), whose indices `plan` has afterwards. Errors: those of PruneStructure and
+  // JournaledWriter.
+  Result<std::unordered_set<std::string>> Write(TokenSequences sequences,
+                                                std::vector<TensorPlan>* plan, ThreadPool* pool,
+                                                JournaledWriter* writer, Progress* progress,
+                                                ConvertSummary* summary);
+  const Checkpoint& child() const { return *child_; }
+
+ private:
+  StructuredWork(Checkpoint model, StructureOptions options, StructurePlan plan)
+      : model_(std::move(model)), options_(std::move(options)), plan_(std::move(plan)) {}
+  Status Prune(TokenSequences sequences, ThreadPool* pool, Progress* progress, RepairSink sink,
+               ConvertSummary* summary);
+  Checkpoint model_;
+  StructureOptions options_;
+  StructurePlan plan_;
+  std::optional<Checkpoint> child_;
+};
+
+}  // namespace edgewise
