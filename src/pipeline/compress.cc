@@ -1,10 +1,12 @@
 #include "pipeline/compress.h"
 
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "base/file.h"
 #include "base/process.h"
+#include "base/sha256.h"
 #include "base/strings.h"
 #include "formats/gguf.h"
 #include "formats/gguf_header.h"
@@ -108,6 +110,7 @@ CompressSummary Summarize(const Recipe& recipe, const PassState& state) {
   CompressSummary summary;
   summary.output = recipe.output;
   summary.card = state.card;
+  summary.tensors = state.tensors;
   for (const RecipeStep& step : recipe.passes) summary.passes.emplace_back(step.pass->name);
   for (const ConvertedTensor& tensor : state.tensors) {
     summary.tensor_bytes += tensor.bytes;
@@ -118,12 +121,29 @@ CompressSummary Summarize(const Recipe& recipe, const PassState& state) {
   return summary;
 }
 
+struct JournalPlaces {
+  std::string folder;
+  std::string shared;  // CompressOptions::shared_folder
+};
+
+// Where pass `i` keeps its files.
+std::string StemOf(const Recipe& recipe, size_t i, const JournalPlaces& places) {
+  const Pass& pass = *recipe.passes[i].pass;
+  const bool shared = pass.takes == kFloatModel && pass.gives == 0 && !places.shared.empty();
+  if (!shared) return Format("%s/%zu-%s", places.folder.c_str(), i + 1, pass.name);
+  std::string done;
+  if (const Json* calibration = recipe.json.Find("calibration")) done = calibration->Dump();
+  for (size_t j = 0; j <= i; ++j) done += recipe.json.Find("passes")->AsArray()->at(j).Dump();
+  const std::string digest = Sha256Hex(std::as_bytes(std::span(done)));
+  return Format("%s/%s-%s", places.shared.c_str(), digest.c_str(), pass.name);
+}
+
 // `context.stem` is made here for each pass.
-Status RunPasses(const std::string& folder, PassContext context, PassState* state) {
+Status RunPasses(const JournalPlaces& places, PassContext context, PassState* state) {
   const Recipe& recipe = context.recipe;
   for (size_t i = 0; i < recipe.passes.size(); ++i) {
     const RecipeStep& step = recipe.passes[i];
-    context.stem = Format("%s/%zu-%s", folder.c_str(), i + 1, step.pass->name);
+    context.stem = StemOf(recipe, i, places);
     EW_TRY(step.pass->run(step.arguments, context, state).In(step.pass->name));
     if (context.progress->Cancelled()) {
       return MakeError(Code::kCancelled, "stopped before the end");
@@ -158,11 +178,18 @@ Json RunIdentity(const Recipe& recipe, const InputHashes& hashes) {
 
 Result<CompressSummary> RunInJournal(const Recipe& recipe, const Checkpoint& source,
                                      const InputHashes& hashes, const RunJournal& journal,
+<<<<<<< HEAD
                                      uint64_t header_bytes, int threads, Progress* progress) {
   PassState state(source);
   EW_TRY(RunPasses(journal.folder(),
                    {recipe, "", threads, false, false, hashes.model, header_bytes, progress},
                    &state));
+=======
+                                     const CompressOptions& options, Progress* progress) {
+  PassState state(source);
+  EW_TRY(RunPasses({journal.folder(), options.shared_folder},
+                   {recipe, "", options.threads, false, false, hashes.model, progress}, &state));
+>>>>>>> 1ad3582 (Search for the model nearest to the original within a budget: edgewise fit)
   const std::string result = journal.folder() + "/result.gguf";
   const Metadata metadata = OutputMetadata(recipe, source.metadata(), hashes, state);
   EW_TRY(CopyTensors(state.model.path(), result, metadata, Declare(state), progress));
@@ -242,10 +269,29 @@ Result<CompressSummary> PlanCompression(const Recipe& recipe, int threads, bool 
   NoProgress silent;
   if (progress == nullptr) progress = &silent;
   const double start = NowSeconds();
+<<<<<<< HEAD
   EW_TRY(Plan plan, PlanRun(recipe, threads, estimate, progress));
   plan.summary.seconds = NowSeconds() - start;
   plan.summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
   return std::move(plan.summary);
+=======
+  EW_TRY(const Checkpoint source, Checkpoint::Open(recipe.model));
+  EW_TRY(const auto files, SourceFiles(source, recipe.tokenizer));
+  PassState state(source);
+  const InputHashes hashes = PlaceholderHashes(recipe, files);
+  EW_TRY(RunPasses({JournalFolder(recipe.output), ""},
+                   {recipe, "", threads, true, estimate, hashes.model, progress}, &state));
+  const Metadata metadata = OutputMetadata(recipe, source.metadata(), hashes, state);
+  CompressSummary summary = Summarize(recipe, state);
+  summary.card = Json();
+  EW_TRY(summary.bytes, GgufFileBytes(metadata, Declare(state)).In(recipe.output));
+  if (estimate) {
+    EW_TRY(summary.estimate, FinishEstimate(recipe, files, summary.bytes, state.cost));
+  }
+  summary.seconds = NowSeconds() - start;
+  summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
+  return summary;
+>>>>>>> 1ad3582 (Search for the model nearest to the original within a budget: edgewise fit)
 }
 
 Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& options,
@@ -266,8 +312,12 @@ Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& op
   EW_TRY(RunJournal journal, RunJournal::Open(recipe.output, RunIdentity(recipe, hashes),
                                               {options.resume, options.overwrite}));
   auto summary = written ? ReadResult(recipe, source)
+<<<<<<< HEAD
                          : RunInJournal(recipe, source, hashes, journal, plan.header_bytes,
                                         options.threads, progress);
+=======
+                         : RunInJournal(recipe, source, hashes, journal, options, progress);
+>>>>>>> 1ad3582 (Search for the model nearest to the original within a budget: edgewise fit)
   if (!summary) {
     journal.RemoveIfEmpty();
     return std::move(summary).error();
