@@ -385,7 +385,9 @@ Status Search::MeasureRound(size_t candidate, size_t round) {
   const auto measure = [&]() -> Result<Json> {
     EW_TRY(const std::string file, ModelOf(entry));
     EW_TRY(const auto model, Load(file, false));
-    if (!base_) EW_TRY(base_, Load(summary_.model, true));
+    if (!base_) {
+      EW_TRY(base_, Load(summary_.model, true));
+    }
     EW_TRY(
         const KlResult kl,
         MeasureKl(base_.get(), model.get(), texts_.evaluation, windows, progress_).In(entry.name));
