@@ -10,6 +10,7 @@
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <memory>
 
 #include "base/file.h"
@@ -25,8 +26,19 @@
 namespace edgewise::cli {
 namespace {
 
+const std::map<std::string, double> kSizes = {{"B", 1.0},     {"KB", 1e3},     {"MB", 1e6},
+                                              {"GB", 1e9},    {"KiB", 0x1p10}, {"MiB", 0x1p20},
+                                              {"GiB", 0x1p30}};
+const std::map<std::string, double> kTimes = {{"us", 1e-3}, {"ms", 1.0}, {"s", 1e3}};
+
+Result<uint64_t> ToBytes(double bytes, const char* flag) {
+  if (bytes >= 0 && bytes < 0x1p60) return static_cast<uint64_t>(bytes);
+  return MakeError(Code::kInvalidArgument, "%s must be a size from 0 B to 2^60 B", flag);
+}
+
 struct FitFlags {
   std::string model, kv = "f16", candidates;
+  double memory = 0, size = 0;  // bytes
   uint32_t context = 0, repetitions = 5;
   bool dry_run = false;
   FitOptions options;
@@ -130,6 +142,11 @@ std::string ResultText(const FitSummary& summary, bool quiet) {
 
 Status RunFit(FitFlags& flags, const Common& common) {
   FitOptions& options = flags.options;
+  EW_TRY(options.budget.memory_bytes, ToBytes(flags.memory, "--memory"));
+  EW_TRY(options.budget.file_bytes, ToBytes(flags.size, "--size"));
+  if (!(options.budget.p99_ms >= 0)) {
+    return MakeError(Code::kInvalidArgument, "--p99 must be a time above 0");
+  }
   EW_TRY(options.kv_format, KvFormatFromName(flags.kv));
   if (!flags.candidates.empty()) {
     for (const std::string_view name : Split(flags.candidates, ",")) {
@@ -169,15 +186,14 @@ Runner AddFit(CLI::App& app, const Common& common) {
                  "Text like what the model will read: half of its documents calibrate, quality is "
                  "measured on the others")
       ->required();
-  app.add_option("--memory", options.budget.memory_bytes,
+  app.add_option("--memory", flags->memory,
                  "Budget: resident memory at its peak while running, as 1GB or 900MiB")
-      ->transform(CLI::AsSizeValue(true));
-  app.add_option("--size", options.budget.file_bytes, "Budget: bytes of the file, as 500MB")
-      ->transform(CLI::AsSizeValue(true));
-  const std::map<std::string, double> times = {{"us", 1e-3}, {"ms", 1.0}, {"s", 1e3}};
+      ->transform(CLI::AsNumberWithUnit(kSizes, CLI::AsNumberWithUnit::UNIT_OPTIONAL, "SIZE"));
+  app.add_option("--size", flags->size, "Budget: bytes of the file, as 500MB")
+      ->transform(CLI::AsNumberWithUnit(kSizes, CLI::AsNumberWithUnit::UNIT_OPTIONAL, "SIZE"));
   app.add_option("--p99", options.budget.p99_ms,
                  "Budget: 99th percentile of a token's latency, as 50ms")
-      ->transform(CLI::AsNumberWithUnit(times, CLI::AsNumberWithUnit::UNIT_OPTIONAL, "TIME"));
+      ->transform(CLI::AsNumberWithUnit(kTimes, CLI::AsNumberWithUnit::UNIT_OPTIONAL, "TIME"));
   app.add_option("--ctx", flags->context,
                  "Context that memory and speed are of (default: the trained one, at most 4096)")
       ->check(CLI::Range(8u, 1u << 30));

@@ -138,11 +138,12 @@ std::string StemOf(const Recipe& recipe, size_t i, const JournalPlaces& places) 
   return Format("%s/%s-%s", places.shared.c_str(), digest.c_str(), pass.name);
 }
 
-// `context.stem` is made here for each pass.
-Status RunPasses(const JournalPlaces& places, PassContext context, PassState* state) {
+// `context.stem` is made here for each pass. `measure`: CompressOptions.
+Status RunPasses(const JournalPlaces& places, bool measure, PassContext context, PassState* state) {
   const Recipe& recipe = context.recipe;
   for (size_t i = 0; i < recipe.passes.size(); ++i) {
     const RecipeStep& step = recipe.passes[i];
+    if (!measure && step.pass == FindPass("eval")) continue;
     context.stem = StemOf(recipe, i, places);
     EW_TRY(step.pass->run(step.arguments, context, state).In(step.pass->name));
     if (context.progress->Cancelled()) {
@@ -178,18 +179,12 @@ Json RunIdentity(const Recipe& recipe, const InputHashes& hashes) {
 
 Result<CompressSummary> RunInJournal(const Recipe& recipe, const Checkpoint& source,
                                      const InputHashes& hashes, const RunJournal& journal,
-<<<<<<< HEAD
-                                     uint64_t header_bytes, int threads, Progress* progress) {
+                                     uint64_t header_bytes, const CompressOptions& options,
+                                     Progress* progress) {
   PassState state(source);
-  EW_TRY(RunPasses(journal.folder(),
-                   {recipe, "", threads, false, false, hashes.model, header_bytes, progress},
-                   &state));
-=======
-                                     const CompressOptions& options, Progress* progress) {
-  PassState state(source);
-  EW_TRY(RunPasses({journal.folder(), options.shared_folder},
-                   {recipe, "", options.threads, false, false, hashes.model, progress}, &state));
->>>>>>> 1ad3582 (Search for the model nearest to the original within a budget: edgewise fit)
+  EW_TRY(RunPasses(
+      {journal.folder(), options.shared_folder}, options.measure,
+      {recipe, "", options.threads, false, false, hashes.model, header_bytes, progress}, &state));
   const std::string result = journal.folder() + "/result.gguf";
   const Metadata metadata = OutputMetadata(recipe, source.metadata(), hashes, state);
   EW_TRY(CopyTensors(state.model.path(), result, metadata, Declare(state), progress));
@@ -234,7 +229,7 @@ Result<Plan> PlanPasses(const Recipe& recipe, uint64_t header_bytes, int threads
   EW_TRY(const auto files, SourceFiles(source, recipe.tokenizer));
   PassState state(source);
   const InputHashes hashes = PlaceholderHashes(recipe, files);
-  EW_TRY(RunPasses(JournalFolder(recipe.output),
+  EW_TRY(RunPasses({JournalFolder(recipe.output), ""}, true,
                    {recipe, "", threads, true, estimate, hashes.model, header_bytes, progress},
                    &state));
   const Metadata metadata = OutputMetadata(recipe, source.metadata(), hashes, state);
@@ -269,29 +264,10 @@ Result<CompressSummary> PlanCompression(const Recipe& recipe, int threads, bool 
   NoProgress silent;
   if (progress == nullptr) progress = &silent;
   const double start = NowSeconds();
-<<<<<<< HEAD
   EW_TRY(Plan plan, PlanRun(recipe, threads, estimate, progress));
   plan.summary.seconds = NowSeconds() - start;
   plan.summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
   return std::move(plan.summary);
-=======
-  EW_TRY(const Checkpoint source, Checkpoint::Open(recipe.model));
-  EW_TRY(const auto files, SourceFiles(source, recipe.tokenizer));
-  PassState state(source);
-  const InputHashes hashes = PlaceholderHashes(recipe, files);
-  EW_TRY(RunPasses({JournalFolder(recipe.output), ""},
-                   {recipe, "", threads, true, estimate, hashes.model, progress}, &state));
-  const Metadata metadata = OutputMetadata(recipe, source.metadata(), hashes, state);
-  CompressSummary summary = Summarize(recipe, state);
-  summary.card = Json();
-  EW_TRY(summary.bytes, GgufFileBytes(metadata, Declare(state)).In(recipe.output));
-  if (estimate) {
-    EW_TRY(summary.estimate, FinishEstimate(recipe, files, summary.bytes, state.cost));
-  }
-  summary.seconds = NowSeconds() - start;
-  summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
-  return summary;
->>>>>>> 1ad3582 (Search for the model nearest to the original within a budget: edgewise fit)
 }
 
 Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& options,
@@ -311,13 +287,9 @@ Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& op
   EW_TRY(CheckOutput(recipe.model, recipe.output, options.overwrite || written));
   EW_TRY(RunJournal journal, RunJournal::Open(recipe.output, RunIdentity(recipe, hashes),
                                               {options.resume, options.overwrite}));
-  auto summary = written ? ReadResult(recipe, source)
-<<<<<<< HEAD
-                         : RunInJournal(recipe, source, hashes, journal, plan.header_bytes,
-                                        options.threads, progress);
-=======
-                         : RunInJournal(recipe, source, hashes, journal, options, progress);
->>>>>>> 1ad3582 (Search for the model nearest to the original within a budget: edgewise fit)
+  auto summary =
+      written ? ReadResult(recipe, source)
+              : RunInJournal(recipe, source, hashes, journal, plan.header_bytes, options, progress);
   if (!summary) {
     journal.RemoveIfEmpty();
     return std::move(summary).error();

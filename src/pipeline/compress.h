@@ -22,6 +22,7 @@ struct CompressOptions {
   // A folder for what the passes before quantization leave, by what was done up to there: runs with
   // the same inputs do it once. Empty: the journal.
   std::string shared_folder;
+  bool measure = true;  // false: eval is left out, and the output has the same tensors but no card
 };
 
 struct CompressSummary {

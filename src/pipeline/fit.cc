@@ -23,6 +23,7 @@
 #include "pipeline/fit_space.h"
 #include "pipeline/fit_text.h"
 #include "pipeline/output_path.h"
+#include "pipeline/pass.h"
 #include "pipeline/quality_card.h"
 #include "pipeline/run_journal.h"
 #include "pipeline/source_hash.h"
@@ -120,16 +121,14 @@ struct RecipePaths {
   std::string model, tokenizer, calibration, evaluation;
 };
 
-Json RecipeJson(const FitCandidate& candidate, const RecipePaths& paths, bool evaluated) {
+Json RecipeJson(const FitCandidate& candidate, const RecipePaths& paths) {
   Json json;
   json.Set("model", paths.model);
   if (!paths.tokenizer.empty()) json.Set("tokenizer", paths.tokenizer);
   if (candidate.calibrated) json.Set("calibration", Json().Set("text", paths.calibration));
+  json.Set("evaluation", Json().Set("text", paths.evaluation));
   Json passes = candidate.passes;
-  if (evaluated) {
-    json.Set("evaluation", Json().Set("text", paths.evaluation));
-    passes.Append("eval");
-  }
+  passes.Append("eval");
   return json.Set("passes", std::move(passes));
 }
 
@@ -166,12 +165,14 @@ class Search {
   std::string File(const std::string& name) const { return folder_ + "/" + name; }
   RecipePaths PathsIn(const std::string& folder) const;
   Result<Recipe> RecipeOf(const FitCandidate& candidate, const std::string& folder,
-                          const std::string& output, bool evaluated) const;
-  Status Make(const FitCandidate& candidate, const std::string& output, bool evaluated) const;
+                          const std::string& output) const;
+  Status Make(const FitCandidate& candidate, const std::string& output, bool measure) const;
   Result<std::string> ModelOf(const FitCandidate& candidate) const;
   Result<std::unique_ptr<Engine>> Load(const std::string& path, bool base) const;
   Result<uint32_t> CountWindows(Engine* base, const std::string& text, const char* part) const;
-  Result<Json> MeasureReference(const StepShape& shape, LinearTimer* timer) const;
+  Result<Json> MeasureReference();
+  Status PredictOne(size_t index);
+  Status PredictMade(size_t index);
   Status MeasureRound(size_t candidate, size_t round);
   Status MeasureSpeed(size_t candidate);
   std::string RecipeText(const FitCandidate& candidate) const;
@@ -185,7 +186,11 @@ class Search {
   std::optional<ModelSpec> spec_;
   FitCandidate reference_;
   StepShape reference_shape_;
+  FitFigures reference_figures_;
+  double reference_linear_ms_ = 0;
   std::vector<StepShape> shapes_;  // of the candidates
+  std::optional<ThreadPool> pool_;
+  std::optional<LinearTimer> timer_;
   std::vector<size_t> alive_;
   std::unique_ptr<Engine> base_;
 };
@@ -198,9 +203,9 @@ RecipePaths Search::PathsIn(const std::string& folder) const {
 }
 
 Result<Recipe> Search::RecipeOf(const FitCandidate& candidate, const std::string& folder,
-                                const std::string& output, bool evaluated) const {
+                                const std::string& output) const {
   EW_TRY(Recipe recipe,
-         RecipeFromJson(RecipeJson(candidate, PathsIn(folder), evaluated), folder, candidate.name));
+         RecipeFromJson(RecipeJson(candidate, PathsIn(folder)), folder, candidate.name));
   recipe.output = output;
   return recipe;
 }
@@ -235,8 +240,8 @@ Status Search::Prepare() {
     return MakeError(Code::kInvalidArgument,
                      "no budget was given: name at least one of --memory, --size and --p99");
   }
-  EW_TRY(summary_.candidates, FitSpace(options_.candidates));
-  EW_TRY(std::vector<FitCandidate> reference, FitSpace({kReference}));
+  EW_TRY(summary_.candidates, FitSpace(options_.candidates, budget.file_bytes));
+  EW_TRY(std::vector<FitCandidate> reference, FitSpace({kReference}, 0));
   reference_ = std::move(reference.front());
   reference_.name = "reference";
   reference_.calibrated = false;
@@ -269,10 +274,11 @@ Status Search::PlanCandidates(const std::string& folder, bool estimate) {
   size_t possible = 0;
   const auto plan = [&](FitCandidate* candidate, StepShape* shape) -> Status {
     EW_TRY(const Recipe recipe,
-           RecipeOf(*candidate, folder, folder + "/" + candidate->name + ".gguf", true));
+           RecipeOf(*candidate, folder, folder + "/" + candidate->name + ".gguf"));
     EW_TRY(const CompressSummary summary,
            PlanCompression(recipe, options_.threads, estimate, progress_));
     candidate->file_bytes = summary.bytes;
+    candidate->formats_open = summary.target_bytes > 0;
     *shape = ShapeOf(*spec_, summary.tensors);
     if (summary.estimate) summary_.estimated_seconds += summary.estimate->seconds;
     return Ok{};
@@ -316,13 +322,13 @@ Status Search::Begin(const std::string& folder) {
   return WriteText(paths.evaluation, texts_.evaluation);
 }
 
-Status Search::Make(const FitCandidate& candidate, const std::string& output,
-                    bool evaluated) const {
-  EW_TRY(const Recipe recipe, RecipeOf(candidate, folder_, output, evaluated));
+Status Search::Make(const FitCandidate& candidate, const std::string& output, bool measure) const {
+  EW_TRY(const Recipe recipe, RecipeOf(candidate, folder_, output));
   CompressOptions compress;
   compress.threads = options_.threads;
   compress.resume = true;
   compress.shared_folder = folder_;
+  compress.measure = measure;
   EW_TRY(Compress(recipe, compress, progress_).In(candidate.name));
   return Ok{};
 }
@@ -334,46 +340,71 @@ Result<std::string> Search::ModelOf(const FitCandidate& candidate) const {
   return path;
 }
 
-Result<Json> Search::MeasureReference(const StepShape& shape, LinearTimer* timer) const {
+Result<Json> Search::MeasureReference() {
   EW_TRY(const std::string path, ModelOf(reference_));
   EW_TRY(Json json, options_.bench(path).In("measuring the reference"));
-  EW_TRY(const double seconds, LinearSeconds(shape, timer));
+  EW_TRY(const double seconds, LinearSeconds(reference_shape_, &*timer_));
   std::filesystem::remove(path);
   return json.Set("format", kReference).Set("linear_ms", 1e3 * seconds);
 }
 
-// What a candidate takes is what the reference was measured to take, but for its weights: the time
-// of its linear layers, and their bytes.
 Status Search::Predict() {
   base_.reset();  // its memory and threads would count
-  ThreadPool pool(options_.threads > 0 ? options_.threads : ThreadPool::AvailableCpus());
+  pool_.emplace(options_.threads > 0 ? options_.threads : ThreadPool::AvailableCpus());
   uint64_t largest = reference_shape_.read_bytes;
   for (const StepShape& shape : shapes_) largest = std::max(largest, shape.read_bytes);
-  EW_TRY(LinearTimer timer, LinearTimer::Create(largest, &pool));
+  EW_TRY(LinearTimer timer, LinearTimer::Create(largest, &*pool_));
+  timer_.emplace(std::move(timer));
   const std::string path = File("reference.json");
-  EW_TRY(summary_.reference,
-         Kept(path, [&] { return MeasureReference(reference_shape_, &timer); }));
-  EW_TRY(const FitFigures reference, ReadFigures(summary_.reference).In(path));
-  EW_TRY(const double linear_ms, Member(summary_.reference, "linear_ms").In(path));
-  const auto predict = [&](const StepShape& shape) -> Result<Json> {
-    EW_TRY(const double seconds, LinearSeconds(shape, &timer));
-    FitFigures figures;
-    figures.step_ms = reference.step_ms - linear_ms + 1e3 * seconds;
-    figures.p99_ms = figures.step_ms * reference.p99_ms / reference.step_ms;
-    figures.memory_bytes =
-        reference.memory_bytes + shape.resident_bytes - reference_shape_.resident_bytes;
-    return FiguresJson(figures);
-  };
-  for (size_t i = 0; i < shapes_.size(); ++i) {
-    FitCandidate& candidate = summary_.candidates[i];
-    if (!candidate.left_out.empty()) continue;
-    progress_->Update("timing kernels", i, shapes_.size());
+  EW_TRY(summary_.reference, Kept(path, [&] { return MeasureReference(); }));
+  EW_TRY(reference_figures_, ReadFigures(summary_.reference).In(path));
+  EW_TRY(reference_linear_ms_, Member(summary_.reference, "linear_ms").In(path));
+  std::vector<FitCandidate>& all = summary_.candidates;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (!all[i].left_out.empty() || all[i].formats_open) continue;
+    progress_->Update("timing kernels", i, all.size());
     if (progress_->Cancelled()) return MakeError(Code::kCancelled, "stopped before the end");
-    const std::string kept = File(candidate.name + ".predicted.json");
-    EW_TRY(const Json json, Kept(kept, [&] { return predict(shapes_[i]); }));
-    EW_TRY(candidate.predicted, ReadFigures(json).In(kept));
+    EW_TRY(PredictOne(i));
+  }
+  // Until their formats are known: as those of the next sizes, or as the reference.
+  for (FitCandidate& candidate : all) {
+    if (!candidate.left_out.empty() || !candidate.formats_open) continue;
+    candidate.predicted = Interpolate(all, candidate.file_bytes).value_or(reference_figures_);
   }
   return Ok{};
+}
+
+// What a candidate takes is what the reference was measured to take, but for its weights: the time
+// of its linear layers, and their bytes.
+Status Search::PredictOne(size_t index) {
+  FitCandidate& candidate = summary_.candidates[index];
+  const StepShape& shape = shapes_[index];
+  const auto predict = [&]() -> Result<Json> {
+    EW_TRY(const double seconds, LinearSeconds(shape, &*timer_));
+    FitFigures figures;
+    figures.step_ms = reference_figures_.step_ms - reference_linear_ms_ + 1e3 * seconds;
+    figures.p99_ms = figures.step_ms * reference_figures_.p99_ms / reference_figures_.step_ms;
+    figures.memory_bytes =
+        reference_figures_.memory_bytes + shape.resident_bytes - reference_shape_.resident_bytes;
+    return FiguresJson(figures);
+  };
+  const std::string path = File(candidate.name + ".predicted.json");
+  EW_TRY(const Json json, Kept(path, predict));
+  EW_TRY(candidate.predicted, ReadFigures(json).In(path));
+  return Ok{};
+}
+
+// The prediction of a candidate whose formats were chosen as it was made.
+Status Search::PredictMade(size_t index) {
+  const FitCandidate& candidate = summary_.candidates[index];
+  if (!FileExists(File(candidate.name + ".predicted.json"))) {
+    EW_TRY(const std::string path, ModelOf(candidate));
+    EW_TRY(Checkpoint model, Checkpoint::Open(path));
+    PassState state(std::move(model));
+    EW_TRY(TakeFile(path, &state));
+    shapes_[index] = ShapeOf(*spec_, state.tensors);
+  }
+  return PredictOne(index);
 }
 
 // KL divergence of a candidate on the text of `round`.
@@ -408,7 +439,10 @@ Status Search::HalveByKl() {
   alive_ = ScreenCandidates(options_.budget, &summary_.candidates);
   summary_.rounds = RoundWindows(alive_.size(), windows_);
   for (size_t round = 0; round < summary_.rounds.size(); ++round) {
-    for (const size_t i : alive_) EW_TRY(MeasureRound(i, round));
+    for (const size_t i : alive_) {
+      EW_TRY(MeasureRound(i, round));
+      if (round == 0 && summary_.candidates[i].formats_open) EW_TRY(PredictMade(i));
+    }
     if (round + 1 == summary_.rounds.size()) break;
     const std::vector<size_t> kept = HalveCandidates(summary_.candidates, alive_, round);
     for (const size_t i : alive_) {
@@ -480,11 +514,9 @@ std::string Search::RecipeText(const FitCandidate& candidate) const {
     if (path.empty()) return path;
     return std::filesystem::path(Absolute(path)).lexically_proximate(folder).string();
   };
-  const Json json =
-      RecipeJson(candidate,
-                 {from_there(summary_.model), from_there(options_.tokenizer_path),
-                  NameOf(summary_.outputs.calibration), NameOf(summary_.outputs.evaluation)},
-                 true);
+  const Json json = RecipeJson(
+      candidate, {from_there(summary_.model), from_there(options_.tokenizer_path),
+                  NameOf(summary_.outputs.calibration), NameOf(summary_.outputs.evaluation)});
   std::string text = "# Chosen by `edgewise fit`: " + candidate.name + ".\n";
   text += "output: " + Json(NameOf(summary_.outputs.model)).Dump() + "\n";
   for (const auto& [key, value] : *json.AsObject()) {

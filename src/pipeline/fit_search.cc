@@ -140,6 +140,28 @@ std::optional<size_t> DenseAlternative(std::span<const FitCandidate> candidates,
   return best;
 }
 
+std::optional<FitFigures> Interpolate(std::span<const FitCandidate> candidates,
+                                      uint64_t file_bytes) {
+  const FitCandidate *below = nullptr, *above = nullptr;
+  for (const FitCandidate& c : candidates) {
+    if (c.sparse || c.formats_open || !c.left_out.empty()) continue;
+    if (c.file_bytes <= file_bytes && (!below || c.file_bytes > below->file_bytes)) below = &c;
+    if (c.file_bytes >= file_bytes && (!above || c.file_bytes < above->file_bytes)) above = &c;
+  }
+  if (!below && !above) return std::nullopt;
+  const FitFigures& low = (below ? below : above)->predicted;
+  const FitFigures& high = (above ? above : below)->predicted;
+  double share = 0;
+  if (below && above && above->file_bytes > below->file_bytes) {
+    share = static_cast<double>(file_bytes - below->file_bytes) /
+            static_cast<double>(above->file_bytes - below->file_bytes);
+  }
+  const auto between = [share](double a, double b) { return a + share * (b - a); };
+  return FitFigures{between(low.step_ms, high.step_ms), between(low.p99_ms, high.p99_ms),
+                    static_cast<uint64_t>(between(static_cast<double>(low.memory_bytes),
+                                                  static_cast<double>(high.memory_bytes)))};
+}
+
 std::vector<size_t> ScreenCandidates(const FitBudget& budget,
                                      std::vector<FitCandidate>* candidates) {
   FitBudget wide = budget;

@@ -42,7 +42,10 @@ struct FitCandidate {
   bool calibrated = false;  // they read the calibration text
   bool sparse = false;      // some weights are left out
   std::string left_out;     // why it was not tried; empty: it was
-  uint64_t file_bytes = 0;  // exact, of the file with its quality card; 0: cannot be made
+  // Of the file with its quality card, exact or, where formats are chosen for a size, at most;
+  // 0: cannot be made.
+  uint64_t file_bytes = 0;
+  bool formats_open = false;  // chosen when it is made
   FitFigures predicted;
   std::vector<FitKl> kl;  // of each round that it was in
   std::optional<FitFigures> measured;
@@ -71,6 +74,12 @@ std::vector<size_t> KeepBest(std::span<const Objectives> points, size_t count);
 std::optional<size_t> DenseAlternative(std::span<const FitCandidate> candidates,
                                        std::span<const size_t> among, size_t sparse,
                                        std::optional<size_t> round);
+
+// The figures between those of the dense candidates next to `file_bytes`, or of the nearest one
+// beyond their ends: for a candidate whose formats are not known yet. Empty: no dense candidate
+// has known formats.
+std::optional<FitFigures> Interpolate(std::span<const FitCandidate> candidates,
+                                      uint64_t file_bytes);
 
 // Marks as left out those whose file, exactly, or whose predicted memory or p99, by more than
 // kFitTolerance, is over the budget. Returns the positions of the others and of the dense

@@ -121,7 +121,7 @@ TEST_CASE("the lowest KL within the budget as measured is chosen; ties go to the
 }
 
 TEST_CASE("the space has distinct candidates, all of them recipes, and is cut down by name") {
-  const auto space = FitSpace({});
+  const auto space = FitSpace({}, 0);
   REQUIRE(space);
   std::vector<std::string> names;
   for (const FitCandidate& candidate : *space) {
@@ -130,13 +130,34 @@ TEST_CASE("the space has distinct candidates, all of them recipes, and is cut do
   }
   std::sort(names.begin(), names.end());
   CHECK(std::adjacent_find(names.begin(), names.end()) == names.end());
-  const auto two = FitSpace({"q4_0", "q8_0"});
+  const auto two = FitSpace({"q4_0", "q8_0"}, 5);
   REQUIRE(two);
   REQUIRE(two->size() == 2);
   CHECK((*two)[0].name == "q8_0");
-  const auto unknown = FitSpace({"q4_0", "q9"});
+  const auto unknown = FitSpace({"q4_0", "q9"}, 0);
   REQUIRE_FALSE(unknown);
   CHECK(unknown.error().message.find("\"q9\"; known are q8_0, ") != std::string::npos);
+}
+
+TEST_CASE("a budget for the file has a mixture of its own") {
+  const auto space = FitSpace({"mix-1000-bytes"}, 1000);
+  REQUIRE(space);
+  REQUIRE(space->size() == 1);
+  CHECK(space->front().passes.Dump().find("\"target_bytes\":1000") != std::string::npos);
+  CHECK_FALSE(FitSpace({"mix-1000-bytes"}, 0));
+}
+
+TEST_CASE("open formats are predicted between the dense candidates of the next sizes") {
+  std::vector<FitCandidate> all = {Make("a", 100, 0, 4), Make("b", 200, 0, 8),
+                                   Make("sparse", 150, 0, 1, true)};
+  CHECK(Interpolate(all, 150)->step_ms == doctest::Approx(6));
+  CHECK(Interpolate(all, 125)->p99_ms == doctest::Approx(10));
+  CHECK(Interpolate(all, 125)->memory_bytes == 1250);
+  CHECK(Interpolate(all, 100)->step_ms == 4);
+  CHECK(Interpolate(all, 50)->step_ms == 4);
+  CHECK(Interpolate(all, 500)->step_ms == 8);
+  all[0].left_out = all[1].left_out = "x";
+  CHECK(!Interpolate(all, 150));
 }
 
 FitSummary Summary() {

@@ -10,8 +10,10 @@
 
 namespace edgewise {
 
-// Returns the candidates in the order of the table, with name and passes. `names`: only these;
-// empty: all. Errors: kInvalidArgument (an unknown name; the message lists the known).
-Result<std::vector<FitCandidate>> FitSpace(const std::vector<std::string>& names);
+// Returns the candidates in the order of the table, with name and passes, and one that fills
+// `file_budget` (bytes; 0: none). `names`: only these; empty: all. Errors: kInvalidArgument (an
+// unknown name; the message lists the known).
+Result<std::vector<FitCandidate>> FitSpace(const std::vector<std::string>& names,
+                                           uint64_t file_budget);
 
 }  // namespace edgewise
