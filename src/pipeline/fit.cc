@@ -574,11 +574,14 @@ Result<FitSummary> Fit(const std::string& model, const FitOptions& options, Prog
   EW_TRY(CheckOutputs(model, OutputsOf(options.output), options.overwrite || finishing));
   Search search(model, options, progress);
   EW_TRY(search.Prepare());
-  EW_TRY(search.PlanCandidates(folder, false));
   EW_TRY(const Json identity, search.RunIdentity());
   EW_TRY(RunJournal journal,
          RunJournal::Open(options.output, identity, {options.resume, options.overwrite}));
   EW_TRY(search.Begin(folder));
+  if (const Status planned = search.PlanCandidates(folder, false); !planned) {
+    if (!journal.resumed()) journal.Remove();  // nothing is measured yet
+    return planned.error();
+  }
   EW_TRY(search.Predict());
   EW_TRY(search.HalveByKl());
   EW_TRY(search.MeasureFinalists());

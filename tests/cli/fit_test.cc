@@ -62,7 +62,7 @@ TEST_CASE("what cannot be searched for is one clear line, and nothing is written
   const FitPlace place;
   CheckError(place.Fit({}), 2, "--memory, --size and --p99");
   CheckError(place.Fit({"--size", "2MB", "--ctx", "1000"}), 2, "trained for 256");
-  CheckError(place.Fit({"--size", "2MB", "--kv", "q9"}), 2, "q9");
+  CheckError(place.Fit({"--size", "2MB", "--kv", "q9"}), 2, "--kv");
   CheckError(place.Fit({"--size", "2MB", "--candidates", "q4_0,q9"}), 2, "\"q9\"; known are");
   CheckError(place.Fit({"--size", "2MB", "--text", place.folder / "absent"}), 3, "absent");
   const std::string text = ReadWhole(place.text);
