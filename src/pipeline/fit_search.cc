@@ -1,7 +1,6 @@
 #include "pipeline/fit_search.h"
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 #include <tuple>
 
@@ -34,22 +33,27 @@ std::vector<size_t> FrontOf(std::span<const Objectives> points, std::span<const 
   return front;
 }
 
-// How much room each member of a front has between its neighbours, summed over the objectives;
-// infinite at the ends.
+// How much room each member of a front has between its neighbours, summed over the objectives. The
+// best in an objective comes before all others, that of the first objective before those of the
+// next.
 std::vector<double> CrowdingDistances(std::span<const Objectives> points,
                                       std::span<const size_t> front) {
+  constexpr double kBest = 1e6;  // above any sum of shares
   std::vector<double> distances(front.size(), 0);
   std::vector<size_t> order(front.size());
-  for (size_t k = 0; k < points[front.front()].size(); ++k) {
+  const size_t objectives = points[front.front()].size();
+  for (size_t k = 0; k < objectives; ++k) {
     const auto value = [&](size_t i) { return points[front[order[i]]][k]; };
     std::iota(order.begin(), order.end(), size_t{0});
     std::stable_sort(order.begin(), order.end(),
                      [&](size_t a, size_t b) { return points[front[a]][k] < points[front[b]][k]; });
-    const double range = value(order.size() - 1) - value(0);
-    distances[order.front()] = distances[order.back()] = std::numeric_limits<double>::infinity();
-    for (size_t i = 1; range > 0 && i + 1 < order.size(); ++i) {
-      distances[order[i]] += (value(i + 1) - value(i - 1)) / range;
+    const size_t last = order.size() - 1;
+    const double range = value(last) - value(0);
+    for (size_t i = 1; range > 0 && i <= last; ++i) {
+      distances[order[i]] += (value(std::min(i + 1, last)) - value(i - 1)) / range;
     }
+    distances[order[0]] =
+        std::max(distances[order[0]], kBest * static_cast<double>(objectives - k));
   }
   return distances;
 }
@@ -189,7 +193,7 @@ std::vector<size_t> HalveCandidates(std::span<const FitCandidate> candidates,
                                     std::span<const size_t> alive, size_t round) {
   std::vector<Objectives> points;
   for (const size_t i : alive) {
-    points.push_back({static_cast<double>(candidates[i].file_bytes), candidates[i].kl[round].mean,
+    points.push_back({candidates[i].kl[round].mean, static_cast<double>(candidates[i].file_bytes),
                       candidates[i].predicted.step_ms});
   }
   std::vector<size_t> kept;

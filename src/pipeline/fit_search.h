@@ -65,8 +65,8 @@ using Objectives = std::vector<double>;  // less is better in each; of equal len
 std::vector<size_t> ParetoFront(std::span<const Objectives> points);
 
 // The positions of `count` points, in order: fronts that the ones before leave, and of the front
-// that is cut those in the emptiest places, its ends first; ties by position (NSGA-II, Deb et al.
-// 2002).
+// that is cut first the best in each objective, then those in the emptiest places (after NSGA-II,
+// Deb et al. 2002); ties by position.
 std::vector<size_t> KeepBest(std::span<const Objectives> points, size_t count);
 
 // Of `among`, positions in `candidates`: the dense candidate of at most the bytes of `sparse` with

@@ -41,7 +41,8 @@ TEST_CASE("the Pareto front holds what nothing beats, equal points included") {
   CHECK(ParetoFront(points) == Positions{0, 1, 3, 4});
 }
 
-TEST_CASE("fronts are kept one after the other; of the one that is cut, its ends first") {
+TEST_CASE(
+    "fronts are kept one after the other; of the one that is cut, the best of each kind first") {
   // Two fronts: the second is the first moved away.
   const std::vector<Objectives> points = {{0, 10}, {1, 8}, {2, 7}, {9, 1}, {10, 0}, {11, 11}};
   CHECK(KeepBest(points, 6) == Positions{0, 1, 2, 3, 4, 5});
@@ -52,7 +53,12 @@ TEST_CASE("fronts are kept one after the other; of the one that is cut, its ends
   CHECK(KeepBest(points, 9).size() == 6);
   // Equal points: by position.
   const std::vector<Objectives> same(5, Objectives{1, 1});
-  CHECK(KeepBest(same, 2) == Positions{0, 4});
+  CHECK(KeepBest(same, 2) == Positions{0, 1});
+  // The best in the first objective is never lost, nor is that of the next while there is room.
+  const std::vector<Objectives> ends = {{5, 1, 3}, {4, 2, 2}, {9, 3, 1}, {1, 9, 9}};
+  CHECK(KeepBest(ends, 1) == Positions{3});
+  CHECK(KeepBest(ends, 2) == Positions{0, 3});
+  CHECK(KeepBest(ends, 3) == Positions{0, 2, 3});
 }
 
 TEST_CASE("halving keeps the best by KL, size and speed, and a sparse one's dense alternative") {

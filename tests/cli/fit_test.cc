@@ -20,11 +20,14 @@ class FitPlace {
                ReadWhole(SourcePath("models/edgewise-stories-3M/stories.txt")).substr(0, 9000));
   }
   std::vector<std::string> Arguments(const std::vector<std::string>& more) const {
-    std::vector<std::string> arguments = {"fit", SourcePath("models/edgewise-stories-3M"),
-                                          out,   "--text",
-                                          text,  "--repetitions",
-                                          "1",   "--ctx",
-                                          "64"};
+    std::vector<std::string> arguments = {"fit", SourcePath("models/edgewise-stories-3M"), out};
+    for (const auto& [flag, value] : {std::pair<std::string, std::string>("--text", text),
+                                      {"--repetitions", "1"},
+                                      {"--ctx", "64"}}) {
+      if (std::find(more.begin(), more.end(), flag) != more.end()) continue;
+      arguments.push_back(flag);
+      arguments.push_back(value);
+    }
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
   }
@@ -85,8 +88,9 @@ TEST_CASE("a quantized model has no candidates, and the first reason is told") {
   const FitPlace place;
   const std::string small = place.folder / "small.gguf";
   REQUIRE(RunProgram({"quantize", BaseModel(), small, "--to", "q4_0"}).exit_code == 0);
-  CheckError(RunProgram({"fit", small, place.out, "--text", place.text, "--size", "2MB"}), 2,
-             "quantized already");
+  CheckError(RunProgram({"fit", small, place.out, "--text", place.text, "--size", "2MB",
+                         "--candidates", "q8_0,q6_k"}),
+             2, "quantized already");
   CHECK(place.Files() == 2);
 }
 
@@ -137,6 +141,19 @@ TEST_CASE("the chosen file fits, is measured honestly, and its recipe makes it a
       RunProgram({"compress", place.folder / "fit.recipe.yaml", "--output", again});
   CHECK_MESSAGE(made.exit_code == 0, made.err);
   CHECK(ReadWhole(again) == ReadWhole(place.out));
+}
+
+TEST_CASE("a mixture for the budget's bytes is chosen where it is nearer than any preset") {
+  const FitPlace place;
+  const Json fit = ParseObject(
+      place.Fit({"--json", "--size", "2MB", "--candidates", "q3_k_s,q2_k_s,mix-2000000-bytes"}),
+      "fit");
+  CHECK(*fit.Find("chosen")->AsString() == "mix-2000000-bytes");
+  const uint64_t bytes = std::filesystem::file_size(place.out);
+  CHECK(bytes <= 2000000);
+  CHECK(bytes > 1980000);
+  CHECK(Number(*Candidate(fit, "mix-2000000-bytes").Find("kl"), "kl_mean") ==
+        Number(*fit.Find("card"), "kl_mean"));
 }
 
 TEST_CASE(
