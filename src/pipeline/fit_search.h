@@ -81,9 +81,9 @@ std::optional<size_t> DenseAlternative(std::span<const FitCandidate> candidates,
 std::optional<FitFigures> Interpolate(std::span<const FitCandidate> candidates,
                                       uint64_t file_bytes);
 
-// Marks as left out those whose file, exactly, or whose predicted memory or p99, by more than
-// kFitTolerance, is over the budget. Returns the positions of the others and of the dense
-// alternatives that sparse ones among them are compared with.
+// Marks as left out those whose file, exactly, or whose predicted memory or median step, which p99
+// is no less than, by more than kFitTolerance, is over the budget. Returns the positions of the
+// others and of the dense alternatives that sparse ones among them are compared with.
 std::vector<size_t> ScreenCandidates(const FitBudget& budget,
                                      std::vector<FitCandidate>* candidates);
 

@@ -86,8 +86,8 @@ TEST_CASE("the dense alternative is no larger and the nearest to the original in
 }
 
 TEST_CASE("the screen is exact for files, generous for predictions, and names what is over") {
-  std::vector<FitCandidate> all = {Make("large", 101, 0, 1), Make("slow", 100, 0, 2.4),
-                                   Make("near", 100, 0, 2.2), Make("good", 90, 0, 1),
+  std::vector<FitCandidate> all = {Make("large", 101, 0, 1), Make("slow", 100, 0, 4.8),
+                                   Make("near", 100, 0, 4.4), Make("good", 90, 0, 1),
                                    Make("sparse", 95, 0, 1, true)};
   all.push_back(Make("broken", 0, 0, 0));
   all.back().left_out = "cannot be made: x";
