@@ -46,8 +46,8 @@ std::string Remark(const FitSummary& summary, size_t i) {
 std::vector<size_t> BySize(const std::vector<FitCandidate>& candidates) {
   std::vector<size_t> order(candidates.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return candidates[a].file_bytes > candidates[b].file_bytes;
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return std::pair(candidates[b].file_bytes, a) < std::pair(candidates[a].file_bytes, b);
   });
   return order;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 #include <tuple>
+#include <utility>
 
 #include "base/check.h"
 #include "base/strings.h"
@@ -45,8 +46,9 @@ std::vector<double> CrowdingDistances(std::span<const Objectives> points,
   for (size_t k = 0; k < objectives; ++k) {
     const auto value = [&](size_t i) { return points[front[order[i]]][k]; };
     std::iota(order.begin(), order.end(), size_t{0});
-    std::stable_sort(order.begin(), order.end(),
-                     [&](size_t a, size_t b) { return points[front[a]][k] < points[front[b]][k]; });
+    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+      return std::pair(points[front[a]][k], a) < std::pair(points[front[b]][k], b);
+    });
     const size_t last = order.size() - 1;
     const double range = value(last) - value(0);
     for (size_t i = 1; range > 0 && i <= last; ++i) {
@@ -115,8 +117,9 @@ std::vector<size_t> KeepBest(std::span<const Objectives> points, size_t count) {
       const std::vector<double> distances = CrowdingDistances(points, front);
       std::vector<size_t> order(front.size());
       std::iota(order.begin(), order.end(), size_t{0});
-      std::stable_sort(order.begin(), order.end(),
-                       [&](size_t a, size_t b) { return distances[a] > distances[b]; });
+      std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+        return std::pair(distances[b], a) < std::pair(distances[a], b);
+      });
       std::vector<size_t> roomiest;
       for (size_t i = 0; i < room; ++i) roomiest.push_back(front[order[i]]);
       front = std::move(roomiest);
