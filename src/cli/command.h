@@ -44,6 +44,7 @@ Runner AddDetokenize(CLI::App& app, const Common& common);
 Runner AddDoctor(CLI::App& app, const Common& common);
 Runner AddEval(CLI::App& app, const Common& common);
 Runner AddExport(CLI::App& app, const Common& common);
+Runner AddFit(CLI::App& app, const Common& common);
 Runner AddInspect(CLI::App& app, const Common& common);
 Runner AddPack(CLI::App& app, const Common& common);
 Runner AddPrune(CLI::App& app, const Common& common);

@@ -67,6 +67,11 @@ constexpr Command kCommands[] = {
      "edgewise compress recipe.yaml\n  edgewise compress recipe.yaml --resume\n"
      "  edgewise compress recipe.yaml --dry-run --json",
      AddCompress},
+    {"fit", "Search the model nearest to the original that this machine runs within a budget",
+     "edgewise fit models/edgewise-stories-3M stories-fit.gguf --size 2MB --text text.txt\n"
+     "  edgewise fit model.gguf small.gguf --memory 1GB --p99 50ms --text text.txt\n"
+     "  edgewise fit model.gguf small.gguf --p99 50ms --text text.txt --dry-run",
+     AddFit},
     {"recipe", "Write a recipe to begin with, or check one",
      "edgewise recipe init recipe.yaml --model models/edgewise-stories-3M\n"
      "  edgewise recipe check recipe.yaml",

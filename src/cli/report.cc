@@ -3,7 +3,6 @@
 #include "eval/report.h"
 
 #include <CLI/CLI.hpp>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 
@@ -13,6 +12,7 @@
 #include "cli/command.h"
 #include "cli/generation_flags.h"
 #include "cli/output.h"
+#include "cli/work_folder.h"
 #include "compress/quantize/presets.h"
 #include "pipeline/compare.h"
 
@@ -24,45 +24,6 @@ struct ReportFlags {
   uint64_t sample_tokens = 20000, seed = 1;
   bool force = false;
   CompareOptions options;
-};
-
-// A folder for the GGUF files: the user's, or one that is removed at the end.
-class WorkFolder {
- public:
-  static Result<WorkFolder> Make(const std::string& keep) {
-    WorkFolder folder;
-    std::error_code error;
-    if (!keep.empty()) {
-      std::filesystem::create_directories(keep, error);
-      if (error)
-        return MakeError(Code::kIo, "%s: cannot create the folder: %s", keep.c_str(),
-                         error.message().c_str());
-      folder.path_ = keep;
-      return folder;
-    }
-    std::string pattern =
-        (std::filesystem::temp_directory_path(error) / "edgewise-report-XXXXXX").string();
-    if (error || ::mkdtemp(pattern.data()) == nullptr) {
-      return MakeError(Code::kIo, "%s: cannot create a temporary folder; choose one with --keep",
-                       pattern.c_str());
-    }
-    folder.path_ = pattern;
-    folder.remove_ = true;
-    return folder;
-  }
-  WorkFolder(WorkFolder&& other) noexcept
-      : path_(std::move(other.path_)), remove_(std::exchange(other.remove_, false)) {}
-  WorkFolder& operator=(WorkFolder&&) = delete;
-  ~WorkFolder() {
-    std::error_code ignored;
-    if (remove_) std::filesystem::remove_all(path_, ignored);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  WorkFolder() = default;
-  std::string path_;
-  bool remove_ = false;
 };
 
 // Fills options.text from --text, or samples it from the model.
@@ -139,7 +100,7 @@ Status RunReport(ReportFlags& flags, const Common& common) {
   }
   for (const std::string& name : flags.options.formats) EW_TRY(FindPreset(name).In("--formats"));
   EW_TRY(AtomicFile page, AtomicFile::Create(flags.output, flags.force));
-  EW_TRY(const WorkFolder folder, WorkFolder::Make(flags.keep));
+  EW_TRY(const WorkFolder folder, WorkFolder::Make("report", flags.keep));
   flags.options.folder = folder.path();
   EW_TRY(PrepareText(&flags, common));
   EW_TRY(ReportData data, Compare(flags.model, flags.options, common.progress));

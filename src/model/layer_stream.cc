@@ -21,15 +21,14 @@ Result<Tensor> DecodeTensor(const TensorView& view, ThreadPool* pool) {
   return floats;
 }
 
-// Which input the matrix of this stem takes.
+}  // namespace
+
 LinearInput InputOf(std::string_view stem) {
   if (stem == "attn_output") return LinearInput::kAttnOutput;
   if (stem == "ffn_gate" || stem == "ffn_up") return LinearInput::kGateUp;
   if (stem == "ffn_down") return LinearInput::kDown;
   return LinearInput::kQkv;
 }
-
-}  // namespace
 
 struct LayerStream::Impl {
   Impl(const Checkpoint& checkpoint, ThreadPool* p)

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -19,6 +20,9 @@ namespace edgewise {
 // meets them. A model has those that its spec asks for.
 inline constexpr const char* kLinearStems[] = {"attn_qkv",    "attn_q",   "attn_k", "attn_v",
                                                "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
+
+// Returns which input the matrix of a stem takes.
+LinearInput InputOf(std::string_view stem);
 
 // A weight matrix of the loaded layer: one tensor of the checkpoint, decoded.
 struct LayerMatrix {

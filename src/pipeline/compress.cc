@@ -1,10 +1,12 @@
 #include "pipeline/compress.h"
 
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "base/file.h"
 #include "base/process.h"
+#include "base/sha256.h"
 #include "base/strings.h"
 #include "formats/gguf.h"
 #include "formats/gguf_header.h"
@@ -108,6 +110,7 @@ CompressSummary Summarize(const Recipe& recipe, const PassState& state) {
   CompressSummary summary;
   summary.output = recipe.output;
   summary.card = state.card;
+  summary.tensors = state.tensors;
   for (const RecipeStep& step : recipe.passes) summary.passes.emplace_back(step.pass->name);
   for (const ConvertedTensor& tensor : state.tensors) {
     summary.tensor_bytes += tensor.bytes;
@@ -118,12 +121,30 @@ CompressSummary Summarize(const Recipe& recipe, const PassState& state) {
   return summary;
 }
 
-// `context.stem` is made here for each pass.
-Status RunPasses(const std::string& folder, PassContext context, PassState* state) {
+struct JournalPlaces {
+  std::string folder;
+  std::string shared;  // CompressOptions::shared_folder
+};
+
+// Where pass `i` keeps its files.
+std::string StemOf(const Recipe& recipe, size_t i, const JournalPlaces& places) {
+  const Pass& pass = *recipe.passes[i].pass;
+  const bool shared = pass.takes == kFloatModel && pass.gives == 0 && !places.shared.empty();
+  if (!shared) return Format("%s/%zu-%s", places.folder.c_str(), i + 1, pass.name);
+  std::string done;
+  if (const Json* calibration = recipe.json.Find("calibration")) done = calibration->Dump();
+  for (size_t j = 0; j <= i; ++j) done += recipe.json.Find("passes")->AsArray()->at(j).Dump();
+  const std::string digest = Sha256Hex(std::as_bytes(std::span(done)));
+  return Format("%s/%s-%s", places.shared.c_str(), digest.c_str(), pass.name);
+}
+
+// `context.stem` is made here for each pass. `measure`: CompressOptions.
+Status RunPasses(const JournalPlaces& places, bool measure, PassContext context, PassState* state) {
   const Recipe& recipe = context.recipe;
   for (size_t i = 0; i < recipe.passes.size(); ++i) {
     const RecipeStep& step = recipe.passes[i];
-    context.stem = Format("%s/%zu-%s", folder.c_str(), i + 1, step.pass->name);
+    if (!measure && step.pass == FindPass("eval")) continue;
+    context.stem = StemOf(recipe, i, places);
     EW_TRY(step.pass->run(step.arguments, context, state).In(step.pass->name));
     if (context.progress->Cancelled()) {
       return MakeError(Code::kCancelled, "stopped before the end");
@@ -158,11 +179,12 @@ Json RunIdentity(const Recipe& recipe, const InputHashes& hashes) {
 
 Result<CompressSummary> RunInJournal(const Recipe& recipe, const Checkpoint& source,
                                      const InputHashes& hashes, const RunJournal& journal,
-                                     uint64_t header_bytes, int threads, Progress* progress) {
+                                     uint64_t header_bytes, const CompressOptions& options,
+                                     Progress* progress) {
   PassState state(source);
-  EW_TRY(RunPasses(journal.folder(),
-                   {recipe, "", threads, false, false, hashes.model, header_bytes, progress},
-                   &state));
+  EW_TRY(RunPasses(
+      {journal.folder(), options.shared_folder}, options.measure,
+      {recipe, "", options.threads, false, false, hashes.model, header_bytes, progress}, &state));
   const std::string result = journal.folder() + "/result.gguf";
   const Metadata metadata = OutputMetadata(recipe, source.metadata(), hashes, state);
   EW_TRY(CopyTensors(state.model.path(), result, metadata, Declare(state), progress));
@@ -207,7 +229,7 @@ Result<Plan> PlanPasses(const Recipe& recipe, uint64_t header_bytes, int threads
   EW_TRY(const auto files, SourceFiles(source, recipe.tokenizer));
   PassState state(source);
   const InputHashes hashes = PlaceholderHashes(recipe, files);
-  EW_TRY(RunPasses(JournalFolder(recipe.output),
+  EW_TRY(RunPasses({JournalFolder(recipe.output), ""}, true,
                    {recipe, "", threads, true, estimate, hashes.model, header_bytes, progress},
                    &state));
   const Metadata metadata = OutputMetadata(recipe, source.metadata(), hashes, state);
@@ -265,9 +287,9 @@ Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& op
   EW_TRY(CheckOutput(recipe.model, recipe.output, options.overwrite || written));
   EW_TRY(RunJournal journal, RunJournal::Open(recipe.output, RunIdentity(recipe, hashes),
                                               {options.resume, options.overwrite}));
-  auto summary = written ? ReadResult(recipe, source)
-                         : RunInJournal(recipe, source, hashes, journal, plan.header_bytes,
-                                        options.threads, progress);
+  auto summary =
+      written ? ReadResult(recipe, source)
+              : RunInJournal(recipe, source, hashes, journal, plan.header_bytes, options, progress);
   if (!summary) {
     journal.RemoveIfEmpty();
     return std::move(summary).error();

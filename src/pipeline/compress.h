@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/result.h"
+#include "pipeline/convert.h"
 #include "pipeline/recipe.h"
 
 namespace edgewise {
@@ -18,6 +19,10 @@ struct CompressOptions {
   int threads = 0;         // 0: all CPUs
   bool overwrite = false;  // the output, and without `resume` a journal that is there
   bool resume = false;     // go on with the journal of a stopped run, if there is one
+  // A folder for what the passes before quantization leave, by what was done up to there: runs with
+  // the same inputs do it once. Empty: the journal.
+  std::string shared_folder;
+  bool measure = true;  // false: eval is left out, and the output has the same tensors but no card
 };
 
 struct CompressSummary {
@@ -29,6 +34,7 @@ struct CompressSummary {
   uint64_t parameters = 0;
   double bits_per_weight = 0;  // tensor bytes * 8 / parameters
   std::vector<std::string> passes;
+  std::vector<ConvertedTensor> tensors;  // of the file
   bool resumed = false;
   Json card;                     // null: not measured
   std::string source_sha256;     // empty in a plan

@@ -35,6 +35,7 @@ std::vector<std::vector<std::string>> ReadingCommands(const std::string& model,
           {"audit", model, kModel, "--file", SourcePath("README.md"), "--output", out},
           {"bench", model, "--prompt-tokens", "4", "--decode-tokens", "2"},
           {"doctor", model},
+          {"fit", model, out, "--size", "1MB", "--text", SourcePath("README.md")},
           {"report", model, "--output", out, "--sample-tokens", "10"},
           {"tokenize", model, "--prompt", "x"},
           {"detokenize", model, "--ids", "1"}};

@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string>
-#include <thread>
 
 #include "base/json.h"
 #include "base/rng.h"
@@ -69,26 +68,9 @@ class Workplace {
   const std::string journal = folder / "out.gguf.journal";
 };
 
-// Starts `compress RECIPE --resume` and sends `signal` after `delay_us`. Returns waitpid's status.
+// Runs `compress RECIPE --resume` and sends `signal` after `delay_us`. Returns waitpid's status.
 int CompressAndSignal(const Workplace& place, int signal, uint64_t delay_us) {
-  sigset_t mask;
-  ::sigemptyset(&mask);
-  ::sigaddset(&mask, SIGINT);
-  ::sigprocmask(SIG_BLOCK, &mask, nullptr);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::signal(SIGINT, SIG_DFL);
-    ::sigprocmask(SIG_UNBLOCK, &mask, nullptr);
-    ::execl(EDGEWISE_PROGRAM, EDGEWISE_PROGRAM, "compress", place.recipe.c_str(), "--resume",
-            "--quiet", nullptr);
-    ::_exit(98);
-  }
-  ::sigprocmask(SIG_UNBLOCK, &mask, nullptr);
-  std::this_thread::sleep_for(std::chrono::microseconds(delay_us));
-  ::kill(child, signal);
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return status;
+  return SignalProgram({"compress", place.recipe, "--resume", "--quiet"}, signal, delay_us);
 }
 
 // Kills runs at random moments until there were enough; every run that gets to its end must have

@@ -10,9 +10,9 @@ namespace edgewise {
 namespace {
 
 const std::vector<std::string> kVerbs = {
-    "compress", "reproduce", "inspect", "convert", "calibrate", "quantize",
-    "pack",     "unpack",    "export",  "run",     "chat",      "eval",
-    "audit",    "bench",     "report",  "doctor",  "tokenize",  "detokenize"};
+    "compress", "fit",    "reproduce", "inspect",  "convert",   "calibrate", "quantize",
+    "pack",     "unpack", "export",    "run",      "chat",      "eval",      "audit",
+    "bench",    "report", "doctor",    "tokenize", "detokenize"};
 
 void CheckHelp(const std::vector<std::string>& arguments, const std::string& name) {
   const ProgramResult result = RunProgram(arguments);
@@ -58,6 +58,10 @@ TEST_CASE("wrong usage is one clear line, a hint, and exit code 2") {
       {"export", "in", "--to", "gptq"},
       {"bench", "m.gguf", "--threads", "0"},
       {"bench", "m.gguf", "--threads", "two"},
+      {"fit", "m.gguf", "o.gguf"},
+      {"fit", "m.gguf", "o.gguf", "--text", "t", "--size", "2 stones"},
+      {"fit", "m.gguf", "o.gguf", "--text", "t", "--p99", "5 lightyears"},
+      {"fit", "m.gguf", "o.gguf", "--text", "t", "--p99", "5ms", "--ctx", "2"},
       {"audit"},
       {"audit", "b.gguf", "m.gguf"},
       {"audit", "data"},

@@ -3,14 +3,17 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/json.h"
@@ -71,6 +74,30 @@ inline ProgramResult RunProgram(const std::vector<std::string>& arguments,
   if (options.stdout_path.empty()) result.out = ReadWhole(out);
   result.err = ReadWhole(err);
   return result;
+}
+
+// Starts the program and sends `signal` after `delay_us`. Returns waitpid's status.
+inline int SignalProgram(std::vector<std::string> arguments, int signal, uint64_t delay_us) {
+  std::vector<char*> argv = {const_cast<char*>(EDGEWISE_PROGRAM)};
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  sigset_t mask;
+  ::sigemptyset(&mask);
+  ::sigaddset(&mask, SIGINT);
+  ::sigprocmask(SIG_BLOCK, &mask, nullptr);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::signal(SIGINT, SIG_DFL);
+    ::sigprocmask(SIG_UNBLOCK, &mask, nullptr);
+    ::execv(EDGEWISE_PROGRAM, argv.data());
+    ::_exit(98);
+  }
+  ::sigprocmask(SIG_UNBLOCK, &mask, nullptr);
+  std::this_thread::sleep_for(std::chrono::microseconds(delay_us));
+  ::kill(child, signal);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return status;
 }
 
 // The object that `edgewise VERB --json` printed.

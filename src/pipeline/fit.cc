@@ -1,0 +1,615 @@
+#include "pipeline/fit.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <utility>
+
+#include "base/file.h"
+#include "base/process.h"
+#include "base/sha256.h"
+#include "base/strings.h"
+#include "base/thread_pool.h"
+#include "engine/engine.h"
+#include "eval/kl.h"
+#include "eval/linear_timer.h"
+#include "formats/gguf.h"
+#include "model/layer_stream.h"
+#include "pipeline/compress.h"
+#include "pipeline/fit_report.h"
+#include "pipeline/fit_space.h"
+#include "pipeline/fit_text.h"
+#include "pipeline/output_path.h"
+#include "pipeline/pass.h"
+#include "pipeline/quality_card.h"
+#include "pipeline/run_journal.h"
+#include "pipeline/source_hash.h"
+
+namespace edgewise {
+namespace {
+
+constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
+constexpr uint64_t kMaxKeptBytes = 1u << 20;
+constexpr const char* kReference = "q4_0";  // any row of 32 takes it, and it is written quickly
+
+Status WriteText(const std::string& path, std::string_view text) {
+  EW_TRY(AtomicFile file, AtomicFile::Create(path, true));
+  EW_TRY(file.Write(text));
+  return file.Commit();
+}
+
+// What `make` gives, or gave in an earlier run.
+template <class Make>
+Result<Json> Kept(const std::string& path, Make make) {
+  if (FileExists(path)) {
+    EW_TRY(const std::string text, ReadFile(path, kMaxKeptBytes));
+    return ParseJson(text).In(path);
+  }
+  EW_TRY(Json json, make());
+  EW_TRY(WriteText(path, json.Dump()));
+  return json;
+}
+
+Result<double> Member(const Json& object, const char* key) {
+  const Json* member = object.Find(key);
+  const auto value = member ? member->AsDouble() : std::nullopt;
+  if (value) return *value;
+  return MakeError(Code::kBadData,
+                   "lacks the number %s; remove the file, or begin anew with --force", key);
+}
+
+Result<FitFigures> ReadFigures(const Json& object) {
+  FitFigures figures;
+  EW_TRY(figures.step_ms, Member(object, "decode_p50_ms"));
+  EW_TRY(figures.p99_ms, Member(object, "decode_p99_ms"));
+  EW_TRY(const double memory, Member(object, "peak_rss_bytes"));
+  figures.memory_bytes = static_cast<uint64_t>(memory);
+  return figures;
+}
+
+Json FiguresJson(const FitFigures& figures) {
+  return Json()
+      .Set("decode_p50_ms", figures.step_ms)
+      .Set("decode_p99_ms", figures.p99_ms)
+      .Set("peak_rss_bytes", figures.memory_bytes);
+}
+
+// The linear layers of a decode step, and the weights that stay in memory for it.
+struct StepShape {
+  std::vector<LinearGroup> groups;
+  uint64_t read_bytes = 0;      // of the groups
+  uint64_t resident_bytes = 0;  // of all tensors but an embedding of which rows are looked up
+};
+
+StepShape ShapeOf(const ModelSpec& spec, std::span<const ConvertedTensor> tensors) {
+  const std::string output = spec.tied_embeddings ? "token_embd.weight" : "output.weight";
+  std::map<std::string, LinearGroup> groups;
+  StepShape shape;
+  for (const ConvertedTensor& tensor : tensors) {
+    const bool looked_up = tensor.name == "token_embd.weight" && !spec.tied_embeddings;
+    if (!looked_up) shape.resident_bytes += tensor.bytes;
+    if (tensor.shape.rank() != 2 || looked_up) continue;
+    std::string key = tensor.name;  // "blk.N.STEM.weight"
+    if (key != output) {
+      const auto parts = Split(tensor.name, ".");
+      if (parts.size() != 4 || parts[0] != "blk") continue;
+      key = Format("%s.%d", std::string(parts[1]).c_str(), static_cast<int>(InputOf(parts[2])));
+    }
+    groups[key].push_back({tensor.to, tensor.shape.rows(), tensor.shape.columns()});
+  }
+  for (auto& [key, group] : groups) {
+    shape.read_bytes += GroupBytes(group);
+    shape.groups.push_back(std::move(group));
+  }
+  return shape;
+}
+
+Result<double> LinearSeconds(const StepShape& shape, LinearTimer* timer) {
+  double seconds = 0;
+  for (const LinearGroup& group : shape.groups) {
+    EW_TRY(const double each, timer->Seconds(group, shape.read_bytes));
+    seconds += each;
+  }
+  return seconds;
+}
+
+// The paths in a recipe.
+struct RecipePaths {
+  std::string model, tokenizer, calibration, evaluation;
+};
+
+Json RecipeJson(const FitCandidate& candidate, const RecipePaths& paths) {
+  Json json;
+  json.Set("model", paths.model);
+  if (!paths.tokenizer.empty()) json.Set("tokenizer", paths.tokenizer);
+  if (candidate.calibrated) json.Set("calibration", Json().Set("text", paths.calibration));
+  json.Set("evaluation", Json().Set("text", paths.evaluation));
+  Json passes = candidate.passes;
+  passes.Append("eval");
+  return json.Set("passes", std::move(passes));
+}
+
+std::string Absolute(const std::string& path) {
+  return path.empty() ? path : std::filesystem::absolute(path).lexically_normal().string();
+}
+
+std::string NameOf(const std::string& path) {
+  return std::filesystem::path(path).filename().string();
+}
+
+// The search, whose files stand in `folder`: the journal, or for a plan a work folder.
+class Search {
+ public:
+  Search(const std::string& model, const FitOptions& options, Progress* progress)
+      : options_(options), progress_(progress) {
+    summary_.model = model;
+    summary_.outputs = OutputsOf(options.output);
+    summary_.budget = options.budget;
+  }
+
+  // Finds what cannot work before anything is written.
+  Status Prepare();
+  Status PlanCandidates(const std::string& folder, bool estimate);
+  Result<Json> RunIdentity() const;
+  Status Begin(const std::string& folder);
+  Status Predict();
+  Status HalveByKl();
+  Status MeasureFinalists();
+  Status WriteChosen();
+  FitSummary& summary() { return summary_; }
+
+ private:
+  std::string File(const std::string& name) const { return folder_ + "/" + name; }
+  RecipePaths PathsIn(const std::string& folder) const;
+  Result<Recipe> RecipeOf(const FitCandidate& candidate, const std::string& folder,
+                          const std::string& output) const;
+  Status Make(const FitCandidate& candidate, const std::string& output, bool measure) const;
+  Result<std::string> ModelOf(const FitCandidate& candidate) const;
+  Result<std::unique_ptr<Engine>> Load(const std::string& path, bool base) const;
+  Result<uint32_t> CountWindows(Engine* base, const std::string& text, const char* part) const;
+  Result<Json> MeasureReference();
+  Status PredictOne(size_t index);
+  Status PredictMade(size_t index);
+  Status MeasureRound(size_t candidate, size_t round);
+  Status MeasureSpeed(size_t candidate);
+  std::string RecipeText(const FitCandidate& candidate) const;
+
+  const FitOptions& options_;
+  Progress* progress_;
+  FitSummary summary_;
+  std::string folder_;
+  FitTexts texts_;
+  uint32_t windows_ = 0;  // of the evaluation text
+  std::optional<ModelSpec> spec_;
+  FitCandidate reference_;
+  StepShape reference_shape_;
+  FitFigures reference_figures_;
+  double reference_linear_ms_ = 0;
+  std::vector<StepShape> shapes_;  // of the candidates
+  std::optional<ThreadPool> pool_;
+  std::optional<LinearTimer> timer_;
+  std::vector<size_t> alive_;
+  std::unique_ptr<Engine> base_;
+};
+
+RecipePaths Search::PathsIn(const std::string& folder) const {
+  const FitOutputs& outputs = summary_.outputs;
+  return {Absolute(summary_.model), Absolute(options_.tokenizer_path),
+          Absolute(folder + "/" + NameOf(outputs.calibration)),
+          Absolute(folder + "/" + NameOf(outputs.evaluation))};
+}
+
+Result<Recipe> Search::RecipeOf(const FitCandidate& candidate, const std::string& folder,
+                                const std::string& output) const {
+  EW_TRY(Recipe recipe,
+         RecipeFromJson(RecipeJson(candidate, PathsIn(folder)), folder, candidate.name));
+  recipe.output = output;
+  return recipe;
+}
+
+Result<std::unique_ptr<Engine>> Search::Load(const std::string& path, bool base) const {
+  EngineOptions engine;
+  engine.threads = options_.threads;
+  if (base) engine.tokenizer_path = options_.tokenizer_path;
+  return Engine::Load(path, engine);
+}
+
+TextOptions WindowsOf(const FitTexts& texts, const FitOptions& options) {
+  TextOptions windows;
+  windows.convention =
+      texts.evaluation_documents > 0 ? TextConvention::kDocuments : TextConvention::kLlamaCpp;
+  windows.kv_format = options.kv_format;
+  return windows;
+}
+
+Result<uint32_t> Search::CountWindows(Engine* base, const std::string& text,
+                                      const char* part) const {
+  EW_TRY(const ScoredText cut,
+         CutText(base->tokenizer(), base->model().spec().context_length, text,
+                 WindowsOf(texts_, options_))
+             .In(Format("%s: the part to %s", options_.text_path.c_str(), part)));
+  return static_cast<uint32_t>(cut.windows.size());
+}
+
+Status Search::Prepare() {
+  const FitBudget& budget = options_.budget;
+  if (budget.memory_bytes == 0 && budget.file_bytes == 0 && !(budget.p99_ms > 0)) {
+    return MakeError(Code::kInvalidArgument,
+                     "no budget was given: name at least one of --memory, --size and --p99");
+  }
+  EW_TRY(summary_.candidates, FitSpace(options_.candidates, budget.file_bytes));
+  EW_TRY(std::vector<FitCandidate> reference, FitSpace({kReference}, 0));
+  reference_ = std::move(reference.front());
+  reference_.name = "reference";
+  reference_.calibrated = false;
+  reference_.passes = Json(JsonArray{Json().Set("quantize", Json().Set("to", kReference))});
+  EW_TRY(const std::string text, ReadFile(options_.text_path, kMaxTextBytes));
+  EW_TRY(texts_, SplitText(text).In(options_.text_path));
+  EW_TRY(base_, Load(summary_.model, true));
+  spec_ = base_->model().spec();
+  EW_TRY(const uint32_t calibration,
+         CountWindows(base_.get(), texts_.calibration, "calibrate with"));
+  EW_TRY(windows_, CountWindows(base_.get(), texts_.evaluation, "measure on"));
+  summary_.texts =
+      texts_.evaluation_documents > 0
+          ? Format(
+                "documents of %s in turn: %llu to calibrate with, %llu to measure on; none is "
+                "in both",
+                NameOf(options_.text_path).c_str(),
+                static_cast<unsigned long long>(texts_.calibration_documents),
+                static_cast<unsigned long long>(texts_.evaluation_documents))
+          : Format(
+                "%s cut in its middle: %u windows to calibrate with, the %u after them to "
+                "measure on",
+                NameOf(options_.text_path).c_str(), calibration, windows_);
+  return Ok{};
+}
+
+// Exact sizes, and with `estimate` how long it takes to make and to measure all candidates.
+Status Search::PlanCandidates(const std::string& folder, bool estimate) {
+  std::string first_problem;
+  size_t possible = 0;
+  const auto plan = [&](FitCandidate* candidate, StepShape* shape) -> Status {
+    EW_TRY(const Recipe recipe,
+           RecipeOf(*candidate, folder, folder + "/" + candidate->name + ".gguf"));
+    EW_TRY(const CompressSummary summary,
+           PlanCompression(recipe, options_.threads, estimate, progress_));
+    candidate->file_bytes = summary.bytes;
+    candidate->formats_open = summary.target_bytes > 0;
+    *shape = ShapeOf(*spec_, summary.tensors);
+    if (summary.estimate) summary_.estimated_seconds += summary.estimate->seconds;
+    return Ok{};
+  };
+  shapes_.resize(summary_.candidates.size());
+  for (size_t i = 0; i < shapes_.size(); ++i) {
+    FitCandidate& candidate = summary_.candidates[i];
+    progress_->Update("planning", i, shapes_.size());
+    const Status status = plan(&candidate, &shapes_[i]);
+    if (status) {
+      ++possible;
+      continue;
+    }
+    if (status.error().code == Code::kCancelled) return status;
+    candidate.left_out = "cannot be made: " + status.error().message;
+    if (first_problem.empty()) first_problem = status.error().message;
+  }
+  if (possible > 0) return plan(&reference_, &reference_shape_);
+  return MakeError(Code::kInvalidArgument, "%s: no candidate can be made of it: %s",
+                   summary_.model.c_str(), first_problem.c_str());
+}
+
+// What decides the measurements; a resumed run may have another budget and other candidates.
+Result<Json> Search::RunIdentity() const {
+  EW_TRY(const auto files, SourceFiles(base_->model().checkpoint(), options_.tokenizer_path));
+  EW_TRY(const SourceHash hash, HashFiles(files, [&] { return progress_->Cancelled(); }));
+  return Json()
+      .Set("command", "fit")
+      .Set("version", EDGEWISE_VERSION)
+      .Set("kernels", kernels::Active().name)
+      .Set("model", hash.digest)
+      .Set("calibration text", Sha256Hex(std::as_bytes(std::span(texts_.calibration))))
+      .Set("evaluation text", Sha256Hex(std::as_bytes(std::span(texts_.evaluation))))
+      .Set("setting of the measurements", options_.bench_settings);
+}
+
+Status Search::Begin(const std::string& folder) {
+  folder_ = folder;
+  const RecipePaths paths = PathsIn(folder);
+  EW_TRY(WriteText(paths.calibration, texts_.calibration));
+  return WriteText(paths.evaluation, texts_.evaluation);
+}
+
+Status Search::Make(const FitCandidate& candidate, const std::string& output, bool measure) const {
+  EW_TRY(const Recipe recipe, RecipeOf(candidate, folder_, output));
+  CompressOptions compress;
+  compress.threads = options_.threads;
+  compress.resume = true;
+  compress.shared_folder = folder_;
+  compress.measure = measure;
+  EW_TRY(Compress(recipe, compress, progress_).In(candidate.name));
+  return Ok{};
+}
+
+// The file of a candidate, made if it is not there.
+Result<std::string> Search::ModelOf(const FitCandidate& candidate) const {
+  const std::string path = File(candidate.name + ".gguf");
+  if (!FileExists(path)) EW_TRY(Make(candidate, path, false));
+  return path;
+}
+
+Result<Json> Search::MeasureReference() {
+  EW_TRY(const std::string path, ModelOf(reference_));
+  EW_TRY(Json json, options_.bench(path).In("measuring the reference"));
+  EW_TRY(const double seconds, LinearSeconds(reference_shape_, &*timer_));
+  std::filesystem::remove(path);
+  return json.Set("format", kReference).Set("linear_ms", 1e3 * seconds);
+}
+
+Status Search::Predict() {
+  base_.reset();  // its memory and threads would count
+  pool_.emplace(options_.threads > 0 ? options_.threads : ThreadPool::AvailableCpus());
+  uint64_t largest = reference_shape_.read_bytes;
+  for (const StepShape& shape : shapes_) largest = std::max(largest, shape.read_bytes);
+  EW_TRY(LinearTimer timer, LinearTimer::Create(largest, &*pool_));
+  timer_.emplace(std::move(timer));
+  const std::string path = File("reference.json");
+  EW_TRY(summary_.reference, Kept(path, [&] { return MeasureReference(); }));
+  EW_TRY(reference_figures_, ReadFigures(summary_.reference).In(path));
+  EW_TRY(reference_linear_ms_, Member(summary_.reference, "linear_ms").In(path));
+  std::vector<FitCandidate>& all = summary_.candidates;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (!all[i].left_out.empty() || all[i].formats_open) continue;
+    progress_->Update("timing kernels", i, all.size());
+    if (progress_->Cancelled()) return MakeError(Code::kCancelled, "stopped before the end");
+    EW_TRY(PredictOne(i));
+  }
+  // Until their formats are known: as those of the next sizes, or as the reference.
+  for (FitCandidate& candidate : all) {
+    if (!candidate.left_out.empty() || !candidate.formats_open) continue;
+    candidate.predicted = Interpolate(all, candidate.file_bytes).value_or(reference_figures_);
+  }
+  return Ok{};
+}
+
+// What a candidate takes is what the reference was measured to take, but for its weights: the time
+// of its linear layers, and their bytes.
+Status Search::PredictOne(size_t index) {
+  FitCandidate& candidate = summary_.candidates[index];
+  const StepShape& shape = shapes_[index];
+  const auto predict = [&]() -> Result<Json> {
+    EW_TRY(const double seconds, LinearSeconds(shape, &*timer_));
+    FitFigures figures;
+    figures.step_ms = reference_figures_.step_ms - reference_linear_ms_ + 1e3 * seconds;
+    figures.p99_ms = figures.step_ms * reference_figures_.p99_ms / reference_figures_.step_ms;
+    figures.memory_bytes =
+        reference_figures_.memory_bytes + shape.resident_bytes - reference_shape_.resident_bytes;
+    return FiguresJson(figures);
+  };
+  const std::string path = File(candidate.name + ".predicted.json");
+  EW_TRY(const Json json, Kept(path, predict));
+  EW_TRY(candidate.predicted, ReadFigures(json).In(path));
+  return Ok{};
+}
+
+// The prediction of a candidate whose formats were chosen as it was made.
+Status Search::PredictMade(size_t index) {
+  const FitCandidate& candidate = summary_.candidates[index];
+  if (!FileExists(File(candidate.name + ".predicted.json"))) {
+    EW_TRY(const std::string path, ModelOf(candidate));
+    EW_TRY(Checkpoint model, Checkpoint::Open(path));
+    PassState state(std::move(model));
+    EW_TRY(TakeFile(path, &state));
+    shapes_[index] = ShapeOf(*spec_, state.tensors);
+  }
+  return PredictOne(index);
+}
+
+// KL divergence of a candidate on the text of `round`.
+Status Search::MeasureRound(size_t candidate, size_t round) {
+  FitCandidate& entry = summary_.candidates[candidate];
+  TextOptions windows = WindowsOf(texts_, options_);
+  windows.max_windows = summary_.rounds[round];
+  const std::string path = File(Format("%s.kl-%u.json", entry.name.c_str(), windows.max_windows));
+  const auto measure = [&]() -> Result<Json> {
+    EW_TRY(const std::string file, ModelOf(entry));
+    EW_TRY(const auto model, Load(file, false));
+    if (!base_) {
+      EW_TRY(base_, Load(summary_.model, true));
+    }
+    EW_TRY(
+        const KlResult kl,
+        MeasureKl(base_.get(), model.get(), texts_.evaluation, windows, progress_).In(entry.name));
+    return ToJson(kl);
+  };
+  EW_TRY(const Json json, Kept(path, measure));
+  FitKl kl;
+  EW_TRY(kl.mean, Member(json, "kl_mean").In(path));
+  EW_TRY(kl.std_error, Member(json, "kl_mean_stderr").In(path));
+  EW_TRY(kl.top1_agreement, Member(json, "top1_agreement").In(path));
+  EW_TRY(const double tokens, Member(json, "tokens").In(path));
+  kl.tokens = static_cast<uint64_t>(tokens);
+  entry.kl.push_back(kl);
+  return Ok{};
+}
+
+Status Search::HalveByKl() {
+  alive_ = ScreenCandidates(options_.budget, &summary_.candidates);
+  summary_.rounds = RoundWindows(alive_.size(), windows_);
+  for (size_t round = 0; round < summary_.rounds.size(); ++round) {
+    for (const size_t i : alive_) {
+      EW_TRY(MeasureRound(i, round));
+      if (round == 0 && summary_.candidates[i].formats_open) EW_TRY(PredictMade(i));
+    }
+    if (round + 1 == summary_.rounds.size()) break;
+    const std::vector<size_t> kept = HalveCandidates(summary_.candidates, alive_, round);
+    for (const size_t i : alive_) {
+      if (std::binary_search(kept.begin(), kept.end(), i)) continue;
+      std::filesystem::remove(File(summary_.candidates[i].name + ".gguf"));
+    }
+    alive_ = kept;
+  }
+  base_.reset();
+  return Ok{};
+}
+
+Status Search::MeasureSpeed(size_t candidate) {
+  FitCandidate& entry = summary_.candidates[candidate];
+  const std::string path = File(entry.name + ".bench.json");
+  const auto measure = [&]() -> Result<Json> {
+    EW_TRY(const std::string file, ModelOf(entry));
+    return options_.bench(file).In("measuring " + entry.name);
+  };
+  EW_TRY(const Json json, Kept(path, measure));
+  EW_TRY(entry.measured, ReadFigures(json).In(path));
+  return Ok{};
+}
+
+// Where no finalist meets the budget as measured, those that fell out are taken up again, the one
+// that is predicted to fit best first.
+Status Search::MeasureFinalists() {
+  std::vector<FitCandidate>& all = summary_.candidates;
+  for (size_t i = 0; i < alive_.size(); ++i) {
+    progress_->Update("measuring speed", i, alive_.size());
+    EW_TRY(MeasureSpeed(alive_[i]));
+  }
+  for (;;) {
+    summary_.chosen = ChooseCandidate(options_.budget, all);
+    std::optional<size_t> next;
+    const auto share = [&](size_t i) {
+      return BudgetShare(options_.budget, all[i].file_bytes, all[i].predicted);
+    };
+    for (size_t i = 0; i < all.size(); ++i) {
+      if (all[i].measured || !all[i].left_out.empty()) continue;
+      if (!next || share(i) < share(*next)) next = i;
+    }
+    if (summary_.chosen || !next) break;
+    EW_TRY(MeasureSpeed(*next));
+    while (all[*next].kl.size() < summary_.rounds.size()) {
+      EW_TRY(MeasureRound(*next, all[*next].kl.size()));
+    }
+    std::filesystem::remove(File(all[*next].name + ".gguf"));
+    base_.reset();
+  }
+  if (!summary_.chosen) summary_.shortfall = DescribeShortfall(options_.budget, all);
+  std::vector<size_t> measured;
+  std::vector<Objectives> points;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (!all[i].measured) continue;
+    measured.push_back(i);
+    points.push_back({static_cast<double>(all[i].file_bytes), all[i].kl.back().mean,
+                      all[i].measured->step_ms, all[i].measured->p99_ms});
+  }
+  for (const size_t i : ParetoFront(points)) summary_.front.push_back(measured[i]);
+  return Ok{};
+}
+
+// JSON is YAML.
+std::string Search::RecipeText(const FitCandidate& candidate) const {
+  const std::filesystem::path folder =
+      std::filesystem::path(Absolute(summary_.outputs.recipe)).parent_path();
+  const auto from_there = [&](const std::string& path) {
+    if (path.empty()) return path;
+    return std::filesystem::path(Absolute(path)).lexically_proximate(folder).string();
+  };
+  const Json json = RecipeJson(
+      candidate, {from_there(summary_.model), from_there(options_.tokenizer_path),
+                  NameOf(summary_.outputs.calibration), NameOf(summary_.outputs.evaluation)});
+  std::string text = "# Chosen by `edgewise fit`: " + candidate.name + ".\n";
+  text += "output: " + Json(NameOf(summary_.outputs.model)).Dump() + "\n";
+  for (const auto& [key, value] : *json.AsObject()) {
+    if (key != "passes") text += key + ": " + value.Dump() + "\n";
+  }
+  text += "passes:\n";
+  for (const Json& pass : *json.Find("passes")->AsArray()) text += "  - " + pass.Dump() + "\n";
+  return text;
+}
+
+std::string FinishingPath(const std::string& folder) { return folder + "/finishing.json"; }
+
+// From the moment that finishing.json stands there, files under the outputs' names are ours, so
+// that a run killed after it goes on; the model comes last.
+Status Search::WriteChosen() {
+  const FitCandidate& chosen = summary_.candidates[*summary_.chosen];
+  const FitOutputs& outputs = summary_.outputs;
+  const std::string made = File(chosen.name + ".final.gguf"), finishing = FinishingPath(folder_);
+  const bool in_place = FileExists(finishing) && !FileExists(made) && FileExists(outputs.model);
+  if (!in_place && !FileExists(made)) EW_TRY(Make(chosen, made, true));
+  {
+    EW_TRY(const GgufFile file, GgufFile::Open(in_place ? outputs.model : made));
+    EW_TRY(summary_.card, FindCard(file.metadata()));
+  }
+  EW_TRY(WriteText(finishing, Json(chosen.name).Dump()));
+  EW_TRY(WriteText(outputs.calibration, texts_.calibration));
+  EW_TRY(WriteText(outputs.evaluation, texts_.evaluation));
+  EW_TRY(WriteText(outputs.recipe, RecipeText(chosen)));
+  EW_TRY(WriteText(outputs.report, FitHtml(summary_)));
+  return in_place ? Status(Ok{}) : RenameFile(made, outputs.model);
+}
+
+Status CheckOutputs(const std::string& model, const FitOutputs& outputs, bool overwrite) {
+  for (const std::string* path : {&outputs.model, &outputs.recipe, &outputs.calibration,
+                                  &outputs.evaluation, &outputs.report}) {
+    EW_TRY(CheckOutput(model, *path, overwrite));
+  }
+  return Ok{};
+}
+
+}  // namespace
+
+FitOutputs OutputsOf(const std::string& output) {
+  const std::string stem = output.ends_with(".gguf") ? output.substr(0, output.size() - 5) : output;
+  return {output, stem + ".recipe.yaml", stem + ".calibration.txt", stem + ".evaluation.txt",
+          stem + ".html"};
+}
+
+Result<FitSummary> Fit(const std::string& model, const FitOptions& options, Progress* progress) {
+  NoProgress silent;
+  if (progress == nullptr) progress = &silent;
+  const double start = NowSeconds();
+  const std::string folder = JournalFolder(options.output);
+  const bool finishing = options.resume && FileExists(FinishingPath(folder));
+  EW_TRY(CheckOutputs(model, OutputsOf(options.output), options.overwrite || finishing));
+  Search search(model, options, progress);
+  EW_TRY(search.Prepare());
+  EW_TRY(const Json identity, search.RunIdentity());
+  EW_TRY(RunJournal journal,
+         RunJournal::Open(options.output, identity, {options.resume, options.overwrite}));
+  EW_TRY(search.Begin(folder));
+  if (const Status planned = search.PlanCandidates(folder, false); !planned) {
+    if (!journal.resumed()) journal.Remove();  // nothing is measured yet
+    return planned.error();
+  }
+  EW_TRY(search.Predict());
+  EW_TRY(search.HalveByKl());
+  EW_TRY(search.MeasureFinalists());
+  FitSummary& summary = search.summary();
+  summary.resumed = journal.resumed();
+  summary.seconds = NowSeconds() - start;
+  if (summary.chosen) {
+    EW_TRY(search.WriteChosen());
+    journal.Remove();
+    summary.seconds = NowSeconds() - start;
+  }
+  return std::move(summary);
+}
+
+Result<FitSummary> PlanFit(const std::string& model, const FitOptions& options,
+                           Progress* progress) {
+  NoProgress silent;
+  if (progress == nullptr) progress = &silent;
+  const double start = NowSeconds();
+  Search search(model, options, progress);
+  EW_TRY(search.Prepare());
+  EW_TRY(search.Begin(options.work_folder));
+  EW_TRY(search.PlanCandidates(options.work_folder, true));
+  EW_TRY(search.Predict());
+  FitSummary& summary = search.summary();
+  ScreenCandidates(options.budget, &summary.candidates);
+  summary.seconds = NowSeconds() - start;
+  return std::move(summary);
+}
+
+}  // namespace edgewise
