@@ -32,6 +32,13 @@ constexpr SpaceRow kSpace[] = {
     {"mix-5.5", true, false, "[calibrate, {quantize: {target_bpw: 5.5, method: gptq}}]"},
     {"mix-5.0", true, false, "[calibrate, {quantize: {target_bpw: 5.0, method: gptq}}]"},
     {"q4_k_m", true, false, "[calibrate, {quantize: {to: q4_k_m, method: gptq}}]"},
+    {"ffn-10%+q4_k_m", true, true,
+     "[{prune: {method: flap, ffn: '10%'}}, calibrate, {quantize: {to: q4_k_m, method: gptq}}]"},
+    {"ffn-25%+q4_k_m", true, true,
+     "[{prune: {method: flap, ffn: '25%'}}, calibrate, {quantize: {to: q4_k_m, method: gptq}}]"},
+    {"ffn-25%+heads-25%+q4_k_m", true, true,
+     "[{prune: {method: flap, ffn: '25%', heads: '25%'}}, calibrate, {quantize: {to: q4_k_m, "
+     "method: gptq}}]"},
     {"q4_k_s", true, false, "[calibrate, {quantize: {to: q4_k_s, method: gptq}}]"},
     {"iq4_nl", true, false, "[calibrate, {quantize: {to: iq4_nl, method: gptq}}]"},
     {"q4_0", true, false, "[calibrate, {quantize: {to: q4_0, method: gptq}}]"},
