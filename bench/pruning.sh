@@ -52,7 +52,7 @@ structure() {
   flags=$(echo "$1" | sed 's/^/--/; s/,/ --/g; s/=/ /g') speed=
   for name in $methods; do
     case $1,$name in
-      layers=*,*-bare) continue ;; # nothing to repair
+      layers=*,*-bare) case $1 in *,*) ;; *) continue ;; esac ;; # layers alone leave nothing to repair
     esac
     # shellcheck disable=SC2086
     prune "$name" $flags
@@ -79,7 +79,10 @@ case $amounts in
 esac
 for amount in $amounts; do
   case $amount in
-    *=*) structure "$amount" && continue ;;
+    *=*)
+      structure "$amount"
+      continue
+      ;;
   esac
   for name in $methods; do
     prune "$name" --sparsity "$amount"

@@ -258,6 +258,7 @@ Result<ColumnMoments> CalibrationFile::Moments(const std::string& weight) const 
                      weight.c_str());
   }
   moments.tokens = static_cast<uint64_t>(tokens);
+  moments.sum.clear();
   moments.sum_squares.assign(values.begin(), values.end());
   const auto more = [&](const char* suffix, auto* to) -> Status {
     const TensorView* view = Find(weight, suffix);

@@ -52,6 +52,18 @@ Status TrySums(ActivationWalk* walk, LinearInput input, size_t kept, double toke
   return Ok{};
 }
 
+size_t LongestOf(const TokenSequences& sequences) {
+  size_t longest = 0;
+  for (const auto& sequence : sequences) longest = std::max(longest, sequence.size());
+  return longest;
+}
+
+uint64_t StreamBytes(const ModelSpec& spec, uint64_t tokens, size_t longest) {
+  const uint64_t row = spec.dim * sizeof(float), all = tokens * row;
+  // More lies on disk but for the sequence at hand.
+  return (all > ScratchMemory::kInMemory ? 2 * longest * row : all + longest * row);
+}
+
 }  // namespace
 
 const InputTrial& FindInput(const LayerTrial& trial, size_t columns) {
@@ -97,11 +109,7 @@ Result<LayerTrial> TryLayer(const Checkpoint& checkpoint, const TokenSequences& 
 }
 
 uint64_t StreamBytes(const ModelSpec& spec, const TokenSequences& sequences) {
-  size_t longest = 0;
-  for (const auto& sequence : sequences) longest = std::max(longest, sequence.size());
-  const uint64_t row = spec.dim * sizeof(float), all = TokenCount(sequences) * row;
-  // More lies on disk but for the sequence at hand.
-  return (all > ScratchMemory::kInMemory ? 2 * longest * row : all + longest * row);
+  return StreamBytes(spec, TokenCount(sequences), LongestOf(sequences));
 }
 
 uint64_t ProductSumBytes(size_t columns, int threads) {
@@ -117,7 +125,7 @@ Cost CalibrationCost(const ModelSpec& spec, const LayerTrial& trial,
   const double parts = std::ceil(tokens / static_cast<double>(largest_part));
   Cost layer;
   layer.seconds = parts * trial.load + tokens * trial.pass;
-  layer.bytes = trial.bytes + largest_part * spec.dim * sizeof(float);
+  layer.bytes = trial.bytes + StreamBytes(spec, largest_part, LongestOf(sequences));
   uint64_t squares = 0, largest = 0;
   for (const InputTrial& input : trial.inputs) {
     if (input.columns == 0) continue;

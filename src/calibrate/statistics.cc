@@ -29,6 +29,7 @@ void ColumnMoments::Add(const float* rows, size_t n, size_t stride) {
     const float* row = rows + i * stride;
     for (size_t c = 0; c < columns(); ++c) {
       const float magnitude = std::fabs(row[c]);
+      sum[c] += row[c];
       sum_squares[c] += static_cast<double>(magnitude) * magnitude;
       sum_abs[c] += magnitude;
       max_abs[c] = std::max(max_abs[c], magnitude);
@@ -39,6 +40,8 @@ void ColumnMoments::Add(const float* rows, size_t n, size_t stride) {
 
 void ColumnMoments::Merge(const ColumnMoments& other) {
   EW_CHECK(columns() == other.columns());
+  if (other.sum.empty()) sum.clear();
+  for (size_t c = 0; c < sum.size(); ++c) sum[c] += other.sum[c];
   for (size_t c = 0; c < columns(); ++c) {
     sum_squares[c] += other.sum_squares[c];
     sum_abs[c] += other.sum_abs[c];

@@ -14,12 +14,13 @@ namespace edgewise {
 // Moments of each input column over tokens.
 struct ColumnMoments {
   uint64_t tokens = 0;
+  std::vector<double> sum;          // (columns); empty: not known, as from calibration files
   std::vector<double> sum_squares;  // (columns)
   std::vector<double> sum_abs;      // (columns)
   std::vector<float> max_abs;       // (columns)
 
   explicit ColumnMoments(size_t columns = 0)
-      : sum_squares(columns), sum_abs(columns), max_abs(columns) {}
+      : sum(columns), sum_squares(columns), sum_abs(columns), max_abs(columns) {}
   size_t columns() const { return max_abs.size(); }
   // Adds (n, columns) inputs, rows `stride` floats apart.
   void Add(const float* rows, size_t n, size_t stride);

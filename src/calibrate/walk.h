@@ -22,8 +22,8 @@ uint64_t TokenCount(const TokenSequences& sequences);
 // Not thread-safe. Results do not depend on the number of threads.
 class ActivationWalk {
  public:
-  // Errors: kInvalidArgument (no tokens, an id outside the vocabulary), those of LayerStream,
-  // kOutOfMemory.
+  // Errors: kInvalidArgument (no tokens, an id outside the vocabulary), those of LayerStream and of
+  // ScratchMemory.
   static Result<ActivationWalk> Create(const Checkpoint& checkpoint, TokenSequences sequences,
                                        ThreadPool* pool);
   const ModelSpec& spec() const { return stream_.spec(); }
@@ -44,6 +44,8 @@ class ActivationWalk {
   Status PassSequence(size_t index, LinearTap tap);
   // The residual stream of a sequence before the layer that it passes next: (tokens, dim).
   std::span<const float> Stream(size_t index) const;
+  // Lets go of its pages after that; they come back when they are used.
+  void Release(size_t index) const { x_.DropPages(std::as_bytes(Stream(index))); }
   // Shows the input of the output matrix. Only after the last layer.
   Status VisitOutput(FunctionRef<void(const float* rows, size_t n, size_t stride)> tap);
 

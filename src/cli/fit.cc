@@ -9,6 +9,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -31,30 +32,62 @@ const std::map<std::string, double> kSizes = {{"B", 1.0},     {"KB", 1e3},     {
                                               {"GiB", 0x1p30}};
 const std::map<std::string, double> kTimes = {{"us", 1e-3}, {"ms", 1.0}, {"s", 1e3}};
 
-Result<uint64_t> ToBytes(double bytes, const char* flag) {
-  if (bytes >= 0 && bytes < 0x1p60) return static_cast<uint64_t>(bytes);
-  return MakeError(Code::kInvalidArgument, "%s must be a size from 0 B to 2^60 B", flag);
+// Reads "2.5MB" by the table of units; without a unit it is one of 1. Empty: 0.
+Result<double> ReadQuantity(const std::string& text, const std::map<std::string, double>& units,
+                            const char* flag) {
+  if (text.empty()) return 0.0;
+  const size_t end = std::min(text.find_first_not_of("0123456789.eE+-"), text.size());
+  const auto number = ParseDouble(std::string_view(text).substr(0, end));
+  const auto unit = units.find(text.substr(end));
+  if (number && *number > 0 && (end == text.size() || unit != units.end())) {
+    return *number * (end == text.size() ? 1 : unit->second);
+  }
+  std::vector<std::string> names;
+  for (const auto& row : units) names.push_back(row.first);
+  return MakeError(Code::kInvalidArgument, "%s %s: must be a number above 0 with a unit of %s",
+                   flag, Quote(text).c_str(), Join(names, ", ").c_str());
+}
+
+Result<uint64_t> ReadBytes(const std::string& text, const char* flag) {
+  EW_TRY(const double bytes, ReadQuantity(text, kSizes, flag));
+  if (text.empty() || (bytes >= 0.5 && bytes < 0x1p60)) {
+    return static_cast<uint64_t>(std::llround(bytes));
+  }
+  return MakeError(Code::kInvalidArgument, "%s must be a size from 1 B to 2^60 B", flag);
 }
 
 struct FitFlags {
-  std::string model, kv = "f16", candidates;
-  double memory = 0, size = 0;  // bytes
+  std::string model, kv = "f16", candidates, memory, size, p99;
   uint32_t context = 0, repetitions = 5;
   bool dry_run = false;
   FitOptions options;
 };
+
+// What a run of this program that ended with `exit_code` says of it, in the object that it printed
+// if it did.
+Error FailureOf(int exit_code, const std::string& text) {
+  Error error{CodeOfExit(exit_code), Format("it ended with exit code %d", exit_code)};
+  const auto json = ParseJson(text);
+  const Json* object = json ? json->Find("error") : nullptr;
+  const Json* message = object ? object->Find("message") : nullptr;
+  if (message && message->AsString()) error.message = *message->AsString();
+  error.message = "edgewise bench: " + error.message;
+  return error;
+}
 
 // Runs this program with `arguments` and returns its standard output; it ends when we do.
 Result<std::string> RunSelf(const std::vector<std::string>& arguments) {
   std::vector<char*> argv = {const_cast<char*>("edgewise")};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
-  int ends[2];
+  int ends[2] = {-1, -1};
   const pid_t parent = ::getpid();
   pid_t child = -1;
   if (::pipe2(ends, O_CLOEXEC) == 0) child = ::fork();
   if (child < 0) {
-    return MakeError(Code::kIo, "cannot start a process: %s", std::strerror(errno));
+    const Error error = MakeError(Code::kIo, "cannot start a process: %s", std::strerror(errno));
+    for (const int end : ends) ::close(end);
+    return error;
   }
   if (child == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -74,6 +107,7 @@ Result<std::string> RunSelf(const std::vector<std::string>& arguments) {
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
+  if (WIFEXITED(status) && WEXITSTATUS(status) != 0) return FailureOf(WEXITSTATUS(status), text);
   if (WIFSIGNALED(status)) {
     return MakeError(WTERMSIG(status) == SIGKILL ? Code::kOutOfMemory : Code::kCancelled,
                      "`edgewise %s` was ended by signal %d", arguments.front().c_str(),
@@ -87,11 +121,7 @@ Result<Json> Bench(const std::string& path, const std::vector<std::string>& sett
   std::vector<std::string> arguments = {"bench", path, "--json", "--quiet"};
   arguments.insert(arguments.end(), settings.begin(), settings.end());
   EW_TRY(const std::string text, RunSelf(arguments));
-  EW_TRY(Json json, ParseJson(text).In("edgewise bench"));
-  const Json* error = json.Find("error");
-  if (!error) return json;
-  return MakeError(Code::kUnsupported, "edgewise bench: %s",
-                   error->Find("message")->AsString()->c_str());
+  return ParseJson(text).In("edgewise bench");
 }
 
 // How speed and memory are measured: decoding up to the end of a context of `--ctx` tokens.
@@ -142,11 +172,9 @@ std::string ResultText(const FitSummary& summary, bool quiet) {
 
 Status RunFit(FitFlags& flags, const Common& common) {
   FitOptions& options = flags.options;
-  EW_TRY(options.budget.memory_bytes, ToBytes(flags.memory, "--memory"));
-  EW_TRY(options.budget.file_bytes, ToBytes(flags.size, "--size"));
-  if (!(options.budget.p99_ms >= 0)) {
-    return MakeError(Code::kInvalidArgument, "--p99 must be a time above 0");
-  }
+  EW_TRY(options.budget.memory_bytes, ReadBytes(flags.memory, "--memory"));
+  EW_TRY(options.budget.file_bytes, ReadBytes(flags.size, "--size"));
+  EW_TRY(options.budget.p99_ms, ReadQuantity(flags.p99, kTimes, "--p99"));
   EW_TRY(options.kv_format, KvFormatFromName(flags.kv));
   if (!flags.candidates.empty()) {
     for (const std::string_view name : Split(flags.candidates, ",")) {
@@ -187,13 +215,9 @@ Runner AddFit(CLI::App& app, const Common& common) {
                  "measured on the others")
       ->required();
   app.add_option("--memory", flags->memory,
-                 "Budget: resident memory at its peak while running, as 1GB or 900MiB")
-      ->transform(CLI::AsNumberWithUnit(kSizes, CLI::AsNumberWithUnit::UNIT_OPTIONAL, "SIZE"));
-  app.add_option("--size", flags->size, "Budget: bytes of the file, as 500MB")
-      ->transform(CLI::AsNumberWithUnit(kSizes, CLI::AsNumberWithUnit::UNIT_OPTIONAL, "SIZE"));
-  app.add_option("--p99", options.budget.p99_ms,
-                 "Budget: 99th percentile of a token's latency, as 50ms")
-      ->transform(CLI::AsNumberWithUnit(kTimes, CLI::AsNumberWithUnit::UNIT_OPTIONAL, "TIME"));
+                 "Budget: resident memory at its peak while running, as 1GB or 900MiB");
+  app.add_option("--size", flags->size, "Budget: bytes of the file, as 500MB or 3MiB");
+  app.add_option("--p99", flags->p99, "Budget: 99th percentile of a token's latency, as 50ms");
   app.add_option("--ctx", flags->context,
                  "Context that memory and speed are of (default: the trained one, at most 4096)")
       ->check(CLI::Range(8u, 1u << 30));

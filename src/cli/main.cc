@@ -146,7 +146,7 @@ void AddCommonFlags(CLI::App* app, Common* common) {
 
 int Fail(const char* verb, const Common& common, const Error& error) {
   std::fprintf(stderr, "edgewise %s: %s\n", verb, error.message.c_str());
-  if (common.json) {
+  if (common.json && !JsonPrinted()) {
     Json object;
     object.Set("error", Json().Set("code", CodeName(error.code)).Set("message", error.message));
     // The exit code tells the same when stdout is what failed.

@@ -1,5 +1,7 @@
 #include "cli/output.h"
 
+#include <signal.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -25,6 +27,8 @@ constexpr CodeRow kCodes[] = {
     {Code::kCancelled, 130, "cancelled"},
 };
 
+bool json_printed = false;
+
 // Columns a text takes on a terminal; counts UTF-8 characters.
 size_t Width(std::string_view text) {
   return static_cast<size_t>(
@@ -45,7 +49,10 @@ Status Print(std::string_view text) {
   return Ok{};
 }
 
+bool JsonPrinted() { return json_printed; }
+
 Status PrintJson(const char* verb, const Json& members) {
+  json_printed = true;
   Json object;
   object.Set("schema", Format("edgewise.%s/1", verb)).Set("version", kVersion);
   if (const JsonObject* pairs = members.AsObject()) {
@@ -84,6 +91,14 @@ int ExitCode(Code code) {
     if (row.code == code) return row.exit_code;
   }
   return 1;
+}
+
+Code CodeOfExit(int exit_code) {
+  if (exit_code == 128 + SIGTERM) return Code::kCancelled;
+  for (const CodeRow& row : kCodes) {
+    if (row.exit_code == exit_code) return row.code;
+  }
+  return Code::kUnsupported;
 }
 
 const char* CodeName(Code code) {

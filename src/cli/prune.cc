@@ -14,7 +14,7 @@ namespace {
 struct PruneFlags {
   std::string in, out, method, sparsity;
   std::string ffn, heads, width, layers;
-  bool no_repair = false;
+  bool no_repair = false, owl = false;
   uint64_t multiple = 0, seed = 1;
   PruneJobOptions options;
   bool verbose = false;
@@ -41,7 +41,8 @@ Status ReadKind(PruneFlags& flags) {
   if (request.given() != flags.sparsity.empty()) {
     return MakeError(Code::kInvalidArgument,
                      request.given() ? "--sparsity sets single weights to zero and --ffn, --heads, "
-                                       "--width, --layers remove structure: prune twice for both"
+                                       "--width, --layers remove structure: prune twice for both, "
+                                       "structure first"
                                      : "give --sparsity, or any of --ffn, --heads, --width and "
                                        "--layers");
   }
@@ -53,8 +54,10 @@ Status ReadKind(PruneFlags& flags) {
     EW_TRY(flags.options.prune.method, ParsePruneMethod(flags.method));
     EW_TRY(flags.options.prune.sparsity, Sparsity::Parse(flags.sparsity).In("--sparsity"));
     flags.options.prune.seed = flags.seed;
+    flags.options.prune.owl = flags.owl;
     return Ok{};
   }
+  if (flags.owl) return MakeError(Code::kInvalidArgument, "--owl goes with --sparsity only");
   StructureOptions structure{.request = request, .repair = !flags.no_repair, .seed = flags.seed};
   EW_TRY(structure.method, ParseStructureMethod(flags.method));
   flags.options.structure = structure;
@@ -79,13 +82,16 @@ Runner AddPrune(CLI::App& app, const Common& common) {
   app.add_option("output,--output", flags->out, "GGUF file to write")->required();
   app.add_option(
          "--method", flags->method,
-         "With --sparsity, how weights are chosen: magnitude, random, wanda, ria; or chosen "
+         "With --sparsity, how weights are chosen: magnitude, global-magnitude (over all "
+         "matrices), random, wanda, ria; magnitude+dsnot, wanda+dsnot (then swapped); or chosen "
          "and the others changed to make up for them: sparsegpt, alps (best, slow). Of "
          "structure: flap (variance of inputs), minitron (size of inputs), magnitude, random")
       ->required();
   app.add_option("--sparsity", flags->sparsity,
                  "Share of the weights to set to zero, 50% or 0.5; or N:M, which keeps N of each M "
                  "in a row: 2:4");
+  app.add_flag("--owl", flags->owl,
+               "Spread the share of --sparsity: layers with more outliers keep more");
   app.add_option("--ffn", flags->ffn,
                  "Feed-forward neurons: share to remove, 25%, or number to keep");
   app.add_option(

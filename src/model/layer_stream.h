@@ -52,7 +52,7 @@ class LayerStream {
   // Frees the loaded layer, if there is one.
   void Unload();
   // The matrices of the loaded layer, in the order in which the forward pass meets them. Valid
-  // until the next Load.
+  // until the next Load or Unload.
   std::span<const LayerMatrix> matrices() const;
 
   // x (tokens, dim) = the residual stream before the first layer. Errors: kInvalidArgument (an id

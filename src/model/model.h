@@ -58,8 +58,9 @@ class KvCache {
   uint32_t capacity() const { return capacity_; }
   uint32_t size() const { return size_; }  // positions filled
   // Forgets all positions from `size` on (size <= size()). Returns how many are left: `size`, which
-  // it always is within kMaxStep of the end; further back 0 where a ring has dropped keys that the
-  // next token would see, and in Q4_0 whole blocks of 32.
+  // it always is within kMaxStep of the furthest position filled since Clear or since more than
+  // that was forgotten; further back 0 where a ring has dropped keys that the next token would see,
+  // and in Q4_0 whole blocks of 32.
   [[nodiscard]] uint32_t Truncate(uint32_t size);
   void Clear() { size_ = highest_ = 0; }
   uint64_t bytes() const;

@@ -1,5 +1,6 @@
 #include "pipeline/compress.h"
 
+#include <algorithm>
 #include <optional>
 #include <span>
 #include <utility>
@@ -19,6 +20,7 @@
 #include "pipeline/quality_card.h"
 #include "pipeline/run_journal.h"
 #include "pipeline/source_hash.h"
+#include "quant/packed.h"
 
 namespace edgewise {
 namespace {
@@ -240,10 +242,23 @@ Result<Plan> PlanPasses(const Recipe& recipe, uint64_t header_bytes, int threads
   EW_TRY(const uint64_t alignment, GgufAlignment(metadata));
   plan.header_bytes = bytes;
   for (const ConvertedTensor& tensor : state.tensors) {
-    plan.header_bytes -= AlignUp(Info(tensor.to).RowBytes(tensor.shape.elements()), alignment);
+    plan.header_bytes -= AlignUp(tensor.bytes, alignment);
   }
   summary.target_bytes = state.target_bytes;
-  summary.bytes = state.target_bytes > 0 ? state.target_bytes : bytes;
+  summary.bytes = bytes;
+  if (state.target_bytes > 0) {
+    summary.bytes = state.target_bytes;
+    summary.tensor_bytes = state.target_bytes - std::min(state.target_bytes, plan.header_bytes);
+    summary.bits_per_weight =
+        8.0 * static_cast<double>(summary.tensor_bytes) / static_cast<double>(summary.parameters);
+  }
+  for (const ConvertedTensor& tensor : state.tensors) {
+    if (tensor.layout != TensorLayout::kPacked) continue;
+    // Rows that packing adds, in the largest format that may be chosen.
+    const uint64_t rows = tensor.shape.rows(),
+                   row = Info(DType::kQ8_0).RowBytes(tensor.shape.columns());
+    plan.header_bytes += AlignUp((PaddedRows(rows) - rows) * row, alignment);
+  }
   if (estimate) {
     EW_TRY(summary.estimate, FinishEstimate(recipe, files, summary.bytes, state.cost));
   }

@@ -178,6 +178,7 @@ bool SetWeightPruning(const PruneOptions& options, WriteJob* job) {
   job->recipe.Set("method", PruneMethodName(options.method));
   job->recipe.Set("sparsity", options.sparsity.ToString());
   if (options.method == PruneMethod::kRandom) job->recipe.Set("seed", options.seed);
+  if (options.owl) job->recipe.Set("owl", true);
   return NeedsCalibration(options.method);
 }
 

@@ -170,6 +170,7 @@ class Search {
   Result<std::string> ModelOf(const FitCandidate& candidate) const;
   Result<std::unique_ptr<Engine>> Load(const std::string& path, bool base) const;
   Result<uint32_t> CountWindows(Engine* base, const std::string& text, const char* part) const;
+  Result<LinearTimer*> Timer();
   Result<Json> MeasureReference();
   Status PredictOne(size_t index);
   Status PredictMade(size_t index);
@@ -292,7 +293,10 @@ Status Search::PlanCandidates(const std::string& folder, bool estimate) {
       ++possible;
       continue;
     }
-    if (status.error().code == Code::kCancelled) return status;
+    const Code code = status.error().code;
+    if (code != Code::kInvalidArgument && code != Code::kUnsupported && code != Code::kBadData) {
+      return status;
+    }
     candidate.left_out = "cannot be made: " + status.error().message;
     if (first_problem.empty()) first_problem = status.error().message;
   }
@@ -308,6 +312,7 @@ Result<Json> Search::RunIdentity() const {
   return Json()
       .Set("command", "fit")
       .Set("version", EDGEWISE_VERSION)
+      .Set("machine", CpuModelName())
       .Set("kernels", kernels::Active().name)
       .Set("model", hash.digest)
       .Set("calibration text", Sha256Hex(std::as_bytes(std::span(texts_.calibration))))
@@ -342,19 +347,30 @@ Result<std::string> Search::ModelOf(const FitCandidate& candidate) const {
 
 Result<Json> Search::MeasureReference() {
   EW_TRY(const std::string path, ModelOf(reference_));
+  const double start = NowSeconds();
   EW_TRY(Json json, options_.bench(path).In("measuring the reference"));
-  EW_TRY(const double seconds, LinearSeconds(reference_shape_, &*timer_));
+  json.Set("bench_seconds", NowSeconds() - start);
+  EW_TRY(LinearTimer * timer, Timer());
+  EW_TRY(const double seconds, LinearSeconds(reference_shape_, timer));
   std::filesystem::remove(path);
   return json.Set("format", kReference).Set("linear_ms", 1e3 * seconds);
 }
 
+// Its memory would count too, so it is made after the reference is measured, and goes before the
+// finalists are.
+Result<LinearTimer*> Search::Timer() {
+  if (!timer_) {
+    pool_.emplace(options_.threads > 0 ? options_.threads : ThreadPool::AvailableCpus());
+    uint64_t largest = reference_shape_.read_bytes;
+    for (const StepShape& shape : shapes_) largest = std::max(largest, shape.read_bytes);
+    EW_TRY(LinearTimer timer, LinearTimer::Create(largest, &*pool_));
+    timer_.emplace(std::move(timer));
+  }
+  return &*timer_;
+}
+
 Status Search::Predict() {
   base_.reset();  // its memory and threads would count
-  pool_.emplace(options_.threads > 0 ? options_.threads : ThreadPool::AvailableCpus());
-  uint64_t largest = reference_shape_.read_bytes;
-  for (const StepShape& shape : shapes_) largest = std::max(largest, shape.read_bytes);
-  EW_TRY(LinearTimer timer, LinearTimer::Create(largest, &*pool_));
-  timer_.emplace(std::move(timer));
   const std::string path = File("reference.json");
   EW_TRY(summary_.reference, Kept(path, [&] { return MeasureReference(); }));
   EW_TRY(reference_figures_, ReadFigures(summary_.reference).In(path));
@@ -380,7 +396,8 @@ Status Search::PredictOne(size_t index) {
   FitCandidate& candidate = summary_.candidates[index];
   const StepShape& shape = shapes_[index];
   const auto predict = [&]() -> Result<Json> {
-    EW_TRY(const double seconds, LinearSeconds(shape, &*timer_));
+    EW_TRY(LinearTimer * timer, Timer());
+    EW_TRY(const double seconds, LinearSeconds(shape, timer));
     FitFigures figures;
     figures.step_ms = reference_figures_.step_ms - reference_linear_ms_ + 1e3 * seconds;
     figures.p99_ms = figures.step_ms * reference_figures_.p99_ms / reference_figures_.step_ms;
@@ -452,6 +469,8 @@ Status Search::HalveByKl() {
     alive_ = kept;
   }
   base_.reset();
+  timer_.reset();
+  pool_.reset();
   return Ok{};
 }
 
@@ -508,11 +527,15 @@ Status Search::MeasureFinalists() {
 
 // JSON is YAML.
 std::string Search::RecipeText(const FitCandidate& candidate) const {
-  const std::filesystem::path folder =
-      std::filesystem::path(Absolute(summary_.outputs.recipe)).parent_path();
+  // Folders as they are behind links; names as they were given, for they go into the output.
+  const auto real = [](const std::string& path) {
+    std::error_code ignored;
+    const std::filesystem::path whole = Absolute(path);
+    return std::filesystem::weakly_canonical(whole.parent_path(), ignored) / whole.filename();
+  };
+  const std::filesystem::path folder = real(summary_.outputs.recipe).parent_path();
   const auto from_there = [&](const std::string& path) {
-    if (path.empty()) return path;
-    return std::filesystem::path(Absolute(path)).lexically_proximate(folder).string();
+    return path.empty() ? path : real(path).lexically_proximate(folder).string();
   };
   const Json json = RecipeJson(
       candidate, {from_there(summary_.model), from_there(options_.tokenizer_path),
@@ -527,7 +550,7 @@ std::string Search::RecipeText(const FitCandidate& candidate) const {
   return text;
 }
 
-std::string FinishingPath(const std::string& folder) { return folder + "/finishing.json"; }
+std::string FinishingPath(const std::string& folder) { return folder + "/" + kFinishingFile; }
 
 // From the moment that finishing.json stands there, files under the outputs' names are ours, so
 // that a run killed after it goes on; the model comes last.
@@ -535,7 +558,12 @@ Status Search::WriteChosen() {
   const FitCandidate& chosen = summary_.candidates[*summary_.chosen];
   const FitOutputs& outputs = summary_.outputs;
   const std::string made = File(chosen.name + ".final.gguf"), finishing = FinishingPath(folder_);
-  const bool in_place = FileExists(finishing) && !FileExists(made) && FileExists(outputs.model);
+  bool same = false;  // a run before this one was finishing this candidate
+  if (FileExists(finishing)) {
+    EW_TRY(const std::string name, ReadFile(finishing, kMaxKeptBytes));
+    same = name == Json(chosen.name).Dump();
+  }
+  const bool in_place = same && !FileExists(made) && FileExists(outputs.model);
   if (!in_place && !FileExists(made)) EW_TRY(Make(chosen, made, true));
   {
     EW_TRY(const GgufFile file, GgufFile::Open(in_place ? outputs.model : made));
@@ -549,10 +577,15 @@ Status Search::WriteChosen() {
   return in_place ? Status(Ok{}) : RenameFile(made, outputs.model);
 }
 
-Status CheckOutputs(const std::string& model, const FitOutputs& outputs, bool overwrite) {
+Status CheckOutputs(const std::string& model, const FitOptions& options, bool overwrite) {
+  const FitOutputs outputs = OutputsOf(options.output);
   for (const std::string* path : {&outputs.model, &outputs.recipe, &outputs.calibration,
                                   &outputs.evaluation, &outputs.report}) {
     EW_TRY(CheckOutput(model, *path, overwrite));
+    EW_TRY(CheckOutput(options.text_path, *path, true));
+    if (!options.tokenizer_path.empty()) {
+      EW_TRY(CheckOutput(options.tokenizer_path, *path, true));
+    }
   }
   return Ok{};
 }
@@ -571,7 +604,7 @@ Result<FitSummary> Fit(const std::string& model, const FitOptions& options, Prog
   const double start = NowSeconds();
   const std::string folder = JournalFolder(options.output);
   const bool finishing = options.resume && FileExists(FinishingPath(folder));
-  EW_TRY(CheckOutputs(model, OutputsOf(options.output), options.overwrite || finishing));
+  EW_TRY(CheckOutputs(model, options, options.overwrite || finishing));
   Search search(model, options, progress);
   EW_TRY(search.Prepare());
   EW_TRY(const Json identity, search.RunIdentity());
@@ -607,6 +640,10 @@ Result<FitSummary> PlanFit(const std::string& model, const FitOptions& options,
   EW_TRY(search.PlanCandidates(options.work_folder, true));
   EW_TRY(search.Predict());
   FitSummary& summary = search.summary();
+  if (const Json* bench = summary.reference.Find("bench_seconds")) {
+    const auto runs = static_cast<double>(summary.candidates.size() + 1);
+    summary.estimated_seconds += runs * *bench->AsDouble();
+  }
   ScreenCandidates(options.budget, &summary.candidates);
   summary.seconds = NowSeconds() - start;
   return std::move(summary);

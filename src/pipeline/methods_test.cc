@@ -132,6 +132,20 @@ TEST_CASE("overrides stay what they are, and bits per weight are those of the fi
   }
 }
 
+TEST_CASE("a size asked for is no reason to round rounded weights again") {
+  TemporaryFolder folder;
+  const std::string small = folder / "small.gguf";
+  QuantizeOptions options;
+  options.preset = "q4_0";
+  options.pure = true;
+  REQUIRE(Quantize(kModel, small, options, nullptr));
+  options = By("imatrix", "");
+  options.target_bpw = 3.5;
+  const auto again = Quantize(small, folder / "again.gguf", options, nullptr);
+  REQUIRE_FALSE(again);
+  CHECK(again.error().message.find("is quantized already") != std::string::npos);
+}
+
 TEST_CASE("sizes and methods that cannot be") {
   TemporaryFolder folder;
   const auto fails = [&](const QuantizeOptions& options, const char* part) {
@@ -157,6 +171,8 @@ TEST_CASE("sizes and methods that cannot be") {
   fails(options, "--calibration");
   options = By("awq", "q4_0");
   options.calibration.path = Stories().folder / "head.txt";
+  fails(options, "edgewise calibrate");
+  options.dry_run = true;
   fails(options, "edgewise calibrate");
   CHECK(std::filesystem::is_empty(folder.path()));
 }

@@ -54,30 +54,6 @@ void TakePlan(ConvertSummary summary, PassState* state) {
   state->metadata = std::move(summary.metadata);
 }
 
-// Rotation: nothing is written; the tensors are rotated as they are loaded.
-
-Status CheckRotate(const Json&, const Recipe&, SectionUse*) { return Ok{}; }
-
-Status RunRotate(const Json&, const PassContext& context, PassState* state) {
-  EW_TRY(RotateSource(false, &state->model).In(context.recipe.model));
-  return Ok{};
-}
-
-constexpr RecipeKey kPruneKeys[] = {
-    {"method", KeyType::kText,
-     "magnitude, random, wanda, ria, sparsegpt or alps; of structure flap, minitron, magnitude or "
-     "random",
-     true},
-    {"sparsity", KeyType::kText, "share of the weights to set to zero (\"50%\"), or N:M (\"2:4\")"},
-    {"ffn", KeyType::kAmount, "neurons: share to remove (\"25%\"), or number to keep"},
-    {"heads", KeyType::kAmount, "query heads: share to remove, or number to keep"},
-    {"width", KeyType::kAmount, "channels: share to remove, or number to keep"},
-    {"layers", KeyType::kAmount, "layers: share or number to remove"},
-    {"multiple", KeyType::kCount, "of columns, to which shares are rounded", false, 1, 1u << 16},
-    {"repair", KeyType::kFlag, "fit what reads the structure that is left (default true)"},
-    {"seed", KeyType::kCount, "of method random (default 1)"},
-};
-
 constexpr const char* kStructureKeys[] = {"ffn", "heads", "width", "layers"};
 
 bool RemovesStructure(const Json& arguments) {
@@ -91,6 +67,34 @@ bool LeavesZeros(const Recipe& recipe) {
     return step.pass->name == std::string_view("prune") && !RemovesStructure(step.arguments);
   });
 }
+
+// Rotation: nothing is written; the tensors are rotated as they are loaded.
+
+Status CheckRotate(const Json&, const Recipe& recipe, SectionUse*) {
+  if (!LeavesZeros(recipe)) return Ok{};
+  return MakeError(Code::kBadData, "put rotate before prune: a rotation would fill the zeros");
+}
+
+Status RunRotate(const Json&, const PassContext& context, PassState* state) {
+  EW_TRY(RotateSource(false, &state->model).In(context.recipe.model));
+  return Ok{};
+}
+
+constexpr RecipeKey kPruneKeys[] = {
+    {"method", KeyType::kText,
+     "magnitude, global-magnitude, random, wanda, ria, magnitude+dsnot, wanda+dsnot, sparsegpt or "
+     "alps; of structure flap, minitron, magnitude or random",
+     true},
+    {"sparsity", KeyType::kText, "share of the weights to set to zero (\"50%\"), or N:M (\"2:4\")"},
+    {"ffn", KeyType::kAmount, "neurons: share to remove (\"25%\"), or number to keep"},
+    {"heads", KeyType::kAmount, "query heads: share to remove, or number to keep"},
+    {"width", KeyType::kAmount, "channels: share to remove, or number to keep"},
+    {"layers", KeyType::kAmount, "layers: share or number to remove"},
+    {"multiple", KeyType::kCount, "of columns, to which shares are rounded", false, 1, 1u << 16},
+    {"repair", KeyType::kFlag, "fit what reads the structure that is left (default true)"},
+    {"owl", KeyType::kFlag, "with sparsity: layers with more outliers keep more (default false)"},
+    {"seed", KeyType::kCount, "of method random (default 1)"},
+};
 
 Result<Amount> ReadAmount(const Json& arguments, const char* key) {
   const Json* value = arguments.Find(key);
@@ -123,6 +127,7 @@ Result<bool> ReadPrune(const Json& arguments, PruneJobOptions* options) {
                               : "give sparsity, or any of ffn, heads, width and layers");
   }
   if (!sparsity) {
+    if (arguments.Find("owl")) return MakeError(Code::kBadData, "owl goes with sparsity only");
     EW_TRY(options->structure, ReadStructure(arguments));
     return NeedsText(*options->structure);
   }
@@ -135,6 +140,7 @@ Result<bool> ReadPrune(const Json& arguments, PruneJobOptions* options) {
   EW_TRY(prune.method, ParsePruneMethod(Text(arguments, "method")));
   EW_TRY(prune.sparsity, Sparsity::Parse(Text(arguments, "sparsity")).In("sparsity"));
   if (const Json* seed = arguments.Find("seed")) prune.seed = *seed->AsUint();
+  prune.owl = Flag(arguments, "owl");
   return NeedsCalibration(prune.method);
 }
 
@@ -311,8 +317,8 @@ bool HasTarget(const QuantizeOptions& options) { return options.preset.empty(); 
 
 // True when weights that are 0 stay 0. Offsets, the grid of IQ4 and error feedback move them; an
 // importance brings formats with offsets into the mixture of q4_0.
-bool KeepsZeros(const Preset& preset, const std::string& method) {
-  switch (preset.type) {
+bool KeepsZeros(DType type, const std::string& method) {
+  switch (type) {
     case DType::kF32:
     case DType::kF16:
     case DType::kBF16:
@@ -335,11 +341,17 @@ Status CheckZeros(const QuantizeOptions& options, const std::string& method) {
                      "formats for a target size do not keep the zeros of a pruned model");
   }
   EW_TRY(const Preset* preset, FindPreset(options.preset));
-  if (KeepsZeros(*preset, method)) return Ok{};
-  return MakeError(Code::kBadData,
-                   "%s with method %s does not keep the zeros of a pruned model; s24_q4 and s24_q8 "
-                   "do with any method, q8_0 and q6_k with rtn or imatrix, q4_0 with rtn",
-                   preset->name, method.empty() ? "rtn" : method.c_str());
+  std::vector<DType> types = {preset->type};
+  for (const TypeOverride& item : options.overrides) types.push_back(item.type);
+  for (const DType type : types) {
+    if (KeepsZeros(type, method)) continue;
+    return MakeError(Code::kBadData,
+                     "%s with method %s does not keep the zeros of a pruned model; s24_q4 and "
+                     "s24_q8 do with any method, q8_0 and q6_k with rtn or imatrix, q4_0 with rtn",
+                     type == preset->type ? preset->name : Info(type).name,
+                     method.empty() ? "rtn" : method.c_str());
+  }
+  return Ok{};
 }
 
 Status CheckQuantize(const Json& arguments, const Recipe& recipe, SectionUse* use) {

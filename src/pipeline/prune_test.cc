@@ -149,6 +149,103 @@ TEST_CASE("every method prunes what was asked for, and better ones lose less") {
   }
 }
 
+// The density of each layer's matrices together.
+std::map<std::string, double> LayerDensities(const ConvertSummary& summary) {
+  std::map<std::string, double> kept, all;
+  for (const ConvertedTensor& tensor : summary.tensors) {
+    if (!tensor.name.starts_with("blk.") || tensor.shape.rank() != 2) continue;
+    const std::string layer = tensor.name.substr(0, tensor.name.find('.', 4));
+    const auto weights = static_cast<double>(tensor.shape.elements());
+    kept[layer] += tensor.density * weights;
+    all[layer] += weights;
+  }
+  for (auto& [layer, density] : kept) density /= all[layer];
+  return kept;
+}
+
+TEST_CASE("a global threshold parts the weights of all matrices") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "out.gguf";
+  const ConvertSummary summary = MustPrune(out, By("global-magnitude", "50%"));
+  CHECK(summary.density == doctest::Approx(0.5).epsilon(1e-4));
+  const auto before = Checkpoint::Open(kModel), after = Checkpoint::Open(out);
+  REQUIRE((before && after));
+  float most_pruned = 0, least_kept = 1e9f;
+  for (const CheckpointTensor& tensor : after->tensors()) {
+    if (!IsPrunable(tensor)) continue;
+    const auto mine = after->Load(*after->Find(tensor.name));
+    const auto source = before->Load(*before->Find(tensor.name));
+    REQUIRE((mine && source));
+    std::vector<float> row(tensor.shape.columns()), old(tensor.shape.columns());
+    for (size_t r = 0; r < tensor.shape.rows(); ++r) {
+      mine->view().DecodeRow(r, row.data());
+      source->view().DecodeRow(r, old.data());
+      for (size_t c = 0; c < row.size(); ++c) {
+        float& edge = row[c] == 0 ? most_pruned : least_kept;
+        edge = row[c] == 0 ? std::max(edge, std::fabs(old[c])) : std::min(edge, std::fabs(old[c]));
+      }
+    }
+  }
+  CHECK(most_pruned <= least_kept);
+  const auto densities = LayerDensities(summary);
+  CHECK(densities.begin()->second != doctest::Approx(densities.rbegin()->second).epsilon(1e-3));
+}
+
+TEST_CASE("OWL gives each layer a share of its own with the mean asked for") {
+  const TemporaryFolder folder;
+  PruneJobOptions options = By("wanda", "60%");
+  options.prune.owl = true;
+  const auto by_file = LayerDensities(MustPrune(folder / "file.gguf", options));
+  options.calibration.path = Stories().text();
+  const auto by_text = LayerDensities(MustPrune(folder / "text.gguf", options));
+  double mean = 0, least = 1, most = 0;
+  for (const auto& [layer, density] : by_file) {
+    CHECK(by_text.at(layer) == doctest::Approx(density).epsilon(1e-3));
+    mean += density / static_cast<double>(by_file.size());
+    least = std::min(least, density);
+    most = std::max(most, density);
+  }
+  CHECK(mean == doctest::Approx(0.4).epsilon(2e-3));
+  CHECK(most - least == doctest::Approx(0.16).epsilon(2e-2));
+  MESSAGE("60% wanda with OWL: mean KL divergence " << Divergence(folder / "file.gguf"));
+  MustPrune(folder / "even.gguf", By("wanda", "60%"));
+  MESSAGE("60% wanda: mean KL divergence " << Divergence(folder / "even.gguf"));
+}
+
+TEST_CASE("DSnoT swaps weights, and keeps as many") {
+  const TemporaryFolder folder;
+  std::map<std::string, double> kl;
+  for (const char* method : {"magnitude", "magnitude+dsnot", "wanda", "wanda+dsnot"}) {
+    CAPTURE(std::string(method));
+    PruneJobOptions options = By(method, "50%");
+    if (NeedsCalibration(options.prune.method)) options.calibration.path = Stories().text();
+    const ConvertSummary summary = MustPrune(folder / "out.gguf", options);
+    CHECK(summary.density == doctest::Approx(0.5).epsilon(1e-3));
+    CheckPruned(folder / "out.gguf", options.prune.sparsity);
+    kl[method] = Divergence(folder / "out.gguf");
+    MESSAGE("50% " << std::string(method) << ": mean KL divergence " << kl[method]);
+  }
+  CHECK(kl["magnitude+dsnot"] != kl["magnitude"]);
+  CHECK(kl["wanda+dsnot"] != kl["wanda"]);
+}
+
+TEST_CASE("what does not go with OWL, global thresholds and DSnoT") {
+  const TemporaryFolder folder;
+  const auto message = [&](const PruneJobOptions& options) {
+    const auto result = Prune(kModel, folder / "out.gguf", options, nullptr);
+    return result ? std::string("pruned") : result.error().message;
+  };
+  PruneJobOptions options = By("wanda", "2:4");
+  options.prune.owl = true;
+  CHECK(message(options).find("OWL spreads a share of the weights") != std::string::npos);
+  options = By("magnitude", "50%");
+  options.prune.owl = true;
+  CHECK(message(options).find("not with magnitude") != std::string::npos);
+  CHECK(message(By("global-magnitude", "2:4")).find("global-magnitude spreads") !=
+        std::string::npos);
+  CHECK(message(By("wanda+dsnot", "50%")).find("has no means of inputs") != std::string::npos);
+}
+
 TEST_CASE("a text prunes layer by layer; any number of threads gives the same bytes") {
   const TemporaryFolder folder;
   PruneJobOptions options = By("sparsegpt", "2:4", Stories().text());
@@ -360,6 +457,10 @@ TEST_CASE("structure that cannot be removed") {
   fails(kModel, Without("flap", {.layers = Of("1")}, false), "leave nothing to repair");
   fails(kModel, Without("flap", {.ffn = Of("99.9%")}), "leaves 0 of 768");
   fails(kModel, Without("flap", {.layers = Of("4")}), "--layers 4 leaves 0 of 4 layers");
+  fails(kModel, Without("flap", {.ffn = Of("512"), .multiple = 256}), "--multiple rounds");
+  const std::string sparse = folder / "sparse.gguf";
+  MustPrune(sparse, By("magnitude", "2:4"));
+  fails(sparse, Without("flap", {.ffn = Of("25%")}), "remove structure first");
   QuantizeOptions to;
   REQUIRE(Quantize(kModel, folder / "q4.gguf", to, nullptr));
   fails(folder / "q4.gguf", Without("flap", {.ffn = Of("25%")}), "quantized already");

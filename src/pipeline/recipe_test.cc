@@ -128,6 +128,13 @@ TEST_CASE("passes: unknown, repeated, without what they need, in an order that c
        calibration, "remove structure first"},
       {"[{prune: {method: magnitude, sparsity: 50%}}, {prune: {method: magnitude, sparsity: 70%}}]",
        "", "pruned already"},
+      {"[{prune: {method: magnitude, sparsity: 50%}}, rotate, {quantize: {to: q8_0}}]", "",
+       "put rotate before prune"},
+      {"[{prune: {method: magnitude, sparsity: 50%}}, {quantize: {to: q8_0, tensor_types: "
+       "['ffn_down=q4_k']}}]",
+       "", "q4_k with method rtn does not keep the zeros"},
+      {"[{prune: {method: flap, ffn: 25%, owl: true}}, {quantize: {to: q8_0}}]", calibration,
+       "owl goes with sparsity only"},
       {"[7]", "", "a pass is a name"},
       {"[{quantize: {to: q4_0}, eval: {}}]", "", "a pass is a name"},
       {"[quantize]", "", "give one of to, target_bytes and target_bpw"},

@@ -90,10 +90,18 @@ Result<RunJournal> RunJournal::Open(const std::string& out_path, const Json& run
 
 void RunJournal::Remove() {
   std::error_code ignored;
-  // The run's name last: until then the folder can be resumed, and afterwards it is empty.
-  for (const auto& entry : std::filesystem::directory_iterator(folder_, ignored)) {
-    if (entry.path().filename() != kRunFile) std::filesystem::remove_all(entry.path(), ignored);
-  }
+  // Results before the small files that tell what they are, and the run's name last: wherever this
+  // stops, what is left can be resumed.
+  const auto remove = [&](auto what) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder_, ignored)) {
+      if (what(entry.path())) std::filesystem::remove_all(entry.path(), ignored);
+    }
+  };
+  remove([](const auto& path) { return path.extension() != ".json"; });
+  remove([](const auto& path) {
+    return path.filename() != kRunFile && path.filename() != kFinishingFile;
+  });
+  remove([](const auto& path) { return path.filename() != kRunFile; });
   std::filesystem::remove_all(folder_, ignored);
 }
 

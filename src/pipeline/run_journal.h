@@ -12,6 +12,8 @@
 namespace edgewise {
 
 std::string JournalFolder(const std::string& out_path);
+// What a run keeps in it from the moment that its outputs begin to appear under their names.
+inline constexpr const char* kFinishingFile = "finishing.json";
 
 // Move-only. Holds a lock on the folder, so that two runs cannot share it.
 class RunJournal {

@@ -276,7 +276,10 @@ Result<Prepared> Prepare(const Checkpoint& checkpoint, const std::vector<std::st
                 &result.metadata);
   if (job.prune) EW_TRY(CheckPruning(checkpoint, *job.prune));
   EW_TRY(CheckKnowledge(job));
-  if (HasTarget(job)) EW_TRY(CheckTarget(job, result.metadata, result.plan));
+  if (HasTarget(job)) {
+    if (!job.plan.allow_requantize) EW_TRY(CheckUnquantized(checkpoint));
+    EW_TRY(CheckTarget(job, result.metadata, result.plan));
+  }
   if (job.dry_run && (!HasTarget(job) || job.calibration_planned)) return result;
   EW_TRY(result.known, LoadKnowledge(checkpoint, job));
   if (job.scale != ScaleMethod::kNone) {

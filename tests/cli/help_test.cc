@@ -11,7 +11,7 @@ namespace {
 
 const std::vector<std::string> kVerbs = {
     "compress", "fit",    "reproduce", "inspect",  "convert",   "calibrate", "quantize",
-    "pack",     "unpack", "export",    "run",      "chat",      "eval",      "audit",
+    "pack",     "unpack", "export",    "prune",    "run",      "chat",      "eval",      "audit",
     "bench",    "report", "doctor",    "tokenize", "detokenize"};
 
 void CheckHelp(const std::vector<std::string>& arguments, const std::string& name) {
@@ -61,6 +61,8 @@ TEST_CASE("wrong usage is one clear line, a hint, and exit code 2") {
       {"fit", "m.gguf", "o.gguf"},
       {"fit", "m.gguf", "o.gguf", "--text", "t", "--size", "2 stones"},
       {"fit", "m.gguf", "o.gguf", "--text", "t", "--p99", "5 lightyears"},
+      {"fit", "m.gguf", "o.gguf", "--text", "t", "--p99", "5ms", "--size", "0"},
+      {"fit", "m.gguf", "o.gguf", "--text", "t", "--size", "-2MB"},
       {"fit", "m.gguf", "o.gguf", "--text", "t", "--p99", "5ms", "--ctx", "2"},
       {"audit"},
       {"audit", "b.gguf", "m.gguf"},

@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/rng.h"
+#include "base/scratch.h"
 #include "base/strings.h"
 #include "calibrate/statistics.h"
 #include "compress/prune/unit_score.h"
@@ -31,7 +32,7 @@ double BlockInfluence(std::span<const float> before, std::span<const float> afte
       other += static_cast<double>(after[i]) * after[i];
     }
     const double norms = std::sqrt(square * other);
-    sum += norms > 0 ? 1 - dot / norms : 0;
+    sum += norms == 0 ? 0 : 1 - dot / norms;
   }
   return sum / static_cast<double>(before.size() / dim);
 }
@@ -107,6 +108,7 @@ Status GlobalScores::WalkLayer(uint32_t layer, ActivationWalk* walk) {
         }));
     const size_t count = walk->sequences()[i].size();
     influence += BlockInfluence(before, walk->Stream(i), dim) * static_cast<double>(count);
+    walk->Release(i);
     rows_seen += count;
   }
   layers_.push_back(influence / static_cast<double>(rows_seen));
@@ -183,6 +185,7 @@ Result<GlobalChoice> ChooseGlobally(const Checkpoint& model, const StructureOpti
     if (blind) {
       EW_TRY(influence, BlindLayerScores(model, options));
     }
+    EW_TRY(CheckScores(influence, "layers"));
     choice.layers = KeepBest(influence, kept.layers);
   }
   if (!width) return choice;
@@ -192,6 +195,7 @@ Result<GlobalChoice> ChooseGlobally(const Checkpoint& model, const StructureOpti
   } else if (options.method == StructureMethod::kRandom) {
     channels = RandomScores(model.spec().dim, options.seed);
   }
+  EW_TRY(CheckScores(channels, "channels"));
   choice.channels = KeepBest(channels, kept.channels);
   choice.channel_score = ScoreShareLost(channels, choice.channels);
   for (const uint32_t layer : choice.layers) {
@@ -218,21 +222,29 @@ Result<ChannelFit> ChannelFit::Create(ActivationWalk* wide, ActivationWalk* narr
                                       FunctionRef<Status(ActivationWalk*, RowsSink)> visit,
                                       ThreadPool* pool) {
   const size_t first = wide->spec().dim, second = narrow->spec().dim, n = first + second;
-  std::vector<float> inputs;  // (tokens, first)
+  uint64_t tokens = 0;
+  for (const auto& sequence : wide->sequences()) tokens += sequence.size();
+  EW_TRY(const ScratchMemory inputs, ScratchMemory::Create(tokens * first * sizeof(float)));
+  auto* stored = reinterpret_cast<float*>(inputs.bytes().data());  // (tokens, first)
+  size_t filled = 0;
   EW_TRY(visit(wide, [&](const float* rows, size_t count, size_t stride) {
-    for (size_t i = 0; i < count; ++i) {
-      inputs.insert(inputs.end(), rows + i * stride, rows + i * stride + first);
+    float* to = stored + filled;
+    for (size_t i = 0; i < count; ++i, filled += first) {
+      std::copy_n(rows + i * stride, first, stored + filled);
     }
+    inputs.DropPages(std::as_bytes(std::span(to, count * first)));
   }));
   EW_TRY(ProductSum products, ProductSum::Create(n, pool));
   size_t at = 0;
   std::vector<float> joint;
   EW_TRY(visit(narrow, [&](const float* rows, size_t count, size_t stride) {
     joint.resize(count * n);
+    const float* from = stored + at;
     for (size_t i = 0; i < count; ++i, at += first) {
-      std::copy_n(inputs.data() + at, first, joint.data() + i * n);
+      std::copy_n(stored + at, first, joint.data() + i * n);
       std::copy_n(rows + i * stride, second, joint.data() + i * n + first);
     }
+    inputs.DropPages(std::as_bytes(std::span(from, count * first)));
     products.Add(joint.data(), count, n);
   }));
   std::vector<uint32_t> kept(second);

@@ -9,6 +9,7 @@
 #include "base/process.h"
 #include "compress/matrix.h"
 #include "compress/prune/alps.h"
+#include "compress/prune/dsnot.h"
 #include "compress/prune/input_metric.h"
 #include "compress/prune/score.h"
 #include "compress/prune/select.h"
@@ -30,10 +31,13 @@ struct PruneSeconds {
 Result<PruneSeconds> TryScores(std::span<const float> w, size_t columns,
                                const PruneOptions& options, ThreadPool* pool) {
   const std::vector<float> norms(columns, 1.0f);
+  const std::vector<double> moment(columns, 1.0);
   const auto prune = [&]() -> Status {
     EW_TRY(const std::vector<float> scores,
            Scores(ScoreOf(options.method), w, columns, norms, options.seed));
-    EW_TRY(SelectMask(scores, columns, options.sparsity, PruneScope::kRow, pool));
+    EW_TRY(const Mask mask, SelectMask(scores, columns, options.sparsity, PruneScope::kRow, pool));
+    if (!SwapsWeights(options.method)) return Ok{};
+    EW_TRY(SwapWeights(w, {moment, moment, norms}, mask, options.sparsity, DsnotOptions(), pool));
     return Ok{};
   };
   PruneSeconds seconds;
@@ -124,11 +128,12 @@ Result<Cost> PruningCost(const Checkpoint& checkpoint, const PruneOptions& optio
   }
   if (sequential) {
     const auto tokens = static_cast<double>(TokenCount(sequences));
-    layer.seconds += trial.load + tokens * trial.pass;
+    layer.seconds += (options.owl ? 2 : 1) * (trial.load + tokens * trial.pass);
     for (const InputTrial& input : trial.inputs) {
       if (input.columns == 0) continue;
       layer.seconds += tokens * (input.visit + input.moments);
       if (updates) layer.seconds += tokens * input.products + kinds[input.columns].input;
+      if (options.owl) layer.seconds += tokens * input.moments;
     }
     layer.bytes += trial.bytes + StreamBytes(checkpoint.spec(), sequences);
   }

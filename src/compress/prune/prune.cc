@@ -11,7 +11,9 @@
 #include "base/strings.h"
 #include "calibrate/statistics.h"
 #include "compress/prune/alps.h"
+#include "compress/prune/dsnot.h"
 #include "compress/prune/input_metric.h"
+#include "compress/prune/owl.h"
 #include "compress/prune/score.h"
 #include "compress/prune/select.h"
 #include "compress/prune/sparsegpt.h"
@@ -25,6 +27,8 @@ struct Method {
   PruneMethod method;
   std::optional<ScoreMethod> score;  // empty: weights are updated too
   PruneScope scope;                  // of the score
+  bool swaps = false;                // DSnoT afterwards
+  bool global = false;               // all weights of the model compete
 };
 constexpr Method kMethods[] = {
     {"magnitude", PruneMethod::kMagnitude, ScoreMethod::kMagnitude, PruneScope::kMatrix},
@@ -33,6 +37,11 @@ constexpr Method kMethods[] = {
     {"ria", PruneMethod::kRia, ScoreMethod::kRia, PruneScope::kRow},
     {"sparsegpt", PruneMethod::kSparseGpt, {}, PruneScope::kMatrix},
     {"alps", PruneMethod::kAlps, {}, PruneScope::kMatrix},
+    {"global-magnitude", PruneMethod::kGlobalMagnitude, ScoreMethod::kMagnitude,
+     PruneScope::kMatrix, false, true},
+    {"magnitude+dsnot", PruneMethod::kMagnitudeDsnot, ScoreMethod::kMagnitude, PruneScope::kMatrix,
+     true},
+    {"wanda+dsnot", PruneMethod::kWandaDsnot, ScoreMethod::kWanda, PruneScope::kRow, true},
 };
 
 const Method& RowOf(PruneMethod method) { return kMethods[static_cast<size_t>(method)]; }
@@ -48,6 +57,7 @@ class InputView {
     InputView view;
     if (method.score) {
       view.norms_ = ColumnNorms(moments);
+      if (method.swaps) view.SetDistribution(moments);
       return view;
     }
     EW_TRY(std::vector<float> sums, h());
@@ -59,11 +69,21 @@ class InputView {
     return view;
   }
   std::span<const float> norms() const { return norms_; }
+  InputDistribution distribution() const { return {mean_, variance_, norms_}; }
   const InputMetric& metric() const { return *metric_; }
   const SpectralMetric& spectral() const { return *spectral_; }
 
  private:
+  void SetDistribution(const ColumnMoments& moments) {
+    const auto tokens = static_cast<double>(moments.tokens);
+    for (size_t c = 0; c < moments.columns(); ++c) {
+      mean_.push_back(moments.sum[c] / tokens);
+      variance_.push_back(
+          std::max(0.0, moments.sum_squares[c] / tokens - mean_.back() * mean_.back()));
+    }
+  }
   std::vector<float> norms_;
+  std::vector<double> mean_, variance_;
   std::unique_ptr<InputMetric> metric_;  // SpectralMetric keeps a reference to it
   std::optional<SpectralMetric> spectral_;
 };
@@ -82,41 +102,68 @@ class Pruner {
     }
   }
   const Method& method() const { return method_; }
+  // For OWL: the share of each layer's weights to prune.
+  void SetRatios(std::vector<double> ratios) { ratios_ = std::move(ratios); }
+  // For global methods; it has counted and refined all scores.
+  void SetSelection(GlobalSelection* selection) { selection_ = selection; }
   // Prunes tensor `index`, `values` (rows, columns), in place.
   Status Run(size_t index, const std::string& name, std::span<float> values, size_t columns,
              const InputView& input);
 
  private:
   Result<std::vector<float>> Prune(size_t index, std::span<const float> values, size_t columns,
-                                   const InputView& input) const;
+                                   const Sparsity& sparsity, const InputView& input) const;
+  Result<Mask> Select(size_t index, std::span<const float> values, size_t columns,
+                      const Sparsity& sparsity, const InputView& input) const;
+  Sparsity SparsityOf(const std::string& name) const;
   const Method& method_;
   const PruneOptions& options_;
   ThreadPool* pool_;
   Progress* progress_;
   PruneSink sink_;
-  uint64_t done_ = 0, total_ = 0;  // weights
+  std::vector<double> ratios_;            // by layer; empty: the same for all
+  GlobalSelection* selection_ = nullptr;  // null: not global
+  uint64_t done_ = 0, total_ = 0;         // weights
 };
+
+// "blk.N." to N.
+size_t LayerOf(const std::string& name) { return std::stoul(name.substr(4)); }
+
+Sparsity Pruner::SparsityOf(const std::string& name) const {
+  if (ratios_.empty()) return options_.sparsity;
+  Sparsity sparsity;
+  sparsity.ratio = ratios_[LayerOf(name)];
+  return sparsity;
+}
 
 double ZeroShare(std::span<const float> values) {
   const auto zeros = std::count(values.begin(), values.end(), 0.0f);
   return static_cast<double>(zeros) / static_cast<double>(values.size());
 }
 
+Result<Mask> Pruner::Select(size_t index, std::span<const float> values, size_t columns,
+                            const Sparsity& sparsity, const InputView& input) const {
+  EW_TRY(const std::vector<float> scores,
+         Scores(*method_.score, values, columns, input.norms(), options_.seed + index));
+  if (selection_ != nullptr) return selection_->Select(scores, columns);
+  EW_TRY(Mask mask, SelectMask(scores, columns, sparsity, method_.scope, pool_));
+  if (!method_.swaps) return mask;
+  return SwapWeights(values, input.distribution(), mask, sparsity, DsnotOptions(), pool_);
+}
+
 Result<std::vector<float>> Pruner::Prune(size_t index, std::span<const float> values,
-                                         size_t columns, const InputView& input) const {
+                                         size_t columns, const Sparsity& sparsity,
+                                         const InputView& input) const {
   if (method_.method == PruneMethod::kSparseGpt) {
-    EW_TRY(PrunedMatrix pruned,
-           PruneSparseGpt(values, input.metric(), options_.sparsity, nullptr, pool_));
+    EW_TRY(PrunedMatrix pruned, PruneSparseGpt(values, input.metric(), sparsity, nullptr, pool_));
     return std::move(pruned.values);
   }
   if (method_.method == PruneMethod::kAlps) {
     EW_TRY(PrunedMatrix pruned,
-           PruneAlps(values, input.spectral(), options_.sparsity, AlpsOptions(), pool_));
+           PruneAlps(values, input.spectral(), sparsity, AlpsOptions(), pool_));
     return std::move(pruned.values);
   }
-  EW_TRY(const std::vector<float> scores,
-         Scores(*method_.score, values, columns, input.norms(), options_.seed + index));
-  EW_TRY(const Mask mask, SelectMask(scores, columns, options_.sparsity, method_.scope, pool_));
+  EW_TRY(const Mask mask, Select(index, values, columns, sparsity, input));
   std::vector<float> pruned(values.begin(), values.end());
   mask.Apply(pruned);
   return pruned;
@@ -124,13 +171,14 @@ Result<std::vector<float>> Pruner::Prune(size_t index, std::span<const float> va
 
 Status Pruner::Run(size_t index, const std::string& name, std::span<float> values, size_t columns,
                    const InputView& input) {
-  if (const double zeros = ZeroShare(values); zeros >= options_.sparsity.ratio) {
+  const Sparsity sparsity = SparsityOf(name);
+  if (const double zeros = ZeroShare(values); zeros > 0 && zeros >= sparsity.ratio) {
     return MakeError(Code::kInvalidArgument,
                      "tensor %s is pruned already: %.1f %% of its weights are zero; start from the "
                      "dense model, or ask for more than that",
                      name.c_str(), 100 * zeros);
   }
-  EW_TRY(const std::vector<float> pruned, Prune(index, values, columns, input).In(name));
+  EW_TRY(const std::vector<float> pruned, Prune(index, values, columns, sparsity, input).In(name));
   double off = 0, all = 0;
   for (size_t i = 0; i < values.size(); ++i) {
     const double before = values[i], change = before - static_cast<double>(pruned[i]);
@@ -177,6 +225,91 @@ Status PruneInput(ActivationWalk* walk, LinearInput input, Pruner* pruner, Threa
   return Ok{};
 }
 
+// Collects OWL's outliers, layer by layer.
+class OutlierCount {
+ public:
+  // A matrix of the present layer, by Wanda's scores.
+  Status Add(std::span<const float> values, size_t columns, std::span<const float> norms) {
+    EW_TRY(std::vector<float> scores, Scores(ScoreMethod::kWanda, values, columns, norms, 0));
+    scores_.push_back(std::move(scores));
+    return Ok{};
+  }
+  void EndLayer() {
+    const std::vector<std::span<const float>> spans(scores_.begin(), scores_.end());
+    percent_.push_back(OutlierPercent(spans));
+    scores_.clear();
+  }
+  Result<std::vector<double>> Ratios(const Sparsity& sparsity) const {
+    return OwlRatios(percent_, sparsity.ratio);
+  }
+
+ private:
+  std::vector<std::vector<float>> scores_;  // of the present layer
+  std::vector<double> percent_;             // of the layers before
+};
+
+// OWL's ratios by what a calibration kept of the inputs.
+Result<std::vector<double>> RatiosOf(const Checkpoint& checkpoint, const Sparsity& sparsity,
+                                     const CalibrationFile& calibration) {
+  OutlierCount outliers;
+  for (uint32_t layer = 0; layer < checkpoint.spec().n_layers; ++layer) {
+    const std::string prefix = Format("blk.%u.", layer);
+    for (size_t i = 0; i < checkpoint.tensors().size(); ++i) {
+      const CheckpointTensor& tensor = checkpoint.tensors()[i];
+      if (!IsPrunable(tensor) || !tensor.name.starts_with(prefix)) continue;
+      const size_t columns = tensor.shape.columns();
+      EW_TRY(const ColumnMoments moments, calibration.Moments(tensor.name, columns));
+      EW_TRY(const std::vector<float> values, LoadRows(checkpoint, i, SIZE_MAX));
+      checkpoint.DropPages(i);
+      EW_TRY(outliers.Add(values, columns, ColumnNorms(moments)).In(tensor.name));
+    }
+    outliers.EndLayer();
+  }
+  return outliers.Ratios(sparsity);
+}
+
+// The same by the inputs of the dense model.
+Result<std::vector<double>> RatiosOf(const Checkpoint& checkpoint, const Sparsity& sparsity,
+                                     const TokenSequences& sequences, ThreadPool* pool) {
+  EW_TRY(ActivationWalk walk, ActivationWalk::Create(checkpoint, sequences, pool));
+  OutlierCount outliers;
+  for (uint32_t layer = 0; layer < walk.spec().n_layers; ++layer) {
+    EW_TRY(walk.Load(layer));
+    ColumnMoments moments[kLinearInputs];
+    for (const LayerMatrix& matrix : walk.matrices()) {
+      moments[static_cast<size_t>(matrix.input)] = ColumnMoments(matrix.columns);
+    }
+    EW_TRY(walk.Pass([&](LinearInput input, const float* rows, size_t n, size_t stride) {
+      moments[static_cast<size_t>(input)].Add(rows, n, stride);
+      return true;
+    }));
+    for (const LayerMatrix& matrix : walk.matrices()) {
+      EW_TRY(outliers
+                 .Add({matrix.values, matrix.rows * matrix.columns}, matrix.columns,
+                      ColumnNorms(moments[static_cast<size_t>(matrix.input)]))
+                 .In(matrix.name));
+    }
+    outliers.EndLayer();
+  }
+  return outliers.Ratios(sparsity);
+}
+
+// Shows the scores of every matrix to `see`. Only for methods that need no input.
+Status ForEachScores(const Checkpoint& checkpoint, const PruneOptions& options,
+                     FunctionRef<void(std::span<const float> scores)> see) {
+  for (size_t i = 0; i < checkpoint.tensors().size(); ++i) {
+    const CheckpointTensor& tensor = checkpoint.tensors()[i];
+    if (!IsPrunable(tensor)) continue;
+    EW_TRY(const std::vector<float> values, LoadRows(checkpoint, i, SIZE_MAX));
+    checkpoint.DropPages(i);
+    EW_TRY(const std::vector<float> scores,
+           Scores(ScoreOf(options.method), values, tensor.shape.columns(), {}, options.seed)
+               .In(tensor.name));
+    see(scores);
+  }
+  return Ok{};
+}
+
 }  // namespace
 
 Result<PruneMethod> ParsePruneMethod(std::string_view name) {
@@ -197,8 +330,10 @@ ScoreMethod ScoreOf(PruneMethod method) { return *RowOf(method).score; }
 
 bool NeedsCalibration(PruneMethod method) {
   const Method& row = RowOf(method);
-  return !row.score || NeedsNorms(*row.score);
+  return !row.score || NeedsNorms(*row.score) || row.swaps;
 }
+
+bool SwapsWeights(PruneMethod method) { return RowOf(method).swaps; }
 
 bool IsPrunable(const CheckpointTensor& tensor) {
   return tensor.name.starts_with("blk.") && tensor.shape.rank() == 2;
@@ -207,6 +342,18 @@ bool IsPrunable(const CheckpointTensor& tensor) {
 Status CheckPruning(const Checkpoint& checkpoint, const PruneOptions& options) {
   if (options.sparsity.ratio <= 0) {
     return MakeError(Code::kInvalidArgument, "a sparsity of 0 prunes nothing");
+  }
+  if (options.sparsity.structured() && (options.owl || RowOf(options.method).global)) {
+    return MakeError(
+        Code::kInvalidArgument,
+        "%s spreads a share of the weights over the layers, and %s is the same in all: "
+        "give a share, such as 50%%",
+        options.owl ? "OWL" : PruneMethodName(options.method), options.sparsity.ToString().c_str());
+  }
+  if (options.owl && !NeedsCalibration(options.method)) {
+    return MakeError(Code::kInvalidArgument,
+                     "OWL goes with methods that look at inputs, not with %s",
+                     PruneMethodName(options.method));
   }
   for (const CheckpointTensor& tensor : checkpoint.tensors()) {
     if (!IsPrunable(tensor)) continue;
@@ -220,6 +367,17 @@ Status PruneByCalibration(const Checkpoint& checkpoint, const PruneOptions& opti
                           PruneSink sink) {
   EW_TRY(CheckPruning(checkpoint, options));
   Pruner pruner(checkpoint, options, pool, progress, sink);
+  if (options.owl) {
+    EW_TRY(std::vector<double> ratios, RatiosOf(checkpoint, options.sparsity, *calibration));
+    pruner.SetRatios(std::move(ratios));
+  }
+  std::optional<GlobalSelection> selection;
+  if (pruner.method().global) {
+    selection.emplace(options.sparsity);
+    EW_TRY(ForEachScores(checkpoint, options, [&](auto scores) { selection->Count(scores); }));
+    EW_TRY(ForEachScores(checkpoint, options, [&](auto scores) { selection->Refine(scores); }));
+    pruner.SetSelection(&*selection);
+  }
   const auto tensors = checkpoint.tensors();
   for (size_t i = 0; i < tensors.size(); ++i) {
     const CheckpointTensor& tensor = tensors[i];
@@ -228,6 +386,12 @@ Status PruneByCalibration(const Checkpoint& checkpoint, const PruneOptions& opti
     InputView input;
     if (NeedsCalibration(options.method)) {
       EW_TRY(const ColumnMoments moments, calibration->Moments(tensor.name, columns));
+      if (SwapsWeights(options.method) && moments.sum.empty()) {
+        return MakeError(
+            Code::kInvalidArgument,
+            "%s: a calibration file has no means of inputs, which %s needs; give a text",
+            calibration->path().c_str(), PruneMethodName(options.method));
+      }
       const auto h = [&] { return calibration->Hessian(tensor.name, columns); };
       EW_TRY(input, InputView::Create(pruner.method(), moments, h, pool).In(tensor.name));
     }
@@ -242,8 +406,12 @@ Status PruneLayerwise(const Checkpoint& checkpoint, const PruneOptions& options,
                       TokenSequences sequences, ThreadPool* pool, Progress* progress,
                       PruneSink sink) {
   EW_TRY(CheckPruning(checkpoint, options));
-  EW_TRY(ActivationWalk walk, ActivationWalk::Create(checkpoint, std::move(sequences), pool));
   Pruner pruner(checkpoint, options, pool, progress, sink);
+  if (options.owl) {
+    EW_TRY(std::vector<double> ratios, RatiosOf(checkpoint, options.sparsity, sequences, pool));
+    pruner.SetRatios(std::move(ratios));
+  }
+  EW_TRY(ActivationWalk walk, ActivationWalk::Create(checkpoint, std::move(sequences), pool));
   const uint32_t layers = walk.spec().n_layers;
   for (uint32_t layer = 0; layer < layers; ++layer) {
     EW_TRY(walk.Load(layer));

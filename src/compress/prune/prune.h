@@ -19,12 +19,15 @@
 namespace edgewise {
 
 enum class PruneMethod : uint8_t {
-  kMagnitude,  // score.h, weights of a matrix compete
-  kRandom,     // score.h, weights of a matrix compete
-  kWanda,      // score.h, weights of a row compete
-  kRia,        // score.h, weights of a row compete
-  kSparseGpt,  // sparsegpt.h
-  kAlps,       // alps.h
+  kMagnitude,        // score.h, weights of a matrix compete
+  kRandom,           // score.h, weights of a matrix compete
+  kWanda,            // score.h, weights of a row compete
+  kRia,              // score.h, weights of a row compete
+  kSparseGpt,        // sparsegpt.h
+  kAlps,             // alps.h
+  kGlobalMagnitude,  // score.h, all weights of the model compete; unstructured only
+  kMagnitudeDsnot,   // magnitude, then the swaps of dsnot.h
+  kWandaDsnot,       // wanda, then the same
 };
 
 // Errors: kInvalidArgument, listing the names.
@@ -36,11 +39,15 @@ bool UpdatesWeights(PruneMethod method);
 ScoreMethod ScoreOf(PruneMethod method);
 // True for the methods that look at the inputs, and so need a calibration.
 bool NeedsCalibration(PruneMethod method);
+// True for the methods that swap weights by DSnoT; they need the means of inputs, which only a text
+// gives.
+bool SwapsWeights(PruneMethod method);
 
 struct PruneOptions {
   PruneMethod method = PruneMethod::kMagnitude;
   Sparsity sparsity;
   uint64_t seed = 1;  // of kRandom
+  bool owl = false;   // unstructured: layers keep the more, the more outliers they have (owl.h)
 };
 
 // What pruning did to a matrix.
@@ -56,7 +63,8 @@ using PruneSink =
 // True for the tensors that are pruned.
 bool IsPrunable(const CheckpointTensor& tensor);
 
-// Errors: kInvalidArgument (N:M does not fit the rows of a matrix, which is named; ratio 0).
+// Errors: kInvalidArgument (N:M does not fit the rows of a matrix, which is named, or the method or
+// OWL; ratio 0).
 Status CheckPruning(const Checkpoint& checkpoint, const PruneOptions& options);
 
 // Prunes every matrix. `calibration` may be null for methods that need none. In memory: one matrix

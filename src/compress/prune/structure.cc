@@ -103,13 +103,13 @@ Status CheckArchitecture(const ModelSpec& spec, const StructureRequest& request)
   if (request.width.given() && spec.post_norms) {
     return MakeError(Code::kUnsupported,
                      "--width: a %s normalizes what its layers add and scales the embedding by its "
-                     "length; --ffn, --heads and --layers are possible",
+                     "length; --ffn is possible",
                      name);
   }
   if (request.layers.given() && spec.sliding_window > 0 && spec.sliding_period != 1) {
     return MakeError(Code::kUnsupported,
                      "--layers: the layers of this %s attend to a window or to everything by their "
-                     "number; --ffn and --heads are possible",
+                     "number; --ffn is possible",
                      name);
   }
   const float usual = 1 / std::sqrt(static_cast<float>(spec.head_dim));
@@ -207,6 +207,12 @@ Result<StructurePlan> PlanStructure(const ModelSpec& spec, const StructureReques
     return MakeError(Code::kInvalidArgument,
                      "nothing to remove: give --ffn, --heads, --width or --layers");
   }
+  const bool shares = request.ffn.share > 0 || request.heads.share > 0 || request.width.share > 0;
+  if (request.multiple > 0 && !shares) {
+    return MakeError(Code::kInvalidArgument,
+                     "--multiple rounds what a share of --ffn, --heads or --width keeps, and none "
+                     "is given");
+  }
   EW_TRY(CheckArchitecture(spec, request));
   const uint32_t sharing = spec.n_heads / spec.n_kv_heads;
   StructurePlan plan;
@@ -218,6 +224,13 @@ Result<StructurePlan> PlanStructure(const ModelSpec& spec, const StructureReques
                                   request.heads, request.multiple, &plan.notes));
   EW_TRY(plan.kept.neurons, KeptOf({"ffn", "feed-forward neurons", spec.ffn_dim}, request.ffn,
                                    request.multiple, &plan.notes));
+  const bool square = spec.architecture == "qwen2" || spec.architecture == "phi3";
+  if (square && uint64_t{plan.kept.groups} * sharing * spec.head_dim != plan.kept.channels) {
+    plan.notes.push_back(
+        Format("llama.cpp loads a %s only where all heads together are as wide as "
+               "the residual stream, which these are not",
+               spec.architecture.c_str()));
+  }
   return plan;
 }
 

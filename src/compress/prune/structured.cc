@@ -91,14 +91,7 @@ Result<std::vector<double>> UnitPruner::BlindScores(UnitKind kind) const {
 }
 
 Status UnitPruner::Select(UnitKind kind, std::span<const double> scores) {
-  for (const double score : scores) {
-    if (!std::isfinite(score)) {
-      return MakeError(Code::kBadData,
-                       "the scores of layer %u are not finite: the weights are "
-                       "damaged, or calibrate with other text",
-                       layer_);
-    }
-  }
+  EW_TRY(CheckScores(scores, "units").In(Format("layer %u", layer_)));
   KeptOf(kind) = KeepBest(scores, CountOf(kind));
   UnitLoss& loss = LossOf(kind);
   loss.removed = RemovedOf(UnitCount(spec_, kind), KeptOf(kind));
@@ -118,6 +111,26 @@ Status UnitPruner::RunBlind() {
     if (progress_->Cancelled()) return MakeError(Code::kCancelled, "stopped; nothing was written");
   }
   return Ok{};
+}
+
+// Fitting fills zeros, so weights that were set to zero before must not be there. Columns that are
+// all zero may be: they read nothing.
+Status CheckDense(const LayerMatrix& matrix) {
+  size_t zeros = 0, live = 0;
+  for (size_t c = 0; c < matrix.columns; ++c) {
+    size_t here = 0;
+    for (size_t row = 0; row < matrix.rows; ++row) {
+      here += matrix.values[row * matrix.columns + c] == 0 ? 1 : 0;
+    }
+    if (here == matrix.rows) continue;
+    zeros += here;
+    live += matrix.rows;
+  }
+  if (static_cast<double>(zeros) <= 0.05 * static_cast<double>(live)) return Ok{};
+  return MakeError(Code::kInvalidArgument,
+                   "tensor %s is pruned already, and fitting what is left of the structure would "
+                   "fill its zeros: remove structure first",
+                   matrix.name.c_str());
 }
 
 // Chooses among what attn_output or ffn_down reads, on what the loaded layer gives now, and sets
@@ -155,6 +168,7 @@ Status UnitPruner::SelectByInput(UnitKind kind, ActivationWalk* walk) {
   EW_TRY(Select(kind, scores));
   const std::vector<uint32_t> columns =
       IndicesOf(spec_, heads ? Axis::kQuery : Axis::kNeurons, KeptOf(kind));
+  if (options_.repair) EW_TRY(CheckDense(matrix));
   const std::vector<float> before(values.begin(), values.end());
   const std::vector<uint32_t> gone = RemovedOf(static_cast<uint32_t>(n), columns);
   for (size_t row = 0; row < matrix.rows; ++row) {
@@ -186,6 +200,7 @@ Status UnitPruner::FitInputs(LinearInput input, ActivationWalk* walk, Activation
   for (size_t i = 0; i < walk->matrices().size(); ++i) {
     const LayerMatrix &to = walk->matrices()[i], &from = dense->matrices()[i];
     if (to.input != input) continue;
+    EW_TRY(CheckDense(from));
     fit.Run({from.values, from.rows * from.columns}, pool_, {to.values, to.rows * to.columns});
     repaired_.insert(i);
   }

@@ -101,6 +101,25 @@ TEST_CASE("heads and neurons that give nothing are found, and the model stays th
   CheckEquivalent(before, pruned.model);
 }
 
+TEST_CASE("norms are scaled so that channels that give nothing can go") {
+  TemporaryFolder folder;
+  TinyModel tiny = TinyLlama();
+  const size_t dim = 48;
+  for (auto& [name, tensor] : tiny.tensors) {
+    const bool embedding = name.ends_with("embed_tokens.weight");
+    const bool writer = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+    for (size_t i = 0; (embedding || writer) && i < tensor.values.size(); ++i) {
+      const size_t channel = embedding ? i % dim : i / tensor.shape[1];
+      if (channel % 6 == 1) tensor.values[i] = 0;
+    }
+  }
+  const Checkpoint before = Written(tiny, folder);
+  REQUIRE(before.spec().dim == dim);
+  const StructureRequest request{.width = {.count = 40}};
+  const Pruned pruned = Prune(before, By(StructureMethod::kFlap, request, false));
+  CheckEquivalent(before, pruned.model);
+}
+
 TEST_CASE("every method removes what was asked for; repair makes up for much of it") {
   TemporaryFolder folder;
   const Checkpoint before = Written(TinyLlama(), folder);

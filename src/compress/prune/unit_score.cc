@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "base/strings.h"
 #include "compress/quantize/output_error.h"
 
 namespace edgewise {
@@ -54,8 +55,8 @@ std::vector<double> UnitStatistics::Fluctuation(std::span<const double> weights)
   const auto tokens = static_cast<double>(tokens_);
   for (size_t c = 0; c < columns(); ++c) {
     const double mean = sums_[c] / tokens;
-    const double variance = std::max(0.0, squares_[c] / tokens - mean * mean);
-    scores[c / unit_columns_] += variance * weights[c];
+    const double variance = squares_[c] / tokens - mean * mean;
+    scores[c / unit_columns_] += variance < 0 ? 0 : variance * weights[c];
   }
   return scores;
 }
@@ -116,6 +117,17 @@ double ScoreShareLost(std::span<const double> scores, std::span<const uint32_t> 
   double left = 0;
   for (const uint32_t unit : kept) left += scores[unit];
   return all > 0 ? 1 - left / all : 0;
+}
+
+Status CheckScores(std::span<const double> scores, const char* what) {
+  for (const double score : scores) {
+    if (std::isfinite(score)) continue;
+    return MakeError(Code::kBadData,
+                     "the scores of %s are not finite: the weights are damaged, or calibrate with "
+                     "other text",
+                     what);
+  }
+  return Ok{};
 }
 
 }  // namespace edgewise

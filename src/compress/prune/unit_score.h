@@ -56,4 +56,7 @@ std::vector<uint32_t> KeepBest(std::span<const double> scores, size_t count);
 // The share of all scores that goes with the units that are not `kept`.
 double ScoreShareLost(std::span<const double> scores, std::span<const uint32_t> kept);
 
+// Errors: kBadData (NaN or infinity in `scores`, which are of `what`).
+Status CheckScores(std::span<const double> scores, const char* what);
+
 }  // namespace edgewise

@@ -119,13 +119,16 @@ Result<Cost> FeedbackCost(const Checkpoint& checkpoint, std::span<const TensorPl
   // The original layer goes beside the one that is quantized; a product of two inputs is no
   // triangle.
   double layer = 2 * (trial.load + tokens * trial.pass);
+  size_t longest = 0;
+  for (const auto& sequence : sequences) longest = std::max(longest, sequence.size());
   for (const InputTrial& input : trial.inputs) {
     const auto factor = factors.find(input.columns);
     if (factor == factors.end()) continue;
     layer += tokens * (2 * input.visit + 3 * input.products) + factor->second;
+    const uint64_t row = input.columns * sizeof(float);
     cost.bytes =
         std::max(cost.bytes, 2 * trial.bytes + 2 * ProductSumBytes(input.columns, pool->size()) +
-                                 input.columns * input.columns * sizeof(float));
+                                 row * (input.columns + longest + ProductSum::kPanel));
   }
   const ModelSpec& spec = checkpoint.spec();
   cost.seconds += layer * spec.n_layers;

@@ -150,6 +150,7 @@ Status SequentialQuantizer::Compare(LinearInput input, size_t columns, ProductSu
   for (size_t i = 0; i < walk_.sequences().size(); ++i) {
     original.clear();
     if (cross != nullptr) {
+      original.reserve(walk_.sequences()[i].size() * columns);
       EW_TRY(last ? original_.PassSequence(i, keep) : original_.VisitSequence(i, keep));
     }
     const float* f = original.data();
@@ -244,8 +245,9 @@ std::vector<size_t> ByInput(std::span<const TensorPlan> plan) {
     first.emplace(InputName(plan[i].name), i);
     order.push_back(i);
   }
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return first[InputName(plan[a].name)] < first[InputName(plan[b].name)];
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return std::pair(first[InputName(plan[a].name)], a) <
+           std::pair(first[InputName(plan[b].name)], b);
   });
   return order;
 }

@@ -40,9 +40,10 @@ Status QuantizeByCalibration(const Checkpoint& checkpoint, std::span<const Tenso
                              const CalibrationFile& calibration, const LayerwiseOptions& options,
                              ThreadPool* pool, Progress* progress, BlockSink sink);
 
-// Quantizes those entries of `plan`, in the order of the forward pass. In memory: one layer in F32,
-// its inputs' second moments, and the residual streams of all tokens. Errors: those of
-// ActivationWalk, ErrorMetric and `sink`; kBadData (NaN or infinity in a weight); kCancelled.
+// Quantizes those entries of `plan`, in the order of the forward pass. In memory: a layer of the
+// model and of the original in F32, the second moments of one input and its cross moments with the
+// original's, and the residual streams of both up to ScratchMemory::kInMemory each. Errors: those
+// of ActivationWalk, ErrorMetric and `sink`; kBadData (NaN or infinity in a weight); kCancelled.
 Status QuantizeLayerwise(const Checkpoint& checkpoint, std::span<const TensorPlan> plan,
                          TokenSequences sequences, const LayerwiseOptions& options,
                          ThreadPool* pool, Progress* progress, BlockSink sink);

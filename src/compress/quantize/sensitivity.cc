@@ -202,11 +202,12 @@ Result<double> ErrorSeconds(const Checkpoint& checkpoint, const TensorPlan& entr
     EW_TRY(subject.metric,
            ErrorMetric::Create(subject.h, input.kept, LayerwiseOptions().damping, pool));
   }
+  const double factor = NowSeconds() - start;
   for (const DType type : CandidateFormats(entry)) {
     if (input.kept % Info(type).block == 0) ErrorIn(subject, type, pool);
   }
   const double ratio = static_cast<double>(columns) / static_cast<double>(input.kept);
-  return (NowSeconds() - start) * ratio * ratio;
+  return (NowSeconds() - start - factor + factor * ratio) * ratio * ratio;
 }
 
 }  // namespace
@@ -270,10 +271,12 @@ Result<Cost> SensitivityCost(const Checkpoint& checkpoint, std::span<const Tenso
   cost.seconds = load + std::max(0.0, writing - load) *
                             static_cast<double>(Length(spec, options) / few.tokens);
   std::map<size_t, double> errors;  // by columns
-  uint64_t largest = 0;
+  uint64_t largest = 0, moments = 0;
   for (const TensorPlan& entry : plan) {
     if (CandidateFormats(entry).empty()) continue;
     const size_t columns = entry.shape.columns();
+    const bool feedback = options.encoder == RowEncoder::kFeedback && IsLayerwise(entry);
+    moments = std::max<uint64_t>(moments, (feedback ? 3 : 1) * uint64_t{columns} * columns);
     auto known = errors.find(columns);
     if (known == errors.end()) {
       EW_TRY(const double seconds,
@@ -286,9 +289,10 @@ Result<Cost> SensitivityCost(const Checkpoint& checkpoint, std::span<const Tenso
   EW_TRY(const Cost rounding,
          EncodingCost(checkpoint, plan, options.encoder != RowEncoder::kPlain, pool));
   cost.seconds += rounding.seconds;
-  cost.bytes = (after > before ? after - before : 0) +
-               sizeof(float) * (2 * largest + options.sequences * Length(spec, options) *
-                                                  uint64_t{spec.vocab_size});
+  cost.bytes =
+      (after > before ? after - before : 0) +
+      sizeof(float) * (2 * largest + moments +
+                       options.sequences * Length(spec, options) * uint64_t{spec.vocab_size});
   return cost;
 }
 
