@@ -2,11 +2,12 @@
 # Compares the methods of `edgewise prune`. Prints a JSON line for each file: its distance from MODEL on held-out text, and what
 # making it took.
 # usage: pruning.sh EDGEWISE MODEL CALIBRATION.txt HELD_OUT.txt [AMOUNTS] [METHODS] [CALIBRATION_TOKENS] [SEPARATOR]
-# An amount is a sparsity (2:4), or structure to remove (ffn=25%, ffn=50%,heads=50%); METHOD-bare is one without repair. What structured
+# An amount is a sparsity (2:4), or structure to remove (ffn=25%, ffn=50%,heads=50%); METHOD-bare is one without repair, METHOD-owl one
+# whose share differs by layer. What structured
 # pruning leaves is measured in q8_0, with its decode speed over the model's, beside the whole model quantized to as many bytes.
 set -eu
 if [ $# -lt 4 ]; then
-  sed -n '2,6p' "$0" >&2
+  sed -n '2,7p' "$0" >&2
   exit 2
 fi
 edgewise=$1 model=$2 text=$3 held_out=$4
@@ -24,14 +25,17 @@ distance() {
 # prune METHOD FLAGS...: makes out.gguf and made.json
 prune() {
   method=${1%-bare}
+  method=${method%-owl}
   case $1 in
     *-bare) shift && set -- "$@" --no-repair ;;
+    *-owl) shift && set -- "$@" --owl ;;
     *) shift ;;
   esac
   case "$method $*" in
     *width*) calibration=yes ;;
-    "magnitude "*--no-repair* | "random "*--no-repair* | "magnitude --sparsity"* | "random --sparsity"* | "magnitude --layers"* | \
-      "random --layers"*) calibration= ;;
+    "magnitude "*--no-repair* | "random "*--no-repair*) calibration= ;;
+    *--ffn* | *--heads*) calibration=yes ;;
+    *"magnitude --sparsity"* | "random --sparsity"* | "magnitude --layers"* | "random --layers"*) calibration= ;;
     *) calibration=yes ;;
   esac
   "$edgewise" prune "$model" "$folder/out.gguf" --method "$method" "$@" \
@@ -87,7 +91,7 @@ for amount in $amounts; do
   for name in $methods; do
     prune "$name" --sparsity "$amount"
     printf '{"sparsity": "%s", "method": "%s", "density": %s, "seconds": %s, "peak_rss_bytes": %s, ' "$amount" "$name" \
-      "$(field density < "$folder/made.json")" "$(field seconds < "$folder/made.json")" "$(field peak_rss_bytes < "$folder/made.json")"
+      "$(sed 's/"tensors".*//' "$folder/made.json" | field density)" "$(field seconds < "$folder/made.json")" "$(field peak_rss_bytes < "$folder/made.json")"
     distance "$folder/out.gguf"
   done
 done
