@@ -124,6 +124,17 @@ double Divergence(const std::string& path) {
   return kl->kl.mean;
 }
 
+// Checks that pruning `model` is refused with a message that has `part` in it, and writes nothing.
+void CheckRefused(const std::string& model, const std::string& out, const PruneJobOptions& options,
+                  const char* part) {
+  const auto summary = Prune(model, out, options, nullptr);
+  REQUIRE_FALSE(summary);
+  CAPTURE(summary.error().message);
+  CHECK(summary.error().code == Code::kInvalidArgument);
+  CHECK(summary.error().message.find(part) != std::string::npos);
+  CHECK_FALSE(std::filesystem::exists(out));
+}
+
 TEST_CASE("every method prunes what was asked for, and better ones lose less") {
   const TemporaryFolder folder;
   for (const char* sparsity : {"50%", "2:4", "4:8"}) {
@@ -283,12 +294,7 @@ TEST_CASE("what cannot be pruned") {
   const TemporaryFolder folder;
   const auto fails = [&](const std::string& model, const PruneJobOptions& options,
                          const char* part) {
-    const auto summary = Prune(model, folder / "out.gguf", options, nullptr);
-    REQUIRE_FALSE(summary);
-    CAPTURE(summary.error().message);
-    CHECK(summary.error().code == Code::kInvalidArgument);
-    CHECK(summary.error().message.find(part) != std::string::npos);
-    CHECK_FALSE(std::filesystem::exists(folder / "out.gguf"));
+    CheckRefused(model, folder / "out.gguf", options, part);
   };
   PruneJobOptions options = By("wanda", "2:4");
   options.calibration.path.clear();
@@ -439,12 +445,7 @@ TEST_CASE("structure that cannot be removed") {
   const TemporaryFolder folder;
   const auto fails = [&](const std::string& model, const PruneJobOptions& options,
                          const char* part) {
-    const auto summary = Prune(model, folder / "out.gguf", options, nullptr);
-    REQUIRE_FALSE(summary);
-    CAPTURE(summary.error().message);
-    CHECK(summary.error().code == Code::kInvalidArgument);
-    CHECK(summary.error().message.find(part) != std::string::npos);
-    CHECK_FALSE(std::filesystem::exists(folder / "out.gguf"));
+    CheckRefused(model, folder / "out.gguf", options, part);
   };
   PruneJobOptions options = Without("flap", {.ffn = Of("25%")});
   options.calibration.path.clear();
