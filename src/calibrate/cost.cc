@@ -52,12 +52,6 @@ Status TrySums(ActivationWalk* walk, LinearInput input, size_t kept, double toke
   return Ok{};
 }
 
-size_t LongestOf(const TokenSequences& sequences) {
-  size_t longest = 0;
-  for (const auto& sequence : sequences) longest = std::max(longest, sequence.size());
-  return longest;
-}
-
 uint64_t StreamBytes(const ModelSpec& spec, uint64_t tokens, size_t longest) {
   const uint64_t row = spec.dim * sizeof(float), all = tokens * row;
   // More lies on disk but for the sequence at hand.

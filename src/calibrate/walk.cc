@@ -7,16 +7,21 @@
 
 namespace edgewise {
 
-uint64_t TokenCount(const TokenSequences& sequences) {
+uint64_t TokenCount(std::span<const std::vector<int32_t>> sequences) {
   uint64_t count = 0;
   for (const auto& sequence : sequences) count += sequence.size();
   return count;
 }
 
-Result<ActivationWalk> ActivationWalk::Create(const Checkpoint& checkpoint,
-                                              TokenSequences sequences, ThreadPool* pool) {
+size_t LongestOf(std::span<const std::vector<int32_t>> sequences) {
   size_t longest = 0;
   for (const auto& sequence : sequences) longest = std::max(longest, sequence.size());
+  return longest;
+}
+
+Result<ActivationWalk> ActivationWalk::Create(const Checkpoint& checkpoint,
+                                              TokenSequences sequences, ThreadPool* pool) {
+  const size_t longest = LongestOf(sequences);
   if (longest == 0) return MakeError(Code::kInvalidArgument, "no tokens to calibrate with");
   EW_TRY(LayerStream stream, LayerStream::Create(checkpoint, static_cast<uint32_t>(longest), pool));
   ActivationWalk walk(std::move(stream), std::move(sequences));
@@ -29,7 +34,7 @@ Result<ActivationWalk> ActivationWalk::Create(const Checkpoint& checkpoint,
   EW_TRY(walk.x_, ScratchMemory::Create(tokens * dim * sizeof(float)));
   walk.scratch_.resize(longest * dim);
   for (size_t i = 0; i < walk.sequences_.size(); ++i) {
-    const std::span<float> rows = walk.MutableStream(i);
+    const std::span<float> rows = walk.Rows(i);
     EW_TRY(walk.stream_.Embed(walk.sequences_[i], rows.data()));
     walk.x_.DropPages(std::as_bytes(rows));
   }
@@ -39,15 +44,10 @@ Result<ActivationWalk> ActivationWalk::Create(const Checkpoint& checkpoint,
   return walk;
 }
 
-std::span<const float> ActivationWalk::Stream(size_t index) const {
+std::span<float> ActivationWalk::Rows(size_t index) const {
   const size_t dim = spec().dim;
-  return {reinterpret_cast<const float*>(x_.bytes().data()) + first_[index] * dim,
+  return {reinterpret_cast<float*>(x_.bytes().data()) + first_[index] * dim,
           sequences_[index].size() * dim};
-}
-
-std::span<float> ActivationWalk::MutableStream(size_t index) {
-  const std::span<const float> stream = Stream(index);
-  return {const_cast<float*>(stream.data()), stream.size()};
 }
 
 Status ActivationWalk::VisitSequence(size_t index, LinearTap tap) {
@@ -63,7 +63,7 @@ Status ActivationWalk::Visit(LinearTap tap) {
 }
 
 Status ActivationWalk::PassSequence(size_t index, LinearTap tap) {
-  const std::span<float> stream = MutableStream(index);
+  const std::span<float> stream = Rows(index);
   EW_TRY(stream_.Run(stream.data(), sequences_[index].size(), tap));
   x_.DropPages(std::as_bytes(stream));
   return Ok{};

@@ -16,7 +16,9 @@ namespace edgewise {
 
 using TokenSequences = std::vector<std::vector<int32_t>>;
 
-uint64_t TokenCount(const TokenSequences& sequences);
+uint64_t TokenCount(std::span<const std::vector<int32_t>> sequences);
+// Tokens of the longest.
+size_t LongestOf(std::span<const std::vector<int32_t>> sequences);
 
 // The residual streams of all sequences before one layer, which the walk moves over layer by layer.
 // Not thread-safe. Results do not depend on the number of threads.
@@ -43,7 +45,7 @@ class ActivationWalk {
   // The same for one sequence, each once.
   Status PassSequence(size_t index, LinearTap tap);
   // The residual stream of a sequence before the layer that it passes next: (tokens, dim).
-  std::span<const float> Stream(size_t index) const;
+  std::span<const float> Stream(size_t index) const { return Rows(index); }
   // Lets go of its pages after that; they come back when they are used.
   void Release(size_t index) const { x_.DropPages(std::as_bytes(Stream(index))); }
   // Shows the input of the output matrix. Only after the last layer.
@@ -55,7 +57,8 @@ class ActivationWalk {
   LayerStream stream_;
   TokenSequences sequences_;
   std::vector<uint64_t> first_;  // row of each sequence
-  std::span<float> MutableStream(size_t index);
+  // The rows of a sequence in x_.
+  std::span<float> Rows(size_t index) const;
   ScratchMemory x_;             // (tokens, dim)
   std::vector<float> scratch_;  // (longest sequence, dim)
 };

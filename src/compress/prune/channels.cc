@@ -222,9 +222,8 @@ Result<ChannelFit> ChannelFit::Create(ActivationWalk* wide, ActivationWalk* narr
                                       FunctionRef<Status(ActivationWalk*, RowsSink)> visit,
                                       ThreadPool* pool) {
   const size_t first = wide->spec().dim, second = narrow->spec().dim, n = first + second;
-  uint64_t tokens = 0;
-  for (const auto& sequence : wide->sequences()) tokens += sequence.size();
-  EW_TRY(const ScratchMemory inputs, ScratchMemory::Create(tokens * first * sizeof(float)));
+  EW_TRY(const ScratchMemory inputs,
+         ScratchMemory::Create(TokenCount(wide->sequences()) * first * sizeof(float)));
   auto* stored = reinterpret_cast<float*>(inputs.bytes().data());  // (tokens, first)
   size_t filled = 0;
   EW_TRY(visit(wide, [&](const float* rows, size_t count, size_t stride) {

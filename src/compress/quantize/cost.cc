@@ -119,8 +119,7 @@ Result<Cost> FeedbackCost(const Checkpoint& checkpoint, std::span<const TensorPl
   // The original layer goes beside the one that is quantized; a product of two inputs is no
   // triangle.
   double layer = 2 * (trial.load + tokens * trial.pass);
-  size_t longest = 0;
-  for (const auto& sequence : sequences) longest = std::max(longest, sequence.size());
+  const size_t longest = LongestOf(sequences);
   for (const InputTrial& input : trial.inputs) {
     const auto factor = factors.find(input.columns);
     if (factor == factors.end()) continue;
