@@ -399,24 +399,9 @@ TEST_CASE("an interrupt leaves no unfinished file behind") {
   int interrupted = 0;
   int exit_code = 130;
   for (int delay_us = 1000; exit_code == 130; delay_us += delay_us / 4) {
-    // The test runner's own handler must not see a signal that comes before the program starts.
-    sigset_t interrupt;
-    ::sigemptyset(&interrupt);
-    ::sigaddset(&interrupt, SIGINT);
-    ::sigprocmask(SIG_BLOCK, &interrupt, nullptr);
-    const pid_t child = ::fork();
-    if (child == 0) {
-      ::signal(SIGINT, SIG_DFL);
-      ::sigprocmask(SIG_UNBLOCK, &interrupt, nullptr);
-      ::execl(EDGEWISE_PROGRAM, EDGEWISE_PROGRAM, "quantize", BaseModel().c_str(), out.c_str(),
-              "--to", "q4_k_m", "--quiet", "--threads", "1", nullptr);
-      ::_exit(98);
-    }
-    ::sigprocmask(SIG_UNBLOCK, &interrupt, nullptr);
-    ::usleep(static_cast<useconds_t>(delay_us));
-    ::kill(child, SIGINT);
-    int status = 0;
-    ::waitpid(child, &status, 0);
+    const int status =
+        SignalProgram({"quantize", BaseModel(), out, "--to", "q4_k_m", "--quiet", "--threads", "1"},
+                      SIGINT, static_cast<uint64_t>(delay_us));
     // A signal that comes before the handlers are there ends the program by itself.
     if (WIFEXITED(status)) {
       exit_code = WEXITSTATUS(status);

@@ -81,6 +81,7 @@ inline int SignalProgram(std::vector<std::string> arguments, int signal, uint64_
   std::vector<char*> argv = {const_cast<char*>(EDGEWISE_PROGRAM)};
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
+  // The test runner's own handler must not see a signal that comes before the program starts.
   sigset_t mask;
   ::sigemptyset(&mask);
   ::sigaddset(&mask, SIGINT);
