@@ -1,0 +1,35 @@
+// Batch: token sequences one behind the other, without padding, and what is to follow each token.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace edgewise::train {
+
+inline constexpr int32_t kNoTarget = -1;
+
+// Sequences of any lengths packed into rows; a token sees those of its own sequence only, and
+// positions begin at 0 in each.
+struct Batch {
+  std::vector<int32_t> tokens;    // (n)
+  std::vector<int32_t> targets;   // (n): the token that is to follow, or kNoTarget
+  std::vector<uint32_t> lengths;  // of the sequences, at least 1 each, n in all
+
+  size_t size() const { return tokens.size(); }
+  size_t CountTargets() const {
+    size_t count = 0;
+    for (const int32_t target : targets) count += target != kNoTarget;
+    return count;
+  }
+  // Appends a sequence that learns to predict each of its tokens but the first.
+  void Append(const int32_t* sequence, size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      tokens.push_back(sequence[i]);
+      targets.push_back(i + 1 < count ? sequence[i + 1] : kNoTarget);
+    }
+    lengths.push_back(static_cast<uint32_t>(count));
+  }
+};
+
+}  // namespace edgewise::train

@@ -1,0 +1,290 @@
+// Ops on the CPU. Work is cut by sizes alone and partial sums are added in order, so that results
+// do not depend on threads.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "train/cpu_attention.h"
+#include "train/ops.h"
+
+namespace edgewise::train {
+namespace {
+
+constexpr size_t kRowGrain = 16;          // rows that a thread takes at once
+constexpr size_t kValueGrain = 1 << 14;   // values of a run
+constexpr size_t kColumnGrain = 64;       // columns of a sum over rows
+constexpr size_t kStatisticsGrain = 128;  // vectors whose weight gradients are summed apart
+
+// Rounded to the runs that values are cut into: sums do not depend on threads.
+size_t Chunks(size_t n, size_t grain) { return (n + grain - 1) / grain; }
+
+float Sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
+
+constexpr float kGeluScale = 0.7978845608028654f;  // sqrt(2 / pi)
+constexpr float kGeluCubic = 0.044715f;
+
+// splitmix64 of the position and the seed: uniform in [0, 2^32).
+uint32_t Hash(uint64_t seed, uint64_t i) {
+  uint64_t z = seed + (i + 1) * 0x9e3779b97f4a7c15u;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return static_cast<uint32_t>((z ^ (z >> 31)) >> 32);
+}
+
+class CpuOps final : public Ops {
+ public:
+  CpuOps(ThreadPool* pool, Precision precision)
+      : pool_(pool), kernel_(kernels::Active()), gemm_(pool, precision), attention_(pool) {}
+
+  void Multiply(const Matrix& a, const Matrix& b, size_t m, size_t n, size_t k, float* c,
+                size_t c_stride, bool accumulate) override {
+    gemm_.Multiply(a, b, m, n, k, c, c_stride, accumulate);
+  }
+
+  void AddBias(const float* bias, size_t rows, size_t n, Rows y) override {
+    ForRows(rows, [&](size_t i) { kernel_.add(bias, y.row(i), n); });
+  }
+
+  void AddRowSums(ConstRows dy, size_t rows, size_t n, float* sum) override {
+    pool_->ParallelFor(n, kColumnGrain, [&](size_t begin, size_t end, int) {
+      for (size_t i = 0; i < rows; ++i) {
+        kernel_.add(dy.row(i) + begin, sum + begin, end - begin);
+      }
+    });
+  }
+
+  void Embed(std::span<const int32_t> tokens, const float* table, size_t n, float scale,
+             float* y) override {
+    ForRows(tokens.size(), [&](size_t i) {
+      std::memcpy(y + i * n, table + static_cast<size_t>(tokens[i]) * n, n * sizeof(float));
+      if (scale != 1.0f) kernel_.scale(scale, y + i * n, n);
+    });
+  }
+
+  void EmbedBackward(std::span<const int32_t> tokens, const float* dy, size_t n, float scale,
+                     float* dtable) override {
+    pool_->ParallelFor(n, kColumnGrain, [&](size_t begin, size_t end, int) {
+      for (size_t i = 0; i < tokens.size(); ++i) {
+        float* to = dtable + static_cast<size_t>(tokens[i]) * n;
+        for (size_t c = begin; c < end; ++c) to[c] += scale * dy[i * n + c];
+      }
+    });
+  }
+
+  void Norm(const NormShape& shape, const NormWeights& weights, ConstRows x, Rows y,
+            const NormStatistics& statistics) override;
+  void NormBackward(const NormShape& shape, const NormWeights& weights, ConstRows x,
+                    const NormStatistics& statistics, ConstRows dy, Rows dx, bool accumulate,
+                    const NormGradients& gradients) override;
+
+  void Rope(const RopeShape& shape, const float* cos, const float* sin, Rows x) override {
+    Rotate(shape, cos, sin, x);
+  }
+  void RopeBackward(const RopeShape& shape, const float* cos, const float* sin, Rows dx) override {
+    back_.resize(shape.rows * (shape.rotary_dim / 2));
+    std::transform(sin, sin + back_.size(), back_.begin(), [](float s) { return -s; });
+    Rotate(shape, cos, back_.data(), dx);
+  }
+
+  void Attend(const AttentionShape& shape, ConstRows qkv, Rows out, float* log_sums) override {
+    attention_.Forward(shape, qkv, out, log_sums);
+  }
+  void AttendBackward(const AttentionShape& shape, ConstRows qkv, ConstRows out,
+                      const float* log_sums, ConstRows dout, Rows dqkv) override {
+    attention_.Backward(shape, qkv, out, log_sums, dout, dqkv);
+  }
+
+  void Glu(Activation activation, size_t rows, size_t n, const float* gate_up, float* y) override {
+    const auto run = activation == Activation::kSilu ? kernel_.silu_mul : kernel_.gelu_tanh_mul;
+    ForRows(rows, [&](size_t i) {
+      const float* gate = gate_up + i * 2 * n;
+      run(gate, gate + n, y + i * n, n);
+    });
+  }
+  void GluBackward(Activation activation, size_t rows, size_t n, const float* gate_up,
+                   const float* dy, float* dgate_up) override;
+
+  void Add(const float* a, const float* b, size_t n, float* y) override {
+    ForValues(n, [&](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) y[i] = a[i] + b[i];
+    });
+  }
+
+  void Dropout(float probability, uint64_t seed, size_t n, float* x) override {
+    const auto bound = static_cast<uint32_t>(static_cast<double>(probability) * 4294967296.0);
+    const float kept = 1.0f / (1.0f - probability);
+    ForValues(n, [&](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) x[i] = Hash(seed, i) < bound ? 0.0f : x[i] * kept;
+    });
+  }
+
+  double SumOfSquares(const float* x, size_t n) override {
+    const size_t chunks = Chunks(n, kValueGrain);
+    sums_.assign(chunks, 0.0);
+    pool_->ParallelFor(chunks, 1, [&](size_t begin, size_t end, int) {
+      for (size_t c = begin; c < end; ++c) {
+        const size_t first = c * kValueGrain, last = std::min(n, first + kValueGrain);
+        for (size_t i = first; i < last; ++i) {
+          sums_[c] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+        }
+      }
+    });
+    double sum = 0;
+    for (const double part : sums_) sum += part;
+    return sum;
+  }
+
+  void Adam(const AdamStep& step, const float* gradients, size_t n, float* mean, float* variance,
+            float* weights) override;
+
+ private:
+  template <class Body>
+  void ForRows(size_t rows, Body&& body) {
+    pool_->ParallelFor(rows, kRowGrain, [&](size_t begin, size_t end, int) {
+      for (size_t i = begin; i < end; ++i) body(i);
+    });
+  }
+  template <class Body>
+  void ForValues(size_t n, Body&& body) {
+    pool_->ParallelFor(n, kValueGrain, [&](size_t begin, size_t end, int) { body(begin, end); });
+  }
+  void Rotate(const RopeShape& shape, const float* cos, const float* sin, Rows x) {
+    if (shape.kind == RopeKind::kNone) return;
+    const auto rotate =
+        shape.kind == RopeKind::kInterleaved ? kernel_.rope_interleaved : kernel_.rope_neox;
+    const size_t pairs = shape.rotary_dim / 2;
+    ForRows(shape.rows, [&](size_t i) {
+      rotate(x.row(i), cos + i * pairs, sin + i * pairs, shape.heads, shape.head_dim,
+             shape.rotary_dim);
+    });
+  }
+
+  ThreadPool* pool_;
+  const kernels::Kernels& kernel_;
+  Gemm gemm_;
+  CpuAttention attention_;
+  std::vector<float> back_;     // sines of the rotation back
+  std::vector<float> partial_;  // (chunks, 2, columns): weight gradients of runs of vectors
+  std::vector<double> sums_;    // of runs of values
+};
+
+void CpuOps::Norm(const NormShape& shape, const NormWeights& weights, ConstRows x, Rows y,
+                  const NormStatistics& statistics) {
+  const size_t n = shape.columns;
+  ForRows(shape.rows, [&](size_t row) {
+    for (size_t g = 0; g < shape.groups; ++g) {
+      const float* from = x.row(row) + g * n;
+      float* to = y.row(row) + g * n;
+      const size_t at = row * shape.groups + g;
+      double sum = 0, squares = 0;
+      for (size_t i = 0; i < n; ++i) {
+        const auto value = static_cast<double>(from[i]);
+        sum += value;
+        squares += value * value;
+      }
+      const double count = static_cast<double>(n);
+      const double mean = shape.kind == NormKind::kLayer ? sum / count : 0;
+      const double variance = std::max(0.0, squares / count - mean * mean);
+      const auto inverse =
+          static_cast<float>(1 / std::sqrt(variance + static_cast<double>(shape.eps)));
+      const auto center = static_cast<float>(mean);
+      statistics.inverse_deviation[at] = inverse;
+      if (statistics.mean != nullptr) statistics.mean[at] = center;
+      for (size_t i = 0; i < n; ++i) to[i] = (from[i] - center) * inverse * weights.weight[i];
+      if (weights.bias != nullptr) kernel_.add(weights.bias, to, n);
+    }
+  });
+}
+
+// With h = (x - mean) / deviation and g = dy * weight: dx = (g - mean(g) - h mean(g h)) /
+// deviation, where RMSNorm has no mean(g).
+void CpuOps::NormBackward(const NormShape& shape, const NormWeights& weights, ConstRows x,
+                          const NormStatistics& statistics, ConstRows dy, Rows dx, bool accumulate,
+                          const NormGradients& gradients) {
+  const size_t n = shape.columns, chunks = Chunks(shape.count(), kStatisticsGrain);
+  const bool layer = shape.kind == NormKind::kLayer;
+  partial_.assign(chunks * 2 * n, 0.0f);
+  pool_->ParallelFor(chunks, 1, [&](size_t begin, size_t end, int) {
+    for (size_t at = begin * kStatisticsGrain; at < std::min(shape.count(), end * kStatisticsGrain);
+         ++at) {
+      const size_t row = at / shape.groups, first = at % shape.groups * n;
+      const float *from = x.row(row) + first, *g = dy.row(row) + first;
+      float *to = dx.row(row) + first, *dw = partial_.data() + at / kStatisticsGrain * 2 * n;
+      float* db = dw + n;
+      const float inverse = statistics.inverse_deviation[at];
+      const float mean = layer ? statistics.mean[at] : 0;
+      double sum = 0, product = 0;
+      for (size_t i = 0; i < n; ++i) {
+        const float h = (from[i] - mean) * inverse, weighted = g[i] * weights.weight[i];
+        sum += static_cast<double>(weighted);
+        product += static_cast<double>(weighted) * static_cast<double>(h);
+        dw[i] += g[i] * h;
+        db[i] += g[i];
+      }
+      const auto count = static_cast<double>(n);
+      const auto g_mean = layer ? static_cast<float>(sum / count) : 0.0f;
+      const auto gh_mean = static_cast<float>(product / count);
+      for (size_t i = 0; i < n; ++i) {
+        const float h = (from[i] - mean) * inverse;
+        const float d = inverse * (g[i] * weights.weight[i] - g_mean - h * gh_mean);
+        to[i] = accumulate ? to[i] + d : d;
+      }
+    }
+  });
+  for (size_t c = 0; c < chunks; ++c) {
+    const float* part = partial_.data() + c * 2 * n;
+    if (gradients.weight != nullptr) kernel_.add(part, gradients.weight, n);
+    if (gradients.bias != nullptr) kernel_.add(part + n, gradients.bias, n);
+  }
+}
+
+void CpuOps::GluBackward(Activation activation, size_t rows, size_t n, const float* gate_up,
+                         const float* dy, float* dgate_up) {
+  const bool silu = activation == Activation::kSilu;
+  ForRows(rows, [&](size_t row) {
+    const float *gate = gate_up + row * 2 * n, *up = gate + n, *d = dy + row * n;
+    float *dgate = dgate_up + row * 2 * n, *dup = dgate + n;
+    for (size_t i = 0; i < n; ++i) {
+      const float g = gate[i], u = up[i];
+      float value, slope;
+      if (silu) {
+        const float s = Sigmoid(g);
+        value = g * s;
+        slope = s * (1 + g * (1 - s));
+      } else {
+        const float t = std::tanh(kGeluScale * (g + kGeluCubic * g * g * g));
+        value = 0.5f * g * (1 + t);
+        slope = 0.5f * (1 + t) + 0.5f * g * (1 - t * t) * kGeluScale * (1 + 3 * kGeluCubic * g * g);
+      }
+      dgate[i] = d[i] * u * slope;
+      dup[i] = d[i] * value;
+    }
+  });
+}
+
+void CpuOps::Adam(const AdamStep& step, const float* gradients, size_t n, float* mean,
+                  float* variance, float* weights) {
+  const auto count = static_cast<double>(step.step);
+  const auto correct1 = static_cast<float>(1 / (1 - std::pow(double{step.beta1}, count)));
+  const auto correct2 = static_cast<float>(1 / (1 - std::pow(double{step.beta2}, count)));
+  const float decay = 1 - step.learning_rate * step.weight_decay;
+  ForValues(n, [&](size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      const float g = gradients[i] * step.gradient_scale;
+      mean[i] = step.beta1 * mean[i] + (1 - step.beta1) * g;
+      variance[i] = step.beta2 * variance[i] + (1 - step.beta2) * g * g;
+      const float change = mean[i] * correct1 / (std::sqrt(variance[i] * correct2) + step.eps);
+      weights[i] = decay * weights[i] - step.learning_rate * change;
+    }
+  });
+}
+
+}  // namespace
+
+std::unique_ptr<Ops> MakeCpuOps(ThreadPool* pool, Precision precision) {
+  return std::make_unique<CpuOps>(pool, precision);
+}
+
+}  // namespace edgewise::train

@@ -1,0 +1,170 @@
+#include "train/loss.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <string>
+
+#include "base/strings.h"
+#include "kernels/kernels.h"
+
+namespace edgewise::train {
+namespace {
+
+struct Named {
+  const char* name;
+  Divergence divergence;
+};
+constexpr Named kDivergences[] = {{"kl", Divergence::kForwardKl},
+                                  {"reverse-kl", Divergence::kReverseKl},
+                                  {"jsd", Divergence::kJsd},
+                                  {"skew-kl", Divergence::kSkewKl},
+                                  {"skew-reverse-kl", Divergence::kSkewReverse}};
+
+// log_p = x / temperature - log(sum exp(x / temperature)).
+void LogSoftmax(const float* x, size_t n, float temperature, float* log_p) {
+  for (size_t i = 0; i < n; ++i) log_p[i] = x[i] / temperature;
+  const auto sum = static_cast<float>(kernels::Active().log_sum_exp(log_p, n));
+  for (size_t i = 0; i < n; ++i) log_p[i] -= sum;
+}
+
+// Returns D(p | q). log_q becomes T^2 times the gradient by the student's logits: where v is the
+// derivative by q, that is T q (v - sum q v).
+double Diverge(const DistillationLoss& loss, size_t n, const float* log_p, float* log_q) {
+  const auto b = static_cast<float>(loss.beta), temperature = static_cast<float>(loss.temperature);
+  double sum = 0, mean = 0;
+  if (loss.divergence == Divergence::kForwardKl) {
+    for (size_t i = 0; i < n; ++i) {
+      const float p = std::exp(log_p[i]), q = std::exp(log_q[i]);
+      if (p > 0) sum += static_cast<double>(p) * static_cast<double>(log_p[i] - log_q[i]);
+      log_q[i] = temperature * (q - p);
+    }
+    return sum;
+  }
+  // First pass: the sums; log_q stays. Second: the gradient.
+  const auto slope = [&](float lp, float lq, double* value) {
+    const float p = std::exp(lp), q = std::exp(lq);
+    switch (loss.divergence) {
+      case Divergence::kReverseKl:
+        *value = q > 0 ? static_cast<double>(q) * static_cast<double>(lq - lp) : 0;
+        return lq - lp;
+      case Divergence::kJsd: {
+        const float log_m = std::log(b * p + (1 - b) * q);
+        *value = (p > 0 ? static_cast<double>(b * p) * static_cast<double>(lp - log_m) : 0) +
+                 (q > 0 ? static_cast<double>((1 - b) * q) * static_cast<double>(lq - log_m) : 0);
+        return (1 - b) * (lq - log_m);
+      }
+      case Divergence::kSkewKl: {
+        const float m = b * p + (1 - b) * q;
+        *value = p > 0 ? static_cast<double>(p) * static_cast<double>(lp - std::log(m)) : 0;
+        return m > 0 ? -(1 - b) * p / m : 0.0f;
+      }
+      case Divergence::kSkewReverse: {
+        const float m = (1 - b) * q + b * p;
+        *value = q > 0 ? static_cast<double>(q) * static_cast<double>(lq - std::log(m)) : 0;
+        return m > 0 ? lq - std::log(m) - (1 - b) * q / m : 0.0f;
+      }
+      case Divergence::kForwardKl:
+        break;
+    }
+    return 0.0f;
+  };
+  double value = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const float v = slope(log_p[i], log_q[i], &value);
+    const auto q = static_cast<double>(std::exp(log_q[i]));
+    sum += value;
+    if (q > 0) mean += q * static_cast<double>(v);
+  }
+  for (size_t i = 0; i < n; ++i) {
+    const float v = slope(log_p[i], log_q[i], &value), q = std::exp(log_q[i]);
+    log_q[i] = q > 0 ? temperature * q * (v - static_cast<float>(mean)) : 0.0f;
+  }
+  return sum;
+}
+
+}  // namespace
+
+Result<Divergence> ParseDivergence(std::string_view name) {
+  std::vector<std::string> names;
+  for (const Named& known : kDivergences) {
+    if (name == known.name) return known.divergence;
+    names.emplace_back(known.name);
+  }
+  return MakeError(Code::kInvalidArgument, "%s: no such divergence; known are %s",
+                   Quote(name).c_str(), Join(names, ", ").c_str());
+}
+
+const char* DivergenceName(Divergence divergence) {
+  return kDivergences[static_cast<size_t>(divergence)].name;
+}
+
+Status CheckLoss(const DistillationLoss& loss) {
+  if (!(loss.alpha >= 0 && loss.alpha <= 1)) {
+    return MakeError(Code::kInvalidArgument, "alpha must be from 0 to 1, not %g", loss.alpha);
+  }
+  if (!(loss.temperature >= 0.1 && loss.temperature <= 100)) {
+    return MakeError(Code::kInvalidArgument, "the temperature must be from 0.1 to 100, not %g",
+                     loss.temperature);
+  }
+  if (!(loss.beta > 0 && loss.beta < 1)) {
+    return MakeError(Code::kInvalidArgument, "beta must be between 0 and 1, not %g", loss.beta);
+  }
+  return Ok{};
+}
+
+double CrossEntropy(size_t n, int32_t target, float scale, float* logits) {
+  const double log_sum = kernels::Active().log_sum_exp(logits, n);
+  const auto at = static_cast<size_t>(target);
+  const double loss = log_sum - static_cast<double>(logits[at]);
+  const auto base = static_cast<float>(log_sum);
+  for (size_t i = 0; i < n; ++i) logits[i] = scale * std::exp(logits[i] - base);
+  logits[at] -= scale;
+  return loss;
+}
+
+double Distillation(const DistillationLoss& loss, size_t n, int32_t target, const float* teacher,
+                    float scale, float* logits, float* work) {
+  float *log_p = work, *log_q = work + n;
+  const auto temperature = static_cast<float>(loss.temperature);
+  LogSoftmax(teacher, n, temperature, log_p);
+  LogSoftmax(logits, n, temperature, log_q);
+  const double soft = loss.temperature * loss.temperature * Diverge(loss, n, log_p, log_q);
+  const auto soft_scale = static_cast<float>(loss.alpha) * scale;
+  if (loss.alpha == 1) {
+    for (size_t i = 0; i < n; ++i) logits[i] = soft_scale * log_q[i];
+    return soft;
+  }
+  const double hard = CrossEntropy(n, target, static_cast<float>(1 - loss.alpha) * scale, logits);
+  for (size_t i = 0; i < n; ++i) logits[i] += soft_scale * log_q[i];
+  return loss.alpha * soft + (1 - loss.alpha) * hard;
+}
+
+Result<double> CrossEntropyLoss::Rows(const Batch& batch, std::span<const uint32_t> rows,
+                                      size_t vocab, float scale, float* logits) {
+  losses_.resize(rows.size());
+  pool_->ParallelFor(rows.size(), 1, [&](size_t begin, size_t end, int) {
+    for (size_t i = begin; i < end; ++i) {
+      losses_[i] = CrossEntropy(vocab, batch.targets[rows[i]], scale, logits + i * vocab);
+    }
+  });
+  return std::accumulate(losses_.begin(), losses_.end(), 0.0);
+}
+
+Result<double> TeacherLoss::Rows(const Batch& batch, std::span<const uint32_t> rows, size_t vocab,
+                                 float scale, float* logits) {
+  targets_.resize(rows.size() * vocab);
+  EW_TRY(teacher_->Logits(rows, targets_.data()));
+  losses_.resize(rows.size());
+  work_.resize(static_cast<size_t>(pool_->size()) * 2 * vocab);
+  pool_->ParallelFor(rows.size(), 1, [&](size_t begin, size_t end, int thread) {
+    float* work = work_.data() + static_cast<size_t>(thread) * 2 * vocab;
+    for (size_t i = begin; i < end; ++i) {
+      losses_[i] = Distillation(loss_, vocab, batch.targets[rows[i]], targets_.data() + i * vocab,
+                                scale, logits + i * vocab, work);
+    }
+  });
+  return std::accumulate(losses_.begin(), losses_.end(), 0.0);
+}
+
+}  // namespace edgewise::train

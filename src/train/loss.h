@@ -1,0 +1,99 @@
+// Losses of next-token prediction and distillation, with their gradients by the logits.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "train/batch.h"
+
+namespace edgewise::train {
+
+// How far a student's distribution q is from the teacher's p, both at a temperature.
+enum class Divergence : uint8_t {
+  kForwardKl,    // sum p log(p / q)
+  kReverseKl,    // sum q log(q / p)  (MiniLLM, Gu et al. 2024)
+  kJsd,          // b KL(p | m) + (1 - b) KL(q | m), m = b p + (1 - b) q  (GKD, Agarwal et al. 2024)
+  kSkewKl,       // KL(p | b p + (1 - b) q)  (DistiLLM, Ko et al. 2024)
+  kSkewReverse,  // KL(q | (1 - b) q + b p)  (the same)
+};
+// Errors: kInvalidArgument, listing the names: "kl", "reverse-kl", "jsd", "skew-kl",
+// "skew-reverse-kl".
+Result<Divergence> ParseDivergence(std::string_view name);
+const char* DivergenceName(Divergence divergence);
+
+// L = alpha T^2 D(p | q) + (1 - alpha) cross-entropy (Hinton et al. 2015, whose T^2 keeps gradients
+// as large at any temperature); p and q are the softmax of logits / T.
+struct DistillationLoss {
+  Divergence divergence = Divergence::kForwardKl;
+  double alpha = 0.5;
+  double temperature = 1;
+  double beta = 0.5;  // b of kJsd, kSkewKl and kSkewReverse, in (0, 1)
+};
+// Errors: kInvalidArgument (a value out of range, named).
+Status CheckLoss(const DistillationLoss& loss);
+
+// Returns log(sum exp(logits)) - logits[target], in nats, and overwrites the logits (n) by `scale`
+// times the gradient.
+double CrossEntropy(size_t n, int32_t target, float scale, float* logits);
+// Returns L in nats; `logits` as above, `teacher` (n) are its logits. `work`: 2 n floats.
+double Distillation(const DistillationLoss& loss, size_t n, int32_t target, const float* teacher,
+                    float scale, float* logits, float* work);
+
+// What is made of the logits of a batch's rows.
+class TokenLoss {
+ public:
+  virtual ~TokenLoss() = default;
+  // Called once for each batch, before its rows.
+  virtual Status Begin(const Batch& batch) = 0;
+  // Overwrites logits (rows.size(), vocab) of these rows of the batch, all with targets, by `scale`
+  // times the gradient of the sum of their losses, which it returns.
+  virtual Result<double> Rows(const Batch& batch, std::span<const uint32_t> rows, size_t vocab,
+                              float scale, float* logits) = 0;
+};
+
+// Cross-entropy against the targets.
+class CrossEntropyLoss final : public TokenLoss {
+ public:
+  explicit CrossEntropyLoss(ThreadPool* pool) : pool_(pool) {}
+  Status Begin(const Batch&) override { return Ok{}; }
+  Result<double> Rows(const Batch& batch, std::span<const uint32_t> rows, size_t vocab, float scale,
+                      float* logits) override;
+
+ private:
+  ThreadPool* pool_;
+  std::vector<double> losses_;
+};
+
+// Gives a teacher's logits for the rows of a batch.
+class Teacher {
+ public:
+  virtual ~Teacher() = default;
+  virtual Status Begin(const Batch& batch) = 0;
+  // Writes (rows.size(), vocab) logits.
+  virtual Status Logits(std::span<const uint32_t> rows, float* logits) = 0;
+};
+
+// Distillation from a teacher, which must outlive it.
+class TeacherLoss final : public TokenLoss {
+ public:
+  TeacherLoss(const DistillationLoss& loss, Teacher* teacher, ThreadPool* pool)
+      : loss_(loss), teacher_(teacher), pool_(pool) {}
+  Status Begin(const Batch& batch) override { return teacher_->Begin(batch); }
+  Result<double> Rows(const Batch& batch, std::span<const uint32_t> rows, size_t vocab, float scale,
+                      float* logits) override;
+
+ private:
+  DistillationLoss loss_;
+  Teacher* teacher_;
+  ThreadPool* pool_;
+  std::vector<float> targets_;  // (rows, vocab): the teacher's logits
+  std::vector<float> work_;     // (threads, 2, vocab)
+  std::vector<double> losses_;
+};
+
+}  // namespace edgewise::train
