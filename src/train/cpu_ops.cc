@@ -139,6 +139,20 @@ class CpuOps final : public Ops {
   void Adam(const AdamStep& step, const float* gradients, size_t n, float* mean, float* variance,
             float* weights) override;
 
+  void KeepZeros(const float* weights, const float* variance, size_t n, float* gradients) override {
+    ForValues(n, [&](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) {
+        if (weights[i] == 0 && variance[i] == 0) gradients[i] = 0;
+      }
+    });
+  }
+
+  void Average(float decay, const float* weights, size_t n, float* average) override {
+    ForValues(n, [&](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) average[i] += (1 - decay) * (weights[i] - average[i]);
+    });
+  }
+
  private:
   template <class Body>
   void ForRows(size_t rows, Body&& body) {

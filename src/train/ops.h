@@ -132,6 +132,12 @@ class Ops {
   // Changes `weights` by `gradients` and the moments of these, (n) each.
   virtual void Adam(const AdamStep& step, const float* gradients, size_t n, float* mean,
                     float* variance, float* weights) = 0;
+  // Sets gradients to zero where a weight is 0 and so was every gradient of it before: what keeps
+  // to that from the first step on stays zero.
+  virtual void KeepZeros(const float* weights, const float* variance, size_t n,
+                         float* gradients) = 0;
+  // average = decay * average + (1 - decay) * weights.
+  virtual void Average(float decay, const float* weights, size_t n, float* average) = 0;
 };
 
 // Computes on the pool's threads with the active kernels. The pool must outlive it.

@@ -1,0 +1,210 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+#include "base/check.h"
+#include "base/strings.h"
+#include "formats/gguf.h"
+
+namespace edgewise::train {
+namespace {
+
+constexpr uint32_t kMaxSkipped = 10;  // in a row
+
+Status CheckShare(double value, const char* name) {
+  if (value >= 0 && value < 1) return Ok{};
+  return MakeError(Code::kInvalidArgument, "%s must be from 0 to below 1, not %g", name, value);
+}
+
+class Run {
+ public:
+  Run(const TrainerOptions& options, Network network, std::unique_ptr<Ops> ops, BatchReader reader,
+      ThreadPool* pool, TrainerState* state)
+      : options_(options),
+        ops_(std::move(ops)),
+        network_(std::move(network)),
+        reader_(std::move(reader)),
+        pool_(pool),
+        state_(*state),
+        gradients_(state->weights.size()) {}
+
+  Result<StepReport> Step(TokenLoss* loss);
+  Result<double> Evaluate(const Corpus& held_out) {
+    const float* weights = state_.ema.empty() ? state_.weights.data() : state_.ema.data();
+    return HeldOutLoss(held_out, options_.batch, weights, pool_, &network_);
+  }
+
+ private:
+  void Update(double norm, double learning_rate);
+  const TrainerOptions& options_;
+  std::unique_ptr<Ops> ops_;  // outlives network_
+  Network network_;
+  BatchReader reader_;
+  ThreadPool* pool_;
+  TrainerState& state_;
+  std::vector<float> gradients_;
+};
+
+Result<StepReport> Run::Step(TokenLoss* loss) {
+  std::vector<Batch> batches;
+  size_t targets = 0;
+  StepReport report;
+  report.step = state_.step + 1;
+  while (batches.size() < options_.accumulation || targets == 0) {
+    batches.push_back(reader_.Next());
+    targets += batches.back().CountTargets();
+    report.tokens += batches.back().size();
+  }
+  std::fill(gradients_.begin(), gradients_.end(), 0.0f);
+  const float scale = 1.0f / static_cast<float>(targets);
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const uint64_t seed = options_.seed + (state_.step * options_.accumulation + i) * 7919;
+    EW_TRY(const double sum,
+           network_.Train(batches[i], state_.weights.data(), loss, scale, seed, gradients_.data()));
+    report.loss += sum / static_cast<double>(targets);
+  }
+  if (options_.keep_zeros) {
+    ops_->KeepZeros(state_.weights.data(), state_.variance.data(), network_.layout().matrix_size(),
+                    gradients_.data());
+  }
+  report.gradient_norm = std::sqrt(ops_->SumOfSquares(gradients_.data(), gradients_.size()));
+  report.learning_rate = options_.schedule.LearningRate(report.step);
+  report.skipped = !std::isfinite(report.loss) || !std::isfinite(report.gradient_norm);
+  if (!report.skipped) Update(report.gradient_norm, report.learning_rate);
+  ++state_.step;
+  state_.position = reader_.position();
+  return report;
+}
+
+void Run::Update(double norm, double learning_rate) {
+  const bool clips = options_.clip > 0 && norm > options_.clip;
+  AdamStep step = {.learning_rate = static_cast<float>(learning_rate),
+                   .beta1 = static_cast<float>(options_.beta1),
+                   .beta2 = static_cast<float>(options_.beta2),
+                   .eps = static_cast<float>(options_.eps),
+                   .weight_decay = static_cast<float>(options_.weight_decay),
+                   .gradient_scale = clips ? static_cast<float>(options_.clip / norm) : 1.0f,
+                   .step = state_.step + 1};
+  const size_t matrices = network_.layout().matrix_size(), all = network_.layout().size();
+  const auto update = [&](size_t first, size_t count) {
+    ops_->Adam(step, gradients_.data() + first, count, state_.mean.data() + first,
+               state_.variance.data() + first, state_.weights.data() + first);
+  };
+  update(0, matrices);
+  step.weight_decay = 0;
+  update(matrices, all - matrices);
+  if (state_.ema.empty()) return;
+  ops_->Average(static_cast<float>(options_.ema), state_.weights.data(), all, state_.ema.data());
+}
+
+// Takes the evaluation into account; returns whether training should go on.
+bool GoesOn(const TrainerOptions& options, double loss, TrainerState* state) {
+  const bool better = state->evaluations == 0 || loss < state->best_loss;
+  ++state->evaluations;
+  state->without_better = better ? 0 : state->without_better + 1;
+  if (better) state->best_loss = loss;
+  if (options.patience == 0) return true;
+  if (better) state->best = state->ema.empty() ? state->weights : state->ema;
+  return state->without_better < options.patience;
+}
+
+Status Prepare(const ParameterLayout& layout, const TrainerOptions& options, TrainerState* state) {
+  if (state->weights.size() != layout.size()) {
+    return MakeError(Code::kInvalidArgument, "%zu weights for a model of %zu",
+                     state->weights.size(), layout.size());
+  }
+  if (state->step > 0) return Ok{};
+  state->mean.assign(layout.size(), 0.0f);
+  state->variance.assign(layout.size(), 0.0f);
+  if (options.ema > 0) state->ema = state->weights;
+  return Ok{};
+}
+
+}  // namespace
+
+Status CheckTrainer(const TrainerOptions& options) {
+  EW_TRY(options.schedule.Check());
+  EW_TRY(CheckShare(options.beta1, "beta1"));
+  EW_TRY(CheckShare(options.beta2, "beta2"));
+  EW_TRY(CheckShare(options.ema, "the decay of averaged weights"));
+  EW_TRY(CheckShare(static_cast<double>(options.network.dropout), "dropout"));
+  if (!(options.eps > 0 && options.weight_decay >= 0 && options.weight_decay <= 1 &&
+        options.clip >= 0)) {
+    return MakeError(Code::kInvalidArgument,
+                     "eps must be above 0, weight decay from 0 to 1, clipping not below 0");
+  }
+  if (options.accumulation == 0) {
+    return MakeError(Code::kInvalidArgument, "a step takes at least one batch");
+  }
+  return Ok{};
+}
+
+uint64_t TrainingBytes(const ModelSpec& spec, const TrainerOptions& options) {
+  const uint64_t copies = 4 + (options.ema > 0) + (options.patience > 0);
+  return copies * ParameterLayout(spec).size() * sizeof(float) +
+         ActivationBytes(spec, options.network, options.batch.tokens, true);
+}
+
+Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options, const float* weights,
+                           ThreadPool* pool, Network* network) {
+  EW_TRY(const std::vector<Batch> batches, AllBatches(corpus, options));
+  CrossEntropyLoss loss(pool);
+  double sum = 0;
+  size_t targets = 0;
+  for (const Batch& batch : batches) {
+    EW_TRY(const double part, network->Evaluate(batch, weights, &loss));
+    sum += part;
+    targets += batch.CountTargets();
+  }
+  return sum / static_cast<double>(targets);
+}
+
+Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const Corpus& corpus,
+                   const Corpus* held_out, TokenLoss* loss, ThreadPool* pool, Progress* progress,
+                   TrainingObserver* observer, TrainerState* state) {
+  EW_TRY(CheckTrainer(options));
+  auto ops = MakeCpuOps(pool, options.precision);
+  EW_TRY(Network network, Network::Create(spec, ops.get(), options.network));
+  EW_TRY(Prepare(network.layout(), options, state));
+  EW_TRY(BatchReader reader, BatchReader::Create(corpus, options.batch));
+  EW_TRY(reader.Seek(state->position));
+  Run run(options, std::move(network), std::move(ops), std::move(reader), pool, state);
+  const uint64_t steps = options.schedule.steps;
+  uint32_t skipped = 0;
+  while (!state->finished) {
+    const auto start = std::chrono::steady_clock::now();
+    EW_TRY(StepReport report, run.Step(loss));
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    report.seconds = taken.count();
+    skipped = report.skipped ? skipped + 1 : 0;
+    if (skipped == kMaxSkipped) {
+      return MakeError(Code::kBadData,
+                       "step %llu: the gradients of %u steps in a row were not finite; try a lower "
+                       "learning rate, or F32",
+                       static_cast<unsigned long long>(report.step), kMaxSkipped);
+    }
+    state->finished = state->step >= steps;
+    const bool due = options.evaluate_every > 0 && report.step % options.evaluate_every == 0;
+    if (held_out != nullptr && (due || state->finished)) {
+      EW_TRY(report.held_out, run.Evaluate(*held_out));
+      if (!GoesOn(options, *report.held_out, state)) state->finished = true;
+    }
+    progress->Update("training", state->step, steps);
+    EW_TRY(observer->OnStep(report, *state));
+    if (!state->finished && progress->Cancelled()) {
+      return MakeError(Code::kCancelled, "stopped after step %llu",
+                       static_cast<unsigned long long>(state->step));
+    }
+  }
+  if (!state->best.empty()) {
+    state->weights = state->best;
+  } else if (!state->ema.empty()) {
+    state->weights = state->ema;
+  }
+  return Ok{};
+}
+
+}  // namespace edgewise::train

@@ -1,0 +1,95 @@
+// Trainer: AdamW over a corpus until the steps are done, and its state, from which a run goes on in
+// another process with the same result.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "model/spec.h"
+#include "train/batch_reader.h"
+#include "train/loss.h"
+#include "train/network.h"
+#include "train/schedule.h"
+
+namespace edgewise::train {
+
+struct TrainerOptions {
+  Schedule schedule;
+  BatchOptions batch;
+  uint32_t accumulation = 1;  // batches of a step
+  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
+  double weight_decay = 0.1;  // of matrices
+  double clip = 1;            // the largest norm of the gradient; 0: any
+  double ema = 0;             // decay of the averaged weights; 0: none are kept
+  // Weights of matrices that are zero before the first step stay zero: a pruned model keeps its
+  // mask.
+  bool keep_zeros = false;
+  uint64_t evaluate_every = 100;  // steps; 0: at the end only
+  uint32_t patience = 0;  // evaluations without a better loss after which training ends; 0: never
+  Precision precision = Precision::kBf16;
+  NetworkOptions network;
+  uint64_t seed = 1;  // of dropout
+};
+// Errors: kInvalidArgument (a value out of range, named).
+Status CheckTrainer(const TrainerOptions& options);
+
+// Everything that a step reads and changes.
+struct TrainerState {
+  std::vector<float> weights, mean, variance;
+  std::vector<float> ema;   // empty: none
+  std::vector<float> best;  // with patience: the weights of the best evaluation
+  uint64_t step = 0;        // that are done
+  ReaderPosition position;
+  double best_loss = 0;  // held-out, in nats; of no evaluation yet while `evaluations` is 0
+  uint64_t evaluations = 0;
+  uint32_t without_better = 0;  // evaluations since the best one
+  bool finished = false;
+};
+
+// Writes the state as a GGUF, complete or not at all. `run` tells runs apart: what decides their
+// result. Errors: those of GgufWriter.
+Status SaveState(const TrainerState& state, const std::string& run, const std::string& path);
+// Errors: those of GgufFile; kInvalidArgument (the state of another run, or of another model).
+Result<TrainerState> LoadState(const std::string& path, const std::string& run, size_t parameters);
+
+// What a step did.
+struct StepReport {
+  uint64_t step = 0;
+  double loss = 0;           // mean of the targets, in nats
+  double gradient_norm = 0;  // before clipping
+  double learning_rate = 0;
+  uint64_t tokens;  // of the step
+  double seconds = 0;
+  bool skipped = false;            // the gradient was not finite: the weights stayed
+  std::optional<double> held_out;  // mean cross-entropy on the held-out documents
+};
+
+// Sees each step; may save the state.
+class TrainingObserver {
+ public:
+  virtual ~TrainingObserver() = default;
+  virtual Status OnStep(const StepReport& report, const TrainerState& state) = 0;
+};
+
+// Bytes that training takes: weights, gradients, moments, activations.
+uint64_t TrainingBytes(const ModelSpec& spec, const TrainerOptions& options);
+
+// The mean cross-entropy of the corpus, in nats. Errors: those of Network and AllBatches.
+Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options, const float* weights,
+                           ThreadPool* pool, Network* network);
+
+// Runs from state->step to the end. `held_out` may be null. With patience the weights of the best
+// evaluation are left in state->weights. Errors: kInvalidArgument, kBadData (ten gradients in a row
+// that are not finite), kCancelled (after the step in work), those of `loss` and `observer`.
+Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const Corpus& corpus,
+                   const Corpus* held_out, TokenLoss* loss, ThreadPool* pool, Progress* progress,
+                   TrainingObserver* observer, TrainerState* state);
+
+}  // namespace edgewise::train

@@ -1,0 +1,270 @@
+// Training runs: they learn, they stop and go on without a trace, they keep what they must keep.
+#include "train/trainer.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/rng.h"
+#include "tests/test_data.h"
+
+namespace edgewise::train {
+namespace {
+
+ModelSpec SmallSpec() {
+  ModelSpec spec;
+  spec.architecture = "llama";
+  spec.n_layers = 2;
+  spec.dim = 16;
+  spec.n_heads = 4;
+  spec.n_kv_heads = 2;
+  spec.head_dim = 4;
+  spec.ffn_dim = 24;
+  spec.vocab_size = 11;
+  spec.context_length = 64;
+  spec.rope.rotary_dim = 4;
+  spec.tied_embeddings = true;
+  return spec;
+}
+
+// Runs of numbers that count up by 1 or by 2, modulo 11: what follows is known from two tokens.
+Corpus Counting(size_t documents, uint64_t seed) {
+  Rng rng(seed);
+  Corpus corpus;
+  for (size_t d = 0; d < documents; ++d) {
+    const uint64_t first = rng.Below(11), step = 1 + rng.Below(2);
+    std::vector<int32_t> tokens;
+    for (uint64_t i = 0; i < 12; ++i)
+      tokens.push_back(static_cast<int32_t>((first + step * i) % 11));
+    corpus.Append(tokens);
+  }
+  return corpus;
+}
+
+TrainerOptions SmallOptions(uint64_t steps) {
+  TrainerOptions options;
+  options.schedule = {.peak = 0.02, .steps = steps, .warmup = std::min<uint64_t>(steps, 5)};
+  options.batch = {.tokens = 96, .sequence = 16, .seed = 1};
+  options.precision = Precision::kF32;
+  options.evaluate_every = 10;
+  return options;
+}
+
+// Keeps the reports; saves the state after some step; stops after another.
+struct Watcher final : TrainingObserver, Progress {
+  std::vector<StepReport> reports;
+  uint64_t save_at = 0, stop_at = 0;
+  std::string path;
+
+  Status OnStep(const StepReport& report, const TrainerState& state) override {
+    reports.push_back(report);
+    return report.step == save_at ? SaveState(state, "run", path) : Status(Ok{});
+  }
+  void Update(std::string_view, uint64_t, uint64_t) override {}
+  bool Cancelled() const override { return stop_at > 0 && reports.back().step >= stop_at; }
+};
+
+Status Train(const TrainerOptions& options, int threads, Watcher* watcher, TrainerState* state,
+             TokenLoss* loss = nullptr) {
+  const Corpus corpus = Counting(60, 1), held_out = Counting(20, 2);
+  ThreadPool pool(threads);
+  CrossEntropyLoss plain(&pool);
+  return RunTraining(SmallSpec(), options, corpus, &held_out, loss ? loss : &plain, &pool, watcher,
+                     watcher, state);
+}
+
+TrainerState Start() {
+  TrainerState state;
+  state.weights = RandomParameters(SmallSpec(), ParameterLayout(SmallSpec()), 7);
+  return state;
+}
+
+TrainerState Finished(const TrainerOptions& options, int threads = 2, Watcher* watcher = nullptr) {
+  Watcher own;
+  TrainerState state = Start();
+  const Status status = Train(options, threads, watcher ? watcher : &own, &state);
+  REQUIRE_MESSAGE(status.has_value(), (status ? "" : status.error().message));
+  CHECK(state.finished);
+  return state;
+}
+
+TEST_CASE("a small model learns to count") {
+  for (const Precision precision : {Precision::kF32, Precision::kBf16}) {
+    TrainerOptions options = SmallOptions(120);
+    options.precision = precision;
+    Watcher watcher;
+    const TrainerState state = Finished(options, 2, &watcher);
+    CHECK(watcher.reports.size() == 120);
+    CHECK(watcher.reports.front().loss == doctest::Approx(std::log(11.0)).epsilon(0.05));
+    // The second token of a run is a toss between two: log(2) for one target in eleven.
+    CHECK(*watcher.reports.back().held_out < 0.3);
+    CHECK(watcher.reports.back().learning_rate == doctest::Approx(0.002));
+    CHECK(state.evaluations == 12);
+  }
+}
+
+TEST_CASE("threads, and stopping anywhere and going on, change no bit") {
+  TrainerOptions options = SmallOptions(24);
+  options.network.dropout = 0.1f;
+  options.accumulation = 2;
+  options.ema = 0.9;
+  Watcher whole;
+  const TrainerState expected = Finished(options, 1, &whole);
+  TemporaryFolder folder;
+  for (const uint64_t stop : {1u, 10u, 23u}) {
+    CAPTURE(stop);
+    Watcher first;
+    first.save_at = first.stop_at = stop;
+    first.path = folder / "state.gguf";
+    TrainerState state = Start();
+    const Status status = Train(options, 3, &first, &state);
+    REQUIRE(!status.has_value());
+    CHECK(status.error().code == Code::kCancelled);
+    auto loaded = LoadState(first.path, "run", state.weights.size());
+    REQUIRE_MESSAGE(loaded.has_value(), (loaded ? "" : loaded.error().message));
+    CHECK(loaded->step == stop);
+    Watcher rest;
+    REQUIRE(Train(options, 2, &rest, &*loaded).has_value());
+    CHECK(loaded->weights == expected.weights);
+    CHECK(loaded->variance == expected.variance);
+    CHECK(rest.reports.front().step == stop + 1);
+    CHECK(rest.reports.back().loss == whole.reports.back().loss);
+    CHECK(*rest.reports.back().held_out == *whole.reports.back().held_out);
+  }
+}
+
+TEST_CASE("batches added up are one large batch") {
+  TrainerOptions one = SmallOptions(3), two = SmallOptions(3);
+  one.batch.tokens = 192;
+  one.clip = two.clip = 0;
+  two.accumulation = 2;
+  Watcher large, small;
+  Finished(one, 1, &large);
+  Finished(two, 1, &small);
+  for (size_t i = 0; i < 3; ++i) {
+    CHECK(small.reports[i].tokens == large.reports[i].tokens);
+    CHECK(small.reports[i].loss == doctest::Approx(large.reports[i].loss).epsilon(1e-4));
+  }
+}
+
+TEST_CASE("zeros of a pruned model stay zero, others do not become so") {
+  TrainerOptions options = SmallOptions(12);
+  options.keep_zeros = true;
+  TrainerState state = Start();
+  const size_t matrices = ParameterLayout(SmallSpec()).matrix_size();
+  std::vector<size_t> zeros;
+  for (size_t i = 0; i < matrices; i += 3) {
+    state.weights[i] = 0;
+    zeros.push_back(i);
+  }
+  const TrainerState before = state;
+  TemporaryFolder folder;
+  Watcher first;
+  first.save_at = first.stop_at = 6;
+  first.path = folder / "state.gguf";
+  TrainerState stopped = state;
+  CHECK(!Train(options, 2, &first, &stopped).has_value());
+  auto resumed = LoadState(first.path, "run", state.weights.size());
+  REQUIRE(resumed.has_value());
+  Watcher second, whole;
+  REQUIRE(Train(options, 2, &second, &*resumed).has_value());
+  REQUIRE(Train(options, 2, &whole, &state).has_value());
+  CHECK(resumed->weights == state.weights);
+  for (const size_t i : zeros) REQUIRE(state.weights[i] == 0);
+  CHECK(std::count(state.weights.begin(), state.weights.end(), 0.0f) ==
+        static_cast<long>(zeros.size()));
+  CHECK(state.weights != before.weights);
+}
+
+TEST_CASE("patience ends a run that gets worse, with the best weights") {
+  TrainerOptions options = SmallOptions(200);
+  options.schedule.peak = 0.5;  // far too high
+  options.schedule.warmup = 0;
+  options.evaluate_every = 2;
+  options.patience = 3;
+  Watcher watcher;
+  const TrainerState state = Finished(options, 2, &watcher);
+  CHECK(state.step < 200);
+  double best = 1e9;
+  for (const StepReport& report : watcher.reports) {
+    if (report.held_out) best = std::min(best, *report.held_out);
+  }
+  CHECK(state.best_loss == best);
+  CHECK(state.weights == state.best);
+}
+
+// Gives a gradient that is no number from some call on.
+class Broken final : public TokenLoss {
+ public:
+  Status Begin(const Batch&) override { return Ok{}; }
+  Result<double> Rows(const Batch&, std::span<const uint32_t>, size_t, float,
+                      float* logits) override {
+    logits[0] = std::nanf("");
+    return 1.0;
+  }
+};
+
+TEST_CASE("gradients that are not finite change nothing and end the run when they go on") {
+  Broken broken;
+  Watcher watcher;
+  TrainerState state = Start();
+  const std::vector<float> before = state.weights;
+  const Status status = Train(SmallOptions(50), 2, &watcher, &state, &broken);
+  REQUIRE(!status.has_value());
+  CHECK(status.error().code == Code::kBadData);
+  CHECK(status.error().message.find("not finite") != std::string::npos);
+  CHECK(watcher.reports.size() == 9);
+  CHECK(watcher.reports.back().skipped);
+  CHECK(state.weights == before);
+}
+
+TEST_CASE("a state is refused by another run, another model, or as another file") {
+  TemporaryFolder folder;
+  const std::string path = folder / "state.gguf";
+  TrainerState state = Start();
+  state.mean = state.variance = state.weights;
+  REQUIRE(SaveState(state, "run", path).has_value());
+  CHECK(LoadState(path, "run", state.weights.size()).has_value());
+  for (const auto& result : {LoadState(path, "other", state.weights.size()),
+                             LoadState(path, "run", 5), LoadState(folder / "none", "run", 5)}) {
+    CHECK(!result.has_value());
+  }
+}
+
+TEST_CASE("a student distilled from a teacher comes near it") {
+  TrainerState teacher = Finished(SmallOptions(120));
+  ThreadPool pool(2);
+  const auto ops = MakeCpuOps(&pool, Precision::kF32);
+  auto network = Network::Create(SmallSpec(), ops.get(), {});
+  REQUIRE(network.has_value());
+  NetworkTeacher source(*std::move(network), teacher.weights.data());
+  TeacherLoss loss({.divergence = Divergence::kForwardKl, .alpha = 1, .temperature = 1}, &source,
+                   &pool);
+  TrainerState student = Start();
+  Watcher watcher;
+  REQUIRE(Train(SmallOptions(120), 2, &watcher, &student, &loss).has_value());
+  CHECK(watcher.reports.front().loss > 1);
+  CHECK(watcher.reports.back().loss < 0.15);
+}
+
+TEST_CASE("refused options") {
+  CHECK(CheckTrainer(SmallOptions(1)).has_value());
+  const auto refused = [](auto&& change) {
+    TrainerOptions options = SmallOptions(1);
+    change(&options);
+    return !CheckTrainer(options).has_value();
+  };
+  CHECK(refused([](TrainerOptions* o) { o->schedule.steps = 0; }));
+  CHECK(refused([](TrainerOptions* o) { o->beta2 = 1; }));
+  CHECK(refused([](TrainerOptions* o) { o->network.dropout = 1; }));
+  CHECK(refused([](TrainerOptions* o) { o->ema = -0.1; }));
+  CHECK(refused([](TrainerOptions* o) { o->clip = std::nan(""); }));
+  CHECK(refused([](TrainerOptions* o) { o->accumulation = 0; }));
+}
+
+}  // namespace
+}  // namespace edgewise::train
