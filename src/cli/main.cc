@@ -43,6 +43,20 @@ constexpr Command kCommands[] = {
      "  edgewise prune stories-f16.gguf smaller.gguf --method flap --ffn 25% --heads 25% "
      "--calibration text.txt",
      AddPrune},
+    {"distill", "Train a small model to give a large one's probabilities",
+     "edgewise distill teacher.gguf text.txt student.gguf --student config.json --epochs 3\n"
+     "  edgewise distill model-f16.gguf text.txt healed.gguf --student pruned.gguf --keep-zeros\n"
+     "  edgewise distill teacher.gguf text.txt student.gguf --student config.json --dry-run --json",
+     AddDistill},
+    {"finetune", "Train a model further on text",
+     "edgewise finetune model-f16.gguf text.txt tuned.gguf --learning-rate 5e-5\n"
+     "  edgewise finetune model-f16.gguf text.txt tuned.gguf --resume",
+     AddFinetune},
+    {"pretrain", "Train a new model on text",
+     "edgewise pretrain config.json stories.txt new.gguf --tokenizer models/edgewise-stories-3M "
+     "--epochs 5\n"
+     "  edgewise pretrain config.json stories.txt new.gguf --steps 2000 --held-out held-out.txt",
+     AddPretrain},
     {"quantize", "Write a smaller GGUF in a quantized format",
      "edgewise quantize stories-f16.gguf stories-q4.gguf --to q4_k_m\n"
      "  edgewise quantize stories-f16.gguf stories-q4.gguf --to q4_k_m --method gptq --calibration "

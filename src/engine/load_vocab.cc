@@ -274,6 +274,8 @@ Result<Vocab> LoadVocab(const Checkpoint& checkpoint, const std::string& tokeniz
       return VocabFromMetadata(checkpoint.metadata()).In(path);
     case CheckpointKind::kHfFolder:
       return ReadFolderVocab(path, size);
+    case CheckpointKind::kConfig:
+      return ReadFolderVocab(FolderOf(path), size);
     case CheckpointKind::kLlama2c:
       break;
   }

@@ -25,11 +25,13 @@ namespace {
 
 // How a tensor comes out of its source.
 struct Source {
-  TensorView view;                             // of a quantized matrix only type and shape
+  TensorView view;  // of a quantized matrix, and of one without values yet, only type and shape
   const QuantizedMatrix* quantized = nullptr;  // in Impl::quantized
   uint32_t permuted_heads = 0;
   bool add_one = false;
 };
+
+constexpr uint64_t kMaxConfigBytes = 1u << 20;
 
 std::string BaseName(const std::string& path) {
   std::filesystem::path full = std::filesystem::path(path).lexically_normal();
@@ -147,6 +149,8 @@ struct Checkpoint::Impl {
   Status OpenGguf();
   Status OpenFolder();
   Status OpenLlama2c();
+  Status OpenConfig();
+  void IndexNames();
 
  private:
   Status CheckLayerCount(const TensorIndex& found) const;
@@ -156,6 +160,7 @@ struct Checkpoint::Impl {
                             std::unordered_set<std::string>* known);
   void Add(std::string name, DType dtype, const Shape& shape, const Source& source);
   void WriteGeneralKeys(const Architecture& architecture);
+  Result<const Architecture*> ReadConfig(const Json& config);
 };
 
 void Checkpoint::Impl::Add(std::string name, DType dtype, const Shape& shape,
@@ -247,17 +252,39 @@ void Checkpoint::Impl::WriteGeneralKeys(const Architecture& architecture) {
   architecture.write_keys(spec, &metadata);
 }
 
-Status Checkpoint::Impl::OpenFolder() {
-  EW_TRY(HfFolder opened, HfFolder::Open(path));
-  folder.emplace(std::move(opened));
-  EW_TRY(const Architecture* architecture, ArchitectureOfConfig(folder->config()).In(path));
-  EW_TRY(quantization, ReadQuantizationConfig(folder->config()).In(path));
-  EW_TRY(spec, architecture->from_config(folder->config()).In(path));
+// Fills in the spec.
+Result<const Architecture*> Checkpoint::Impl::ReadConfig(const Json& config) {
+  EW_TRY(const Architecture* architecture, ArchitectureOfConfig(config));
+  EW_TRY(spec, architecture->from_config(config));
   spec.name = BaseName(path);
-  EW_TRY(CheckSpec(spec).In(path + "/config.json"));
+  EW_TRY(CheckSpec(spec).In("config.json"));
   if (spec.rope.scaling == RopeScalingKind::kLlama3) {
     spec.rope.frequency_factors = Llama3FrequencyFactors(spec.rope);
   }
+  return architecture;
+}
+
+Status Checkpoint::Impl::OpenConfig() {
+  EW_TRY(const std::string text, ReadFile(path, kMaxConfigBytes));
+  EW_TRY(const Json config, ParseJson(text).In(path));
+  EW_TRY(const Architecture* architecture, ReadConfig(config).In(path));
+  for (const NeededTensor& needed : NeededTensors(spec)) {
+    if (needed.hf_name.empty()) {
+      EW_TRY(AddMadeTensor(needed));
+      continue;
+    }
+    EW_TRY(TensorBytes(DType::kF32, needed.shape).In(path));
+    Add(needed.name, DType::kF32, needed.shape, {{DType::kF32, needed.shape}});
+  }
+  WriteGeneralKeys(*architecture);
+  return Ok{};
+}
+
+Status Checkpoint::Impl::OpenFolder() {
+  EW_TRY(HfFolder opened, HfFolder::Open(path));
+  folder.emplace(std::move(opened));
+  EW_TRY(quantization, ReadQuantizationConfig(folder->config()).In(path));
+  EW_TRY(const Architecture* architecture, ReadConfig(folder->config()).In(path));
   EW_TRY(Bind(folder->tensors(), architecture->norms_add_one, true).In(path));
   WriteGeneralKeys(*architecture);
   return Ok{};
@@ -351,10 +378,21 @@ Result<Checkpoint> Checkpoint::Open(const std::string& path) {
                        path.c_str());
     }
   }
-  for (size_t i = 0; i < impl->tensors.size(); ++i) {
-    impl->by_name.emplace(impl->tensors[i].name, i);
-  }
+  impl->IndexNames();
   return Checkpoint(std::move(impl));
+}
+
+Result<Checkpoint> Checkpoint::FromConfig(const std::string& path) {
+  auto impl = std::make_shared<Impl>();
+  impl->kind = CheckpointKind::kConfig;
+  impl->path = path;
+  EW_TRY(impl->OpenConfig());
+  impl->IndexNames();
+  return Checkpoint(std::move(impl));
+}
+
+void Checkpoint::Impl::IndexNames() {
+  for (size_t i = 0; i < tensors.size(); ++i) by_name.emplace(tensors[i].name, i);
 }
 
 struct Checkpoint::CutModel {
@@ -456,6 +494,7 @@ Result<Tensor> Checkpoint::LoadStored(size_t index) const {
   }
   if (source.permuted_heads > 0) return PermuteRows(source.view, source.permuted_heads);
   if (source.add_one) return AddOne(source.view);
+  if (source.view.data == nullptr) return Tensor::Allocate(source.view.dtype, source.view.shape);
   return Tensor::Borrow(source.view);
 }
 

@@ -19,7 +19,12 @@
 
 namespace edgewise {
 
-enum class CheckpointKind : uint8_t { kGguf, kHfFolder, kLlama2c };
+enum class CheckpointKind : uint8_t {
+  kGguf,
+  kHfFolder,
+  kLlama2c,
+  kConfig,  // a config.json alone
+};
 
 struct CheckpointTensor {
   std::string name;  // GGUF name: "blk.0.attn_q.weight"
@@ -52,6 +57,10 @@ class Checkpoint {
   // a tensor missing or of the wrong shape, named), kUnsupported (an architecture, a variant or a
   // quantization we lack, named).
   static Result<Checkpoint> Open(const std::string& path);
+
+  // A model that has no weights yet: what the config.json `path` describes, with matrices and
+  // vectors of zeros in F32. Errors: kNotFound, kIo, kBadData, kUnsupported.
+  static Result<Checkpoint> FromConfig(const std::string& path);
 
   CheckpointKind kind() const;
   const std::string& path() const;

@@ -1,0 +1,440 @@
+#include "pipeline/train_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <utility>
+
+#include "base/file.h"
+#include "base/process.h"
+#include "base/sha256.h"
+#include "base/strings.h"
+#include "compress/quantize/presets.h"
+#include "engine/vocab_metadata.h"
+#include "eval/windows.h"
+#include "pipeline/output_path.h"
+#include "pipeline/run_journal.h"
+#include "pipeline/source_hash.h"
+#include "pipeline/write_model.h"
+#include "text/tokenizer.h"
+#include "train/corpus.h"
+#include "train/loss.h"
+#include "train/network.h"
+#include "train/parameters.h"
+
+namespace edgewise {
+namespace {
+
+using train::Corpus;
+using train::TrainerState;
+
+constexpr uint64_t kMaxTextBytes = uint64_t{4} << 30;
+constexpr uint64_t kMaxLogBytes = uint64_t{1} << 30;
+constexpr size_t kHeldOutShare = 50;  // of the documents one in so many, where no file is given
+
+bool IsConfig(const std::string& path) { return path.ends_with(".json"); }
+
+Result<Checkpoint> OpenModel(const std::string& path) {
+  return IsConfig(path) ? Checkpoint::FromConfig(path) : Checkpoint::Open(path);
+}
+
+Result<std::unique_ptr<Tokenizer>> OpenTokenizer(const Checkpoint& model,
+                                                 const std::string& tokenizer_path) {
+  EW_TRY(Vocab vocab, LoadVocab(model, tokenizer_path));
+  return Tokenizer::Create(std::move(vocab));
+}
+
+// Everything that is read before the training.
+struct Inputs {
+  std::optional<Checkpoint> model, teacher;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::string tokenizer_path;  // of the output
+  Corpus corpus, held_out;
+  std::vector<std::string> files;  // that decide the result
+};
+
+// Documents stand between separators; BOS and EOS as the vocabulary has them.
+Result<Corpus> ReadCorpus(const std::string& path, const Tokenizer& tokenizer) {
+  EW_TRY(const std::string text, ReadFile(path, kMaxTextBytes));
+  const std::string separator = TextOptions().separator;
+  Corpus corpus;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find(separator, begin), text.size());
+    const std::string_view document = Trim(std::string_view(text).substr(begin, end - begin));
+    begin = end + separator.size();
+    if (document.empty()) continue;
+    EW_TRY(std::vector<int32_t> tokens, tokenizer.Encode(document).In(path));
+    const Vocab& vocab = tokenizer.vocab();
+    if (vocab.eos && (tokens.empty() || tokens.back() != *vocab.eos)) tokens.push_back(*vocab.eos);
+    corpus.Append(tokens);
+  }
+  return corpus;
+}
+
+void SplitHeldOut(Corpus all, Corpus* corpus, Corpus* held_out) {
+  const size_t kept = all.size() - std::max<size_t>(all.size() > 1, all.size() / kHeldOutShare);
+  for (size_t d = 0; d < all.size(); ++d) {
+    (d < kept ? corpus : held_out)->Append(all.tokens(d), all.learned(d));
+  }
+}
+
+Result<Inputs> ReadInputs(const TrainJob& job) {
+  Inputs in;
+  EW_TRY(in.model, OpenModel(job.model));
+  if (!job.teacher.empty()) {
+    EW_TRY(in.teacher, Checkpoint::Open(job.teacher));
+  }
+  // A model without weights takes its teacher's tokenizer.
+  const bool borrows = IsConfig(job.model) && in.teacher && job.tokenizer_path.empty();
+  in.tokenizer_path = borrows ? job.teacher : job.tokenizer_path;
+  EW_TRY(in.tokenizer, OpenTokenizer(*in.model, in.tokenizer_path));
+  if (in.teacher && !borrows) {
+    EW_TRY(const auto of_teacher, OpenTokenizer(*in.teacher, ""));
+    EW_TRY(CheckSameVocabulary(*of_teacher, *in.tokenizer)
+               .In("a teacher's probabilities are of its own tokens"));
+  }
+  EW_TRY(Corpus all, ReadCorpus(job.data, *in.tokenizer));
+  if (job.held_out.empty()) {
+    SplitHeldOut(std::move(all), &in.corpus, &in.held_out);
+  } else {
+    in.corpus = std::move(all);
+    EW_TRY(in.held_out, ReadCorpus(job.held_out, *in.tokenizer));
+  }
+  EW_TRY(in.files, SourceFiles(*in.model, in.tokenizer_path));
+  if (in.teacher) {
+    EW_TRY(const auto more, SourceFiles(*in.teacher, ""));
+    in.files.insert(in.files.end(), more.begin(), more.end());
+  }
+  in.files.push_back(job.data);
+  if (!job.held_out.empty()) in.files.push_back(job.held_out);
+  std::sort(in.files.begin(), in.files.end());
+  in.files.erase(std::unique(in.files.begin(), in.files.end()), in.files.end());
+  return in;
+}
+
+uint64_t LearnedTokens(const Corpus& corpus) {
+  uint64_t count = 0;
+  for (size_t d = 0; d < corpus.size(); ++d) {
+    const auto learned = corpus.learned(d);
+    if (!learned.empty()) count += std::count(learned.begin() + 1, learned.end(), uint8_t{1});
+  }
+  return count;
+}
+
+// Sets what the job leaves to the data: steps, warm-up, the longest sequence.
+Status Complete(const TrainJob& job, const Inputs& in, train::TrainerOptions* options) {
+  const uint64_t tokens = in.corpus.token_count() - in.corpus.size();
+  const uint64_t step = options->batch.tokens * options->accumulation;
+  uint64_t steps = job.steps;
+  if (steps == 0) {
+    if (!(job.epochs > 0 && job.epochs <= 10000) || step == 0) {
+      return MakeError(Code::kInvalidArgument, "epochs must be above 0 and at most 10000, not %g",
+                       job.epochs);
+    }
+    steps = static_cast<uint64_t>(
+        std::ceil(job.epochs * static_cast<double>(tokens) / static_cast<double>(step)));
+  }
+  if (!(job.warmup >= 0 && job.warmup <= 1)) {
+    return MakeError(Code::kInvalidArgument, "the warm-up must be from 0 to 1 of the steps");
+  }
+  options->schedule.steps = std::max<uint64_t>(steps, 1);
+  options->schedule.warmup =
+      static_cast<uint64_t>(job.warmup * static_cast<double>(options->schedule.steps));
+  const uint32_t context = in.model->spec().context_length;
+  if (options->batch.sequence > context) {
+    return MakeError(Code::kInvalidArgument,
+                     "sequences of %zu tokens are longer than the model's context of %u",
+                     options->batch.sequence, context);
+  }
+  return train::CheckTrainer(*options);
+}
+
+// What decides the result, and nothing else.
+Json RunRecipe(const TrainJob& job, const train::TrainerOptions& o) {
+  Json recipe{JsonObject{}};
+  recipe.Set("command", job.teacher.empty() ? "train" : "distill");
+  recipe.Set("steps", o.schedule.steps).Set("warmup", o.schedule.warmup);
+  recipe.Set("schedule", train::ScheduleName(o.schedule.kind));
+  recipe.Set("learning_rate", o.schedule.peak).Set("last", o.schedule.last);
+  recipe.Set("batch_tokens", o.batch.tokens).Set("sequence", o.batch.sequence);
+  recipe.Set("accumulation", o.accumulation).Set("seed", o.seed);
+  recipe.Set("beta1", o.beta1).Set("beta2", o.beta2).Set("weight_decay", o.weight_decay);
+  recipe.Set("clip", o.clip).Set("ema", o.ema).Set("keep_zeros", o.keep_zeros);
+  recipe.Set("evaluate_every", o.evaluate_every).Set("patience", o.patience);
+  recipe.Set("dropout", static_cast<double>(o.network.dropout));
+  recipe.Set("precision", o.precision == train::Precision::kBf16 ? "bf16" : "f32");
+  if (job.teacher.empty()) return recipe;
+  recipe.Set("divergence", train::DivergenceName(job.loss.divergence));
+  recipe.Set("alpha", job.loss.alpha).Set("temperature", job.loss.temperature);
+  recipe.Set("beta", job.loss.beta);
+  return recipe;
+}
+
+Json LogLine(const train::StepReport& report) {
+  Json line{JsonObject{}};
+  line.Set("step", report.step).Set("loss", report.loss);
+  line.Set("gradient_norm", report.gradient_norm).Set("learning_rate", report.learning_rate);
+  line.Set("tokens", report.tokens).Set("seconds", report.seconds);
+  if (report.held_out) line.Set("held_out_loss", *report.held_out);
+  if (report.skipped) line.Set("skipped", true);
+  return line;
+}
+
+std::string DigestOf(const std::string& text) {
+  return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
+}
+
+Status WriteText(const std::string& path, std::string_view text) {
+  EW_TRY(AtomicFile file, AtomicFile::Create(path, true));
+  EW_TRY(file.Write(text));
+  return file.Commit();
+}
+
+// Keeps the log and the state of the run.
+class Keeper final : public train::TrainingObserver {
+ public:
+  Keeper(std::string folder, std::string run, uint64_t save_every)
+      : state_path_(folder + "/state.gguf"),
+        log_path_(folder + "/log.jsonl"),
+        run_(std::move(run)),
+        save_every_(save_every) {}
+
+  // Takes up the state of a run that stopped. The log of steps after it is left out.
+  Status Load(TrainerState* state) {
+    if (!FileExists(state_path_)) return Ok{};
+    EW_TRY(TrainerState kept, train::LoadState(state_path_, run_, state->weights.size()));
+    *state = std::move(kept);
+    EW_TRY(const std::string text, ReadFile(log_path_, kMaxLogBytes));
+    for (size_t begin = 0; lines_ < state->step && begin < text.size(); ++lines_) {
+      const size_t end = std::min(text.find('\n', begin), text.size() - 1) + 1;
+      log_.append(text, begin, end - begin);
+      begin = end;
+    }
+    return Ok{};
+  }
+  Status OnStep(const train::StepReport& report, const TrainerState& state) override {
+    log_ += LogLine(report).Dump() + "\n";
+    ++lines_;
+    tokens_ += report.tokens;
+    seconds_ += report.seconds;
+    skipped_ += report.skipped;
+    if (report.held_out) held_out_ = *report.held_out;
+    if (save_every_ > 0 && report.step % save_every_ == 0) return Save(state);
+    return Ok{};
+  }
+  // The log first: it may be ahead of the state, never behind it.
+  Status Save(const TrainerState& state) {
+    EW_TRY(WriteText(log_path_, log_));
+    return train::SaveState(state, run_, state_path_);
+  }
+  const std::string& log() const { return log_; }
+  double tokens_per_s() const { return seconds_ > 0 ? static_cast<double>(tokens_) / seconds_ : 0; }
+  double held_out() const { return held_out_; }
+  uint64_t skipped() const { return skipped_; }
+
+ private:
+  std::string state_path_, log_path_, run_;
+  uint64_t save_every_;
+  std::string log_;
+  uint64_t lines_ = 0, tokens_ = 0, skipped_ = 0;
+  double seconds_ = 0, held_out_ = 0;
+};
+
+// The loss of the job, with the teacher that it needs.
+class JobLoss {
+ public:
+  static Result<std::unique_ptr<JobLoss>> Create(const TrainJob& job, const Inputs& in,
+                                                 train::Precision precision, ThreadPool* pool) {
+    auto made = std::unique_ptr<JobLoss>(new JobLoss(pool));
+    if (!in.teacher) {
+      made->loss_ = std::make_unique<train::CrossEntropyLoss>(pool);
+      return made;
+    }
+    EW_TRY(train::CheckLoss(job.loss));
+    const train::ParameterLayout layout(in.teacher->spec());
+    EW_TRY(made->weights_, train::LoadParameters(*in.teacher, layout).In(job.teacher));
+    made->ops_ = train::MakeCpuOps(pool, precision);
+    EW_TRY(auto network, train::Network::Create(in.teacher->spec(), made->ops_.get(), {}));
+    made->teacher_ =
+        std::make_unique<train::NetworkTeacher>(std::move(network), made->weights_.data());
+    made->loss_ = std::make_unique<train::TeacherLoss>(job.loss, made->teacher_.get(), pool);
+    return made;
+  }
+  train::TokenLoss* get() { return loss_.get(); }
+  // Of the teacher on these documents.
+  Result<double> TeacherLoss(const Corpus& corpus, const train::BatchOptions& options,
+                             const ModelSpec& spec) {
+    EW_TRY(auto network, train::Network::Create(spec, ops_.get(), {}));
+    return train::HeldOutLoss(corpus, options, weights_.data(), pool_, &network);
+  }
+
+ private:
+  explicit JobLoss(ThreadPool* pool) : pool_(pool) {}
+  ThreadPool* pool_;
+  std::vector<float> weights_;
+  std::unique_ptr<train::Ops> ops_;
+  std::unique_ptr<train::NetworkTeacher> teacher_;
+  std::unique_ptr<train::TokenLoss> loss_;
+};
+
+Result<TrainerState> FirstState(const TrainJob& job, const Inputs& in, uint64_t seed) {
+  TrainerState state;
+  const train::ParameterLayout layout(in.model->spec());
+  if (IsConfig(job.model)) {
+    state.weights = train::RandomParameters(in.model->spec(), layout, seed);
+  } else {
+    EW_TRY(state.weights, train::LoadParameters(*in.model, layout).In(job.model));
+  }
+  return state;
+}
+
+// The model with other weights.
+Checkpoint WithWeights(const Checkpoint& model, std::vector<float> weights) {
+  const auto shared = std::make_shared<const std::vector<float>>(std::move(weights));
+  const train::ParameterLayout layout(model.spec());
+  std::unordered_map<size_t, TensorChange> changes;
+  for (const train::Parameter& parameter : layout.all()) {
+    changes.emplace(*model.Find(parameter.name),
+                    [shared, offset = parameter.offset](std::span<float> values) {
+                      std::copy_n(shared->begin() + static_cast<std::ptrdiff_t>(offset),
+                                  values.size(), values.begin());
+                    });
+  }
+  return model.Changed(std::move(changes));
+}
+
+uint64_t PlannedBytes(const Inputs& in, const train::TrainerOptions& options) {
+  uint64_t bytes = train::TrainingBytes(in.model->spec(), options);
+  if (in.teacher) {
+    const ModelSpec& spec = in.teacher->spec();
+    bytes += train::ParameterLayout(spec).size() * sizeof(float) +
+             train::ActivationBytes(spec, {}, options.batch.tokens, false);
+  }
+  return bytes;
+}
+
+// Sees one step, which tells how long all will take.
+class Trial final : public train::TrainingObserver {
+ public:
+  Status OnStep(const train::StepReport& report, const TrainerState&) override {
+    last = report;
+    return Ok{};
+  }
+  train::StepReport last;
+};
+
+Status Predict(const Inputs& in, train::TrainerOptions options, TrainerState state,
+               train::TokenLoss* loss, ThreadPool* pool, Progress* progress,
+               TrainSummary* summary) {
+  constexpr uint64_t kTrialSteps = 2;  // the first one touches the memory
+  const uint64_t steps = options.schedule.steps;
+  options.schedule.steps = std::min(steps, kTrialSteps);
+  options.schedule.warmup = 0;
+  Trial trial;
+  EW_TRY(train::RunTraining(in.model->spec(), options, in.corpus, nullptr, loss, pool, progress,
+                            &trial, &state));
+  summary->tokens_per_s = static_cast<double>(trial.last.tokens) / trial.last.seconds;
+  summary->seconds = trial.last.seconds * static_cast<double>(steps);
+  return Ok{};
+}
+
+}  // namespace
+
+Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
+  const double start = NowSeconds();
+  EW_TRY(const Preset* preset, FindPreset(Info(job.to).name));
+  if (!job.dry_run) EW_TRY(CheckOutput(job.model, job.out, job.overwrite || job.resume));
+  EW_TRY(const Inputs in, ReadInputs(job));
+  train::TrainerOptions options = job.trainer;
+  EW_TRY(Complete(job, in, &options));
+  ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
+  EW_TRY(TrainerState state, FirstState(job, in, options.seed));
+  EW_TRY(const auto loss, JobLoss::Create(job, in, options.precision, &pool));
+
+  TrainSummary summary;
+  summary.output = job.out;
+  summary.parameters = state.weights.size();
+  summary.documents = in.corpus.size();
+  summary.held_out_documents = in.held_out.size();
+  summary.tokens = LearnedTokens(in.corpus);
+  summary.steps = options.schedule.steps;
+  summary.memory_bytes = PlannedBytes(in, options);
+  if (job.dry_run) {
+    EW_TRY(Predict(in, options, std::move(state), loss->get(), &pool, progress, &summary));
+    summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
+    return summary;
+  }
+
+  EW_TRY(const SourceHash source, HashFiles(in.files, [&] { return progress->Cancelled(); }));
+  const Json recipe = RunRecipe(job, options);
+  Json run = recipe;
+  run.Set("inputs", source.digest).Set("version", EDGEWISE_VERSION);
+  EW_TRY(RunJournal journal,
+         RunJournal::Open(job.out, run, {.resume = job.resume, .replace = job.overwrite}));
+  Keeper keeper(journal.folder(), DigestOf(run.Dump()), job.save_every);
+  EW_TRY(keeper.Load(&state));
+  summary.resumed_steps = state.step;
+  {
+    auto ops = train::MakeCpuOps(&pool, options.precision);
+    EW_TRY(auto network, train::Network::Create(in.model->spec(), ops.get(), {}));
+    if (state.step == 0) {
+      EW_TRY(summary.first_loss,
+             train::HeldOutLoss(in.held_out, options.batch, state.weights.data(), &pool, &network));
+    }
+  }
+  const Status trained = train::RunTraining(in.model->spec(), options, in.corpus, &in.held_out,
+                                            loss->get(), &pool, progress, &keeper, &state);
+  if (!trained && trained.error().code == Code::kCancelled && state.step > 0) {
+    EW_TRY(keeper.Save(state));
+    return MakeError(Code::kCancelled, "stopped after step %llu of %llu; pass --resume to go on",
+                     static_cast<unsigned long long>(state.step),
+                     static_cast<unsigned long long>(options.schedule.steps));
+  }
+  EW_TRY(trained);
+  EW_TRY(keeper.Save(state));
+  summary.held_out_loss = options.patience > 0 ? state.best_loss : keeper.held_out();
+  summary.skipped_steps = keeper.skipped();
+  summary.tokens_per_s = keeper.tokens_per_s();
+  if (in.teacher) {
+    EW_TRY(summary.teacher_loss, loss->TeacherLoss(in.held_out, options.batch, in.teacher->spec()));
+  }
+  WriteJob write;
+  write.plan.preset = preset;
+  write.plan.allow_requantize = true;
+  write.recipe = recipe;
+  write.tokenizer_path = in.tokenizer_path;
+  write.threads = job.threads;
+  write.overwrite = true;  // checked above
+  write.source = &source;
+  EW_TRY(const ConvertSummary written,
+         WriteModel(WithWeights(*in.model, std::move(state.weights)), job.out, write, progress));
+  summary.bytes = written.bytes;
+  summary.log = job.out + ".log.jsonl";
+  EW_TRY(WriteText(summary.log, keeper.log()));
+  journal.Remove();
+  summary.seconds = NowSeconds() - start;
+  summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
+  return summary;
+}
+
+Json ToJson(const TrainSummary& s) {
+  Json json{JsonObject{}};
+  json.Set("output", s.output);
+  if (!s.log.empty()) json.Set("log", s.log).Set("bytes", s.bytes);
+  json.Set("parameters", s.parameters).Set("documents", s.documents);
+  json.Set("held_out_documents", s.held_out_documents).Set("tokens", s.tokens);
+  json.Set("steps", s.steps).Set("resumed_steps", s.resumed_steps);
+  if (!s.log.empty()) {
+    if (s.resumed_steps == 0) json.Set("first_loss", s.first_loss);
+    json.Set("held_out_loss", s.held_out_loss).Set("skipped_steps", s.skipped_steps);
+    if (s.teacher_loss > 0) json.Set("teacher_loss", s.teacher_loss);
+  }
+  json.Set("tokens_per_s", s.tokens_per_s).Set("seconds", s.seconds);
+  json.Set("memory_bytes", s.memory_bytes).Set("peak_rss_bytes", s.peak_rss_bytes);
+  return json;
+}
+
+}  // namespace edgewise

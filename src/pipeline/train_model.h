@@ -1,0 +1,65 @@
+// Training a model from files: pretraining, fine-tuning and distillation are one job.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "pipeline/convert.h"
+#include "quant/dtype.h"
+#include "train/trainer.h"
+
+namespace edgewise {
+
+struct TrainJob {
+  std::string model;     // to begin from: a checkpoint, or a config.json for random weights
+  std::string teacher;   // a checkpoint; empty: none, the text alone
+  std::string data;      // text
+  std::string held_out;  // text; empty: the last fiftieth of the documents of `data`
+  std::string out;       // GGUF
+  std::string tokenizer_path;
+  DType to = DType::kF16;
+  double epochs = 1;  // over the data, where steps are 0
+  uint64_t steps = 0;
+  double warmup = 0.05;           // share of the steps
+  uint64_t save_every = 100;      // steps
+  train::DistillationLoss loss;   // with a teacher
+  train::TrainerOptions trainer;  // its steps and warm-up are set from the above
+  int threads = 0;
+  bool resume = false;
+  bool overwrite = false;
+  bool dry_run = false;
+};
+
+struct TrainSummary {
+  std::string output, log;  // paths
+  uint64_t bytes = 0;       // of the output
+  uint64_t parameters = 0;
+  uint64_t documents = 0, held_out_documents = 0;
+  uint64_t tokens = 0;  // that a pass over the data learns
+  uint64_t steps = 0, resumed_steps = 0;
+  double first_loss = 0;     // held-out, in nats, before the first step; of a new run
+  double held_out_loss = 0;  // after the last one; with patience the best
+  double teacher_loss = 0;   // 0: no teacher
+  uint64_t skipped_steps = 0;
+  double tokens_per_s = 0;    // of this process; in a dry run of a trial
+  double seconds = 0;         // in a dry run as predicted
+  uint64_t memory_bytes = 0;  // as planned: weights, gradients, moments, activations, the teacher
+  uint64_t peak_rss_bytes = 0;
+};
+
+// Trains `job.model` and writes it to `job.out`, with "OUT.log.jsonl" beside it: a line for each
+// step. The state is kept in the folder "OUT.journal", so that a run that was stopped or killed
+// goes on with `resume`; the same job gives the same bytes for any number of threads, stopped or
+// not. A dry run plans the memory and tells the time by a trial step. Errors: kInvalidArgument
+// (output exists, an option out of range, teacher and model have different vocabularies: the first
+// token that differs is named), those of Checkpoint::Open, LoadVocab, RunTraining and Convert.
+Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress);
+
+// The members of `edgewise distill --json`.
+Json ToJson(const TrainSummary& summary);
+
+}  // namespace edgewise
