@@ -20,6 +20,8 @@ constexpr Level kLevels[] = {
     {&kAvx2, CpuHasAvx2},
     {&kAvxVnni, CpuHasAvxVnni},
     {&kAvx512Vnni, CpuHasAvx512Vnni},
+    {&kAvx512Bf16, CpuHasAvx512Bf16},
+    {&kAmx, CpuHasAmx},
 #elif defined(__aarch64__)
     {&kNeon, Always},
     {&kDotprod, CpuHasDotprod},

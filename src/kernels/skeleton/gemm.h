@@ -1,7 +1,7 @@
 // Products of float matrices (kernels/gemm.h), written once over the operations S of an instruction
 // set. The lanes of a vector V are S::kWidth rows or columns; each holds a unit, S::kUnit values
-// along k, in 32 bits. A panel is (k / kUnit, panel lanes) units. The tile is S::kRows rows by
-// S::kVectors vectors of columns.
+// along k, in 32 bits; S::kStep values are the least along k. A panel is (k / kUnit, panel lanes)
+// units. The tile is S::kRows rows by S::kVectors vectors of columns.
 //
 // An element is the sum along k of one pass from zero, then added to c; what stands beside it in
 // the tile does not matter.
@@ -22,8 +22,9 @@ namespace {
 // Units from value k on to the end of the panel's step, one by one.
 template <class S, size_t kPanel>
 void PackRest(const GemmPackArgs& p, size_t k) {
-  for (; k < p.k; k += S::kUnit) {
-    const size_t count = p.k - k < S::kUnit ? p.k - k : S::kUnit;
+  const size_t end = (p.k + S::kStep - 1) / S::kStep * S::kStep;
+  for (; k < end; k += S::kUnit) {
+    const size_t left = k < p.k ? p.k - k : 0, count = left < S::kUnit ? left : S::kUnit;
     for (size_t lane = 0; lane < p.lanes; ++lane) {
       const float* from = p.from + lane * p.lane_stride + k * p.k_stride;
       char* to = p.to + lane / kPanel * p.panel_stride;
@@ -201,7 +202,7 @@ constexpr GemmKernel MakeGemm() {
   GemmKernel kernel = {};
   kernel.a_lanes = S::kRows;
   kernel.b_lanes = kColumns;
-  kernel.k_step = S::kUnit;
+  kernel.k_step = S::kStep;
   kernel.value_bytes = 4 / S::kUnit;
   kernel.max_k = 384 * S::kUnit;
   kernel.pack_a = GemmPack<S, S::kRows>;
@@ -219,7 +220,7 @@ constexpr GemmKernel MakeGemm() {
 template <class F, bool kRound>
 struct GemmFloats : F {
   using V = typename F::V;
-  static constexpr size_t kUnit = 1;
+  static constexpr size_t kUnit = 1, kStep = 1;
 
   static V Rounded(V v) {
     if constexpr (kRound) return F::RoundToBf16(v);
