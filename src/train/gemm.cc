@@ -12,8 +12,8 @@ namespace edgewise::train {
 namespace {
 
 constexpr size_t kSlabBytes = 4 << 20;     // of one packed factor: third-level cache
-constexpr size_t kBlockBytes = 256 << 10;  // of the rows of a that a thread uses: second level
-constexpr size_t kBlockColumns = 512;
+constexpr size_t kBlockBytes = 512 << 10;  // of the columns of b that a thread uses: second level
+constexpr size_t kBlockRows = 512;
 constexpr size_t kBlocksPerThread = 8;  // so that a thread that others disturb does fewer
 constexpr size_t kPieceLanes = 256;     // 1 KiB of each row where lanes are contiguous,
 constexpr size_t kPieceK = 64;          // of no more rows than address translation remembers
@@ -89,18 +89,18 @@ void Gemm::Pack(const Slab& a, const Slab& b) {
 // c is the element of the slabs' first row and column.
 void Gemm::MultiplySlabs(const Slab& a, const Slab& b, float* c, size_t c_stride, bool accumulate) {
   const size_t k = RoundUp(a.k, kernel_.k_step);
-  size_t rows = EvenPart(a.lanes, kBlockBytes / (k * kernel_.value_bytes), a.panel);
-  size_t columns = EvenPart(b.lanes, kBlockColumns, b.panel);
+  size_t rows = EvenPart(a.lanes, kBlockRows, a.panel);
+  size_t columns = EvenPart(b.lanes, kBlockBytes / (k * kernel_.value_bytes), b.panel);
   const auto blocks = [&] {
     return (a.lanes + rows - 1) / rows * ((b.lanes + columns - 1) / columns);
   };
   const size_t wanted = kBlocksPerThread * static_cast<size_t>(pool_->size());
+  while (blocks() < wanted && rows > 4 * a.panel) rows = RoundUp(rows / 2, a.panel);
   while (blocks() < wanted && columns > 2 * b.panel) columns = RoundUp(columns / 2, b.panel);
-  while (blocks() < wanted && rows > 2 * a.panel) rows = RoundUp(rows / 2, a.panel);
-  const size_t across = (b.lanes + columns - 1) / columns;
+  const size_t down = (a.lanes + rows - 1) / rows;
   pool_->ParallelFor(blocks(), 1, [&](size_t begin, size_t end, int) {
     for (size_t block = begin; block < end; ++block) {
-      const size_t i = block / across * rows, j = block % across * columns;
+      const size_t i = block % down * rows, j = block / down * columns;
       kernels::GemmBlockArgs args = {};
       args.a = a.packed + i / a.panel * a.panel_stride;
       args.a_stride = a.panel_stride;

@@ -157,12 +157,12 @@ void MultiplyEdge(const char* a, const char* b, size_t k, size_t rows, size_t co
 
 void Multiply(const GemmBlockArgs& g) {
   _tile_loadconfig(&kConfig);
-  for (size_t j = 0; j < g.columns; j += kLanes) {
-    const char* b = g.b + j / kLanes * g.b_stride;
-    const size_t columns = g.columns - j < kLanes ? g.columns - j : kLanes;
-    for (size_t i = 0; i < g.rows; i += kLanes) {
-      const char* a = g.a + i / kLanes * g.a_stride;
-      const size_t rows = g.rows - i < kLanes ? g.rows - i : kLanes;
+  for (size_t i = 0; i < g.rows; i += kLanes) {
+    const char* a = g.a + i / kLanes * g.a_stride;
+    const size_t rows = g.rows - i < kLanes ? g.rows - i : kLanes;
+    for (size_t j = 0; j < g.columns; j += kLanes) {
+      const char* b = g.b + j / kLanes * g.b_stride;
+      const size_t columns = g.columns - j < kLanes ? g.columns - j : kLanes;
       float* c = g.c + i * g.c_stride + j;
       if (rows == kLanes && columns == kLanes) {
         MultiplyTiles(a, b, g.k, c, g.c_stride, g.accumulate);

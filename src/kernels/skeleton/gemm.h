@@ -154,17 +154,18 @@ void GemmEdge(const char* a, const char* b, size_t units, size_t rows, size_t co
   }
 }
 
-// A panel of b stays in the first-level cache while the panels of a pass by.
+// A panel of a stays in the first-level cache while those of b pass by, so that c is met row by
+// row: a tile for each of many rows would miss the translation of its addresses each time.
 template <class S>
 void GemmMultiply(const GemmBlockArgs& g) {
   constexpr size_t R = S::kRows, C = S::kVectors * S::kWidth;
   const size_t units = (g.k + S::kUnit - 1) / S::kUnit;
-  for (size_t j = 0; j < g.columns; j += C) {
-    const char* b = g.b + j / C * g.b_stride;
-    const size_t columns = g.columns - j < C ? g.columns - j : C;
-    for (size_t i = 0; i < g.rows; i += R) {
-      const char* a = g.a + i / R * g.a_stride;
-      const size_t rows = g.rows - i < R ? g.rows - i : R;
+  for (size_t i = 0; i < g.rows; i += R) {
+    const char* a = g.a + i / R * g.a_stride;
+    const size_t rows = g.rows - i < R ? g.rows - i : R;
+    for (size_t j = 0; j < g.columns; j += C) {
+      const char* b = g.b + j / C * g.b_stride;
+      const size_t columns = g.columns - j < C ? g.columns - j : C;
       float* c = g.c + i * g.c_stride + j;
       if (rows == R && columns == C) {
         GemmTile<S>(a, b, units, c, g.c_stride, g.accumulate);
@@ -178,12 +179,12 @@ void GemmMultiply(const GemmBlockArgs& g) {
 template <class S>
 uint64_t GemmProducts(uint64_t rounds) {
   constexpr size_t kChains = S::kRows * S::kVectors < 12 ? S::kRows * S::kVectors : 12;
-  alignas(64) char ones[64] = {};
-  asm volatile("" ::"r"(ones) : "memory");  // unknown values, as far as the compiler can see
-  const typename S::V a = S::LoadUnits(ones), b = S::Broadcast(ones);
+  alignas(64) char values[kChains + 1][64] = {};
+  asm volatile("" ::"r"(values) : "memory");  // all different, as far as the compiler can see
+  const typename S::V a = S::LoadUnits(values[kChains]), b = S::Broadcast(values[kChains]);
   typename S::V sum[kChains];
 #pragma GCC unroll 12
-  for (size_t i = 0; i < kChains; ++i) sum[i] = S::Zero();
+  for (size_t i = 0; i < kChains; ++i) sum[i] = S::LoadUnits(values[i]);
   for (uint64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 12
     for (size_t i = 0; i < kChains; ++i) sum[i] = S::Step(sum[i], b, a);
