@@ -2,6 +2,8 @@
 // per second (a product and a sum are two) of ours and, where the build found it, of OpenBLAS, the
 // shares of the peaks measured beside them, and the least time by operations and by bytes. usage:
 // gemm [THREADS [f32|bf16|both [ROUNDS]]]
+#include <time.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -37,16 +39,26 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// Operations per second of every thread multiplying registers.
-double Peak(ThreadPool* pool, const kernels::GemmKernel& kernel) {
-  constexpr uint64_t kRounds = 1 << 18;
+// Seconds of a round of work: as the clock on the wall has them, and the processor's divided by the
+// threads, which a busy neighbour disturbs less.
+struct Seconds {
+  double wall, processor;
+};
+
+double ProcessorSeconds(clockid_t clock) {
+  timespec now = {};
+  ::clock_gettime(clock, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// Operations per second of processor time of a thread that multiplies registers.
+double Peak(const kernels::GemmKernel& kernel) {
+  constexpr uint64_t kRounds = 1 << 15;
   double best = 0;
   for (int round = 0; round < 9; ++round) {
-    std::vector<uint64_t> done(static_cast<size_t>(pool->size()));
-    const double start = NowSeconds();
-    pool->Run([&](int thread) { done[static_cast<size_t>(thread)] = kernel.products(kRounds); });
-    const double seconds = NowSeconds() - start;
-    best = std::max(best, static_cast<double>(done[0] * done.size()) / seconds);
+    const double start = ProcessorSeconds(CLOCK_THREAD_CPUTIME_ID);
+    const auto operations = static_cast<double>(kernel.products(kRounds));
+    best = std::max(best, operations / (ProcessorSeconds(CLOCK_THREAD_CPUTIME_ID) - start));
   }
   return best;
 }
@@ -66,35 +78,36 @@ double Bandwidth(ThreadPool* pool) {
   return best;
 }
 
-double Time(Gemm& gemm, const Shape& s, Buffers& buffers, size_t rounds) {
-  const Matrix a{buffers.a.data(), s.use == Shape::kWeightGradient ? s.m : s.k,
-                 s.use == Shape::kWeightGradient};
-  const Matrix b{buffers.b.data(), s.use == Shape::kOutput ? s.k : s.n, s.use == Shape::kOutput};
-  const bool accumulate = s.use == Shape::kWeightGradient;
-  std::vector<double> seconds;
+// Medians of `rounds` after one that is not counted.
+template <class Work>
+Seconds Time(size_t threads, size_t rounds, Work work) {
+  std::vector<double> wall, processor;
   for (size_t round = 0; round <= rounds; ++round) {
-    const double start = NowSeconds();
-    gemm.Multiply(a, b, s.m, s.n, s.k, buffers.c.data(), s.n, accumulate);
-    if (round > 0) seconds.push_back(NowSeconds() - start);
+    const double start = NowSeconds(), used = ProcessorSeconds(CLOCK_PROCESS_CPUTIME_ID);
+    work();
+    if (round == 0) continue;
+    wall.push_back(NowSeconds() - start);
+    processor.push_back((ProcessorSeconds(CLOCK_PROCESS_CPUTIME_ID) - used) /
+                        static_cast<double>(threads));
   }
-  return Median(seconds);
+  return {Median(wall), Median(processor)};
+}
+
+void Multiply(Gemm& gemm, const Shape& s, Buffers& buffers) {
+  const bool weight = s.use == Shape::kWeightGradient, output = s.use == Shape::kOutput;
+  gemm.Multiply({buffers.a.data(), weight ? s.m : s.k, weight},
+                {buffers.b.data(), output ? s.k : s.n, output}, s.m, s.n, s.k, buffers.c.data(),
+                s.n, weight);
 }
 
 #ifdef EDGEWISE_OPENBLAS
-double TimePeer(const Shape& s, Buffers& buffers, size_t rounds) {
+void MultiplyByPeer(const Shape& s, Buffers& buffers) {
   const auto size = [](size_t n) { return static_cast<blasint>(n); };
-  std::vector<double> seconds;
-  for (size_t round = 0; round <= rounds; ++round) {
-    const double start = NowSeconds();
-    cblas_sgemm(CblasRowMajor, s.use == Shape::kWeightGradient ? CblasTrans : CblasNoTrans,
-                s.use == Shape::kOutput ? CblasTrans : CblasNoTrans, size(s.m), size(s.n),
-                size(s.k), 1.0f, buffers.a.data(),
-                size(s.use == Shape::kWeightGradient ? s.m : s.k), buffers.b.data(),
-                size(s.use == Shape::kOutput ? s.k : s.n),
-                s.use == Shape::kWeightGradient ? 1.0f : 0.0f, buffers.c.data(), size(s.n));
-    if (round > 0) seconds.push_back(NowSeconds() - start);
-  }
-  return Median(seconds);
+  const bool weight = s.use == Shape::kWeightGradient, output = s.use == Shape::kOutput;
+  cblas_sgemm(CblasRowMajor, weight ? CblasTrans : CblasNoTrans, output ? CblasTrans : CblasNoTrans,
+              size(s.m), size(s.n), size(s.k), 1.0f, buffers.a.data(), size(weight ? s.m : s.k),
+              buffers.b.data(), size(output ? s.k : s.n), weight ? 1.0f : 0.0f, buffers.c.data(),
+              size(s.n));
 }
 #endif
 
@@ -120,7 +133,7 @@ std::vector<Shape> Shapes() {
 void Measure(ThreadPool* pool, Precision precision, size_t rounds) {
   const kernels::Kernels& table = kernels::Active();
   const bool f32 = precision == Precision::kF32;
-  const double peak = Peak(pool, f32 ? table.gemm_f32 : table.gemm_bf16);
+  const auto threads = static_cast<size_t>(pool->size());
   const double bandwidth = Bandwidth(pool);
   Gemm gemm(pool, precision);
   constexpr const char* kUses[] = {"y = x w^T", "dx = dy w", "dw += dy^T x"};
@@ -135,19 +148,25 @@ void Measure(ThreadPool* pool, Precision precision, size_t rounds) {
     const double operations = 2.0 * static_cast<double>(s.m) * static_cast<double>(s.n * s.k);
     const double bytes =
         4.0 * static_cast<double>(buffers.a.size() + buffers.b.size() + 2 * buffers.c.size());
-    const double seconds = Time(gemm, s, buffers, rounds);
+    const Seconds ours = Time(threads, rounds, [&] { Multiply(gemm, s, buffers); });
+    const double peak = Peak(f32 ? table.gemm_f32 : table.gemm_bf16) * static_cast<double>(threads);
     Json line;
     line.Set("layer", s.name).Set("use", kUses[s.use]).Set("precision", f32 ? "f32" : "bf16");
     line.Set("isa", table.name).Set("threads", pool->size());
-    line.Set("m", s.m).Set("n", s.n).Set("k", s.k).Set("ms", 1e3 * seconds);
-    line.Set("gflops", 1e-9 * operations / seconds).Set("peak_gflops", 1e-9 * peak);
-    line.Set("peak_share", operations / seconds / peak);
+    line.Set("m", s.m).Set("n", s.n).Set("k", s.k).Set("ms", 1e3 * ours.wall);
+    line.Set("gflops", 1e-9 * operations / ours.wall);
+    line.Set("processor_gflops", 1e-9 * operations / ours.processor);
+    line.Set("peak_gflops", 1e-9 * peak).Set("peak_share", operations / ours.processor / peak);
     line.Set("limit_operations_ms", 1e3 * operations / peak);
     line.Set("limit_bytes_ms", 1e3 * bytes / bandwidth);
 #ifdef EDGEWISE_OPENBLAS
     openblas_set_num_threads(pool->size());
-    const double peer = TimePeer(s, buffers, rounds);
-    line.Set("openblas_f32_gflops", 1e-9 * operations / peer).Set("ratio", peer / seconds);
+    const Seconds peer = Time(threads, rounds, [&] { MultiplyByPeer(s, buffers); });
+    line.Set("openblas_core", openblas_get_corename());
+    line.Set("openblas_f32_gflops", 1e-9 * operations / peer.wall);
+    line.Set("openblas_f32_processor_gflops", 1e-9 * operations / peer.processor);
+    line.Set("ratio", peer.wall / ours.wall);
+    line.Set("processor_ratio", peer.processor / ours.processor);
 #endif
     std::printf("%s\n", line.Dump().c_str());
     std::fflush(stdout);

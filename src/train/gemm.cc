@@ -11,7 +11,7 @@
 namespace edgewise::train {
 namespace {
 
-constexpr size_t kSlabBytes = 4 << 20;     // of one packed factor: third-level cache
+constexpr size_t kSlabBytes = 8 << 20;     // of one packed factor: third-level cache
 constexpr size_t kBlockBytes = 512 << 10;  // of the columns of b that a thread uses: second level
 constexpr size_t kBlockRows = 512;
 constexpr size_t kBlocksPerThread = 8;  // so that a thread that others disturb does fewer

@@ -20,7 +20,7 @@ struct Matrix {
   bool transposed = false;
 };
 
-// Owns the buffers into which factors are packed, at most 4 MiB and a panel for each; one caller at
+// Owns the buffers into which factors are packed, at most 8 MiB and a panel for each; one caller at
 // a time.
 class Gemm {
  public:

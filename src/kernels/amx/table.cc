@@ -199,7 +199,7 @@ constexpr Kernels Table() {
   t.gemm_bf16.b_lanes = kLanes;
   t.gemm_bf16.k_step = kTileK;
   t.gemm_bf16.value_bytes = 2;
-  t.gemm_bf16.max_k = 512;
+  t.gemm_bf16.max_k = 1024;
   t.gemm_bf16.pack_a = PackA;
   t.gemm_bf16.pack_b = GemmPack<AmxColumns, kLanes>;
   t.gemm_bf16.multiply = Multiply;
