@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/gemm.h"
 #include "quant/dtype_id.h"
 
 namespace edgewise::kernels {
@@ -86,6 +87,8 @@ struct Kernels {
   const char* name = nullptr;
 
   LinearKernel linear[kDTypeCount] = {};  // by weight DType; F32, F16, BF16 take kF32 activations
+  GemmKernel gemm_f32;                    // of float factors
+  GemmKernel gemm_bf16;                   // of float factors rounded to BF16
   // n values, a multiple of 32. NaN and infinity make the scale of their block not finite.
   void (*quantize_q8)(const float* x, void* blocks, size_t n) = nullptr;
   float (*dot_f32)(const float* a, const float* b, size_t n) = nullptr;

@@ -20,6 +20,8 @@ constexpr Level kLevels[] = {
     {&kAvx2, CpuHasAvx2},
     {&kAvxVnni, CpuHasAvxVnni},
     {&kAvx512Vnni, CpuHasAvx512Vnni},
+    {&kAvx512Bf16, CpuHasAvx512Bf16},
+    {&kAmx, CpuHasAmx},
 #elif defined(__aarch64__)
     {&kNeon, Always},
     {&kDotprod, CpuHasDotprod},
@@ -37,6 +39,8 @@ void FillFrom(const Kernels& below, Kernels& table) {
   for (int i = 0; i < kDTypeCount; ++i) {
     if (!table.linear[i].run) table.linear[i] = below.linear[i];
   }
+  if (!table.gemm_f32.multiply) table.gemm_f32 = below.gemm_f32;
+  if (!table.gemm_bf16.multiply) table.gemm_bf16 = below.gemm_bf16;
   Fill(table.quantize_q8, below.quantize_q8);
   Fill(table.dot_f32, below.dot_f32);
   Fill(table.rms_norm, below.rms_norm);

@@ -82,6 +82,8 @@ TEST_CASE("every table is complete and agrees on the activation formats") {
       CHECK(k.linear[type].act == list.items[0].linear[type].act);
     }
     CHECK((k.linear[static_cast<int>(DType::kI32)].run == nullptr));
+    CHECK((k.gemm_f32.multiply != nullptr));
+    CHECK((k.gemm_bf16.multiply != nullptr));
     CHECK((k.quantize_q8 != nullptr));
     CHECK((k.dot_f32 != nullptr));
     CHECK((k.hadamard != nullptr));

@@ -10,6 +10,8 @@ extern const Kernels kScalar;
 extern const Kernels kAvx2;
 extern const Kernels kAvxVnni;
 extern const Kernels kAvx512Vnni;
+extern const Kernels kAvx512Bf16;
+extern const Kernels kAmx;
 extern const Kernels kNeon;
 extern const Kernels kDotprod;
 extern const Kernels kI8mm;

@@ -1,4 +1,4 @@
-// Stands in for kernels/cpu.cc where every level is emulated: all of them run.
+// Stands in for kernels/cpu.cc where levels are emulated: those run.
 #include "kernels/cpu.h"
 
 namespace edgewise::kernels {
@@ -6,6 +6,8 @@ namespace edgewise::kernels {
 bool CpuHasAvx2() { return true; }
 bool CpuHasAvxVnni() { return true; }
 bool CpuHasAvx512Vnni() { return true; }
+bool CpuHasAvx512Bf16() { return false; }  // neither of these two is
+bool CpuHasAmx() { return false; }
 bool CpuHasDotprod() { return false; }
 bool CpuHasI8mm() { return false; }
 

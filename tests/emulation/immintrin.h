@@ -56,6 +56,22 @@ inline __m512 EmulatedPermute(__m512 v, int order) {
   memcpy(&v, to, sizeof(v));
   return v;
 }
+inline __m512 EmulatedMaskzLoadu(__mmask16 mask, const float* p) {
+  float to[16] = {};
+  for (int i = 0; i < 16; ++i) {
+    if (mask >> i & 1) to[i] = p[i];
+  }
+  __m512 v;
+  memcpy(&v, to, sizeof(v));
+  return v;
+}
+inline void EmulatedMaskStoreu(float* p, __mmask16 mask, __m512 v) {
+  float from[16];
+  memcpy(from, &v, sizeof(v));
+  for (int i = 0; i < 16; ++i) {
+    if (mask >> i & 1) p[i] = from[i];
+  }
+}
 
 }  // namespace
 
@@ -73,3 +89,5 @@ inline __m512 EmulatedPermute(__m512 v, int order) {
 #define _mm512_extractf32x8_ps(v, upper) EmulatedUpper(v)
 #undef _mm512_permute_ps
 #define _mm512_permute_ps(v, order) EmulatedPermute(v, order)
+#define _mm512_maskz_loadu_ps(mask, p) EmulatedMaskzLoadu(mask, p)
+#define _mm512_mask_storeu_ps(p, mask, v) EmulatedMaskStoreu(p, mask, v)

@@ -1,7 +1,9 @@
 // AVX2 with FMA and F16C.
 #include "kernels/avx2/floats.h"
+#include "kernels/avx2/gemm.h"
 #include "kernels/avx2/rows.h"
 #include "kernels/skeleton/attention.h"
+#include "kernels/skeleton/gemm.h"
 #include "kernels/skeleton/hadamard.h"
 #include "kernels/skeleton/linear_floats.h"
 #include "kernels/skeleton/linear_packed.h"
@@ -20,6 +22,8 @@ constexpr Kernels Table() {
   SetPackedKernels<Avx2Rows>(&t);
   SetSparseKernels<Avx2Rows>(&t);
   SetVectorKernels<Avx2Floats>(&t);
+  t.gemm_f32 = MakeGemm<GemmFloats<Avx2Gemm, false>>();
+  t.gemm_bf16 = MakeGemm<GemmFloats<Avx2Gemm, true>>();
   t.quantize_q8 = QuantizeQ8;
   t.attend = Attend<Avx2Floats>;
   t.hadamard = Hadamard;

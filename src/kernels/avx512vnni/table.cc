@@ -1,7 +1,9 @@
 // AVX-512 F, BW, DQ, VL and VNNI.
 #include "kernels/avx512vnni/floats.h"
+#include "kernels/avx512vnni/gemm.h"
 #include "kernels/avx512vnni/rows.h"
 #include "kernels/skeleton/attention.h"
+#include "kernels/skeleton/gemm.h"
 #include "kernels/skeleton/hadamard.h"
 #include "kernels/skeleton/linear_floats.h"
 #include "kernels/skeleton/linear_packed.h"
@@ -20,6 +22,8 @@ constexpr Kernels Table() {
   SetPackedKernels<VnniRows>(&t);
   SetSparseKernels<VnniRows>(&t);
   SetVectorKernels<Avx512Floats>(&t);
+  t.gemm_f32 = MakeGemm<GemmFloats<Avx512Gemm, false>>();
+  t.gemm_bf16 = MakeGemm<GemmFloats<Avx512Gemm, true>>();
   t.quantize_q8 = QuantizeQ8;
   t.attend = Attend<Avx512Floats>;
   t.hadamard = Hadamard;

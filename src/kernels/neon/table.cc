@@ -1,7 +1,9 @@
 // Armv8-A with NEON.
 #include "kernels/neon/floats.h"
+#include "kernels/neon/gemm.h"
 #include "kernels/neon/rows.h"
 #include "kernels/skeleton/attention.h"
+#include "kernels/skeleton/gemm.h"
 #include "kernels/skeleton/hadamard.h"
 #include "kernels/skeleton/linear_floats.h"
 #include "kernels/skeleton/linear_packed.h"
@@ -20,6 +22,8 @@ constexpr Kernels Table() {
   SetPackedKernels<NeonRows>(&t);
   SetSparseKernels<NeonRows>(&t);
   SetVectorKernels<NeonFloats>(&t);
+  t.gemm_f32 = MakeGemm<GemmFloats<NeonGemm, false>>();
+  t.gemm_bf16 = MakeGemm<GemmFloats<NeonGemm, true>>();
   t.quantize_q8 = QuantizeQ8;
   t.attend = Attend<NeonFloats>;
   t.hadamard = Hadamard;

@@ -1,7 +1,9 @@
 // The portable level: every entry, in plain C++. It is the referee of the other levels.
 #include "kernels/scalar/attention.h"
+#include "kernels/scalar/gemm.h"
 #include "kernels/scalar/linear.h"
 #include "kernels/scalar/vector_ops.h"
+#include "kernels/skeleton/gemm.h"
 #include "kernels/skeleton/hadamard.h"
 #include "kernels/skeleton/quantize.h"
 #include "kernels/tables.h"
@@ -32,6 +34,8 @@ constexpr Kernels Table() {
   set(DType::kIQ4_XS, ActFormat::kQ8, LinearBlocks256<DType::kIQ4_XS, IQ4_XS>);
   set(DType::kS24_Q4, ActFormat::kQ8, LinearBlocks64<DType::kS24_Q4, S24_Q4>);
   set(DType::kS24_Q8, ActFormat::kQ8, LinearBlocks64<DType::kS24_Q8, S24_Q8>);
+  t.gemm_f32 = MakeGemm<GemmFloats<PlainGemm, false>>();
+  t.gemm_bf16 = MakeGemm<GemmFloats<PlainGemm, true>>();
   t.quantize_q8 = QuantizeQ8;
   t.dot_f32 = DotF32;
   t.rms_norm = RmsNorm;
