@@ -249,14 +249,15 @@ Status Tokenizer::AppendUnknown(std::string_view character, std::vector<int32_t>
   return Ok{};
 }
 
-Status Tokenizer::EncodeWithSpecials(std::string_view text, bool parse_special,
+Status Tokenizer::EncodeWithSpecials(std::string_view text, const EncodeOptions& options,
                                      std::vector<int32_t>* ids) const {
-  const Trie& trie = parse_special ? index_->special : index_->user_defined;
+  const Trie& trie = options.parse_special ? index_->special : index_->user_defined;
   size_t begin = 0;  // of the text since the last special token
   const auto flush = [&](size_t end) -> Status {
     if (begin == end) return Ok{};
-    // Every stretch of text starts anew: the one before it, if any, was a special token.
-    return EncodeText(text.substr(begin, end - begin), true, ids);
+    // A stretch of text starts anew: the one before it, if any, was a special token.
+    const bool first = begin > 0 || !options.continues;
+    return EncodeText(text.substr(begin, end - begin), first, ids);
   };
   for (size_t i = 0; i < text.size() && !trie.empty();) {
     const Trie::Match match = trie.StartsWith(static_cast<uint8_t>(text[i]))
@@ -285,7 +286,7 @@ Result<std::vector<int32_t>> Tokenizer::Encode(std::string_view text,
   }
   std::vector<int32_t> ids;
   if (options.add_special && vocab_.add_bos) ids.push_back(*BeginId(vocab_));
-  EW_TRY(EncodeWithSpecials(text, options.parse_special, &ids));
+  EW_TRY(EncodeWithSpecials(text, options, &ids));
   if (options.add_special && vocab_.add_eos) ids.push_back(*EndId(vocab_));
   return ids;
 }
