@@ -307,20 +307,22 @@ std::string Tokenizer::PieceBytes(int32_t id, bool keep_special) const {
 }
 
 Status CheckSameVocabulary(const Tokenizer& first, const Tokenizer& second) {
+  constexpr const char* kAdvice =
+      "take two models of one family, or name the tokenizer that both were trained with";
   for (int32_t id = 0; id < std::min(first.size(), second.size()); ++id) {
     const std::string& a = first.vocab().tokens[static_cast<size_t>(id)];
     const std::string& b = second.vocab().tokens[static_cast<size_t>(id)];
     if (a == b) continue;
     return MakeError(Code::kInvalidArgument,
                      "the two models need one vocabulary, but token %d is %s in the first and %s "
-                     "in the second",
-                     id, Quote(a).c_str(), Quote(b).c_str());
+                     "in the second; %s",
+                     id, Quote(a).c_str(), Quote(b).c_str(), kAdvice);
   }
   if (first.size() == second.size()) return Ok{};
   return MakeError(Code::kInvalidArgument,
                    "the two models need one vocabulary, but the first has %d tokens and the second "
-                   "%d",
-                   first.size(), second.size());
+                   "%d; %s",
+                   first.size(), second.size(), kAdvice);
 }
 
 Result<std::string> Tokenizer::Decode(std::span<const int32_t> ids, bool keep_special) const {
