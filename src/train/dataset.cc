@@ -184,10 +184,12 @@ Error NoGoodRow(const Dataset& dataset, std::optional<DatasetFormat> format) {
   if (dataset.bad_rows.empty()) return Error{Code::kBadData, "holds nothing to train on"};
   const BadRow& first = dataset.bad_rows.front();
   const std::string as = format ? std::string(" as ") + Row(*format).name : std::string();
-  return MakeError(
-      Code::kBadData, "none of %llu rows can be read%s; line %llu: %s. The formats are %s",
-      static_cast<unsigned long long>(dataset.bad_row_count), as.c_str(),
-      static_cast<unsigned long long>(first.line), first.problem.c_str(), FormatNames().c_str());
+  return MakeError(Code::kBadData,
+                   "none of %llu rows can be read%s; line %llu: %s. The formats are %s; name the "
+                   "file's where it is not found out",
+                   static_cast<unsigned long long>(dataset.bad_row_count), as.c_str(),
+                   static_cast<unsigned long long>(first.line), first.problem.c_str(),
+                   FormatNames().c_str());
 }
 
 // `file` is the one that holds the content, or null.
