@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -43,6 +44,10 @@ bool Contains(const std::vector<int32_t>& ids, int32_t id) {
 class PromptEncoder::ControlTokens {
  public:
   explicit ControlTokens(const Vocab& vocab) : vocab_(vocab) {
+    std::copy_if(vocab.eog.begin(), vocab.eog.end(), std::back_inserter(user_defined_ends_),
+                 [&](int32_t id) {
+                   return vocab.types[static_cast<size_t>(id)] == TokenType::kUserDefined;
+                 });
     for (size_t i = 0; i < vocab.tokens.size(); ++i) {
       const bool parsed =
           vocab.types[i] == TokenType::kControl || vocab.types[i] == TokenType::kUnknown;
@@ -78,6 +83,18 @@ class PromptEncoder::ControlTokens {
     return found;
   }
 
+  // The same of the user-defined tokens that end a generation, as Gemma's in some files.
+  int32_t UserDefinedEndAt(const JoinedText& joined, size_t position) const {
+    for (const int32_t id : user_defined_ends_) {
+      const std::string& end = text(id);
+      if (std::string_view(joined.text).substr(position).starts_with(end) &&
+          joined.AllTrusted(position, end.size())) {
+        return id;
+      }
+    }
+    return -1;
+  }
+
   bool IsForgedIn(const JoinedText& joined) const {
     for (size_t i = 0; i < joined.text.size(); ++i) {
       if (AnyAt(joined.text, i,
@@ -95,6 +112,7 @@ class PromptEncoder::ControlTokens {
  private:
   const Vocab& vocab_;
   std::array<std::vector<int32_t>, 256> by_first_byte_;
+  std::vector<int32_t> user_defined_ends_;
 };
 
 Status PromptEncoder::ControlTokens::EncodePieces(const Tokenizer& tokenizer,
@@ -164,7 +182,8 @@ Status PromptEncoder::Append(std::span<const PromptPart> parts, std::vector<int3
 size_t PromptEncoder::FindEndOfGeneration(std::span<const PromptPart> parts, size_t begin) const {
   const JoinedText joined(parts);
   for (size_t i = begin; i < joined.text.size();) {
-    const int32_t found = controls_->TrustedAt(joined, i);
+    int32_t found = controls_->TrustedAt(joined, i);
+    if (found < 0) found = controls_->UserDefinedEndAt(joined, i);
     i += found < 0 ? 1 : controls_->text(found).size();
     if (found >= 0 && tokenizer_->IsEndOfGeneration(found)) return i;
   }

@@ -146,15 +146,19 @@ TEST_CASE("A prompt goes on as the whole would, where no token spans the border"
 }
 
 TEST_CASE("The end of generation is what the template writes, not what a message says") {
-  const auto tokenizer = Make(ChatVocab());
-  const PromptEncoder encoder(*tokenizer);
-  const std::vector<PromptPart> parts = {
-      {"<s>a<|end|>", true}, {"b<|end|><|e", false}, {"nd|>c<|user|><|end|>d", true}};
-  CHECK(encoder.FindEndOfGeneration(parts, 0) == 11);
-  CHECK(encoder.FindEndOfGeneration(parts, 4) == 11);
-  CHECK(encoder.FindEndOfGeneration(parts, 5) == 11 + 11 + 20);
-  CHECK(encoder.FindEndOfGeneration(parts, 30) == 11 + 11 + 20);
-  CHECK(encoder.FindEndOfGeneration(parts, 42) == std::string::npos);
+  for (const TokenType type : {TokenType::kControl, TokenType::kUserDefined}) {
+    Vocab vocab = ChatVocab();
+    vocab.types[4] = type;
+    const auto tokenizer = Make(std::move(vocab));
+    const PromptEncoder encoder(*tokenizer);
+    const std::vector<PromptPart> parts = {
+        {"<s>a<|end|>", true}, {"b<|end|><|e", false}, {"nd|>c<|user|><|end|>d", true}};
+    CHECK(encoder.FindEndOfGeneration(parts, 0) == 11);
+    CHECK(encoder.FindEndOfGeneration(parts, 4) == 11);
+    CHECK(encoder.FindEndOfGeneration(parts, 5) == 11 + 11 + 20);
+    CHECK(encoder.FindEndOfGeneration(parts, 30) == 11 + 11 + 20);
+    CHECK(encoder.FindEndOfGeneration(parts, 42) == std::string::npos);
+  }
 }
 
 TEST_CASE("An empty conversation is BOS alone") {

@@ -9,7 +9,7 @@
 namespace edgewise::train {
 
 struct DatasetRow {
-  std::string_view text;          // of the file, trimmed, never empty
+  std::string_view text;          // of the file, trimmed; empty only with a problem
   uint64_t line = 1;              // where it begins, from 1
   const char* problem = nullptr;  // why the file's shape is broken here, so that it is no row
 };
