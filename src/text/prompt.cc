@@ -179,9 +179,9 @@ Status PromptEncoder::Append(std::span<const PromptPart> parts, std::vector<int3
   return Ok{};
 }
 
-size_t PromptEncoder::FindEndOfGeneration(std::span<const PromptPart> parts, size_t begin) const {
+size_t PromptEncoder::FindEndOfGeneration(std::span<const PromptPart> parts) const {
   const JoinedText joined(parts);
-  for (size_t i = begin; i < joined.text.size();) {
+  for (size_t i = 0; i < joined.text.size();) {
     int32_t found = controls_->TrustedAt(joined, i);
     if (found < 0) found = controls_->UserDefinedEndAt(joined, i);
     i += found < 0 ? 1 : controls_->text(found).size();

@@ -32,9 +32,9 @@ class PromptEncoder {
   // is. Errors: those of Tokenizer::Encode, with `ids` unchanged.
   Status Append(std::span<const PromptPart> parts, std::vector<int32_t>* ids) const;
 
-  // Returns where the first end-of-generation token that trusted text of `parts` spells at or after
-  // byte `begin` of the joined text ends, or std::string::npos.
-  size_t FindEndOfGeneration(std::span<const PromptPart> parts, size_t begin) const;
+  // Returns where in the joined text the first end-of-generation token ends that trusted text alone
+  // spells, or std::string::npos.
+  size_t FindEndOfGeneration(std::span<const PromptPart> parts) const;
 
  private:
   class ControlTokens;

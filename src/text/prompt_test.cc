@@ -152,12 +152,10 @@ TEST_CASE("The end of generation is what the template writes, not what a message
     const auto tokenizer = Make(std::move(vocab));
     const PromptEncoder encoder(*tokenizer);
     const std::vector<PromptPart> parts = {
-        {"<s>a<|end|>", true}, {"b<|end|><|e", false}, {"nd|>c<|user|><|end|>d", true}};
-    CHECK(encoder.FindEndOfGeneration(parts, 0) == 11);
-    CHECK(encoder.FindEndOfGeneration(parts, 4) == 11);
-    CHECK(encoder.FindEndOfGeneration(parts, 5) == 11 + 11 + 20);
-    CHECK(encoder.FindEndOfGeneration(parts, 30) == 11 + 11 + 20);
-    CHECK(encoder.FindEndOfGeneration(parts, 42) == std::string::npos);
+        {"b<|end|><|e", false}, {"nd|>c<|user|><|end|>d", true}, {"<|end|>", true}};
+    CHECK(encoder.FindEndOfGeneration(parts) == 11 + 20);
+    CHECK(encoder.FindEndOfGeneration(std::span(parts).first(1)) == std::string::npos);
+    CHECK(encoder.FindEndOfGeneration(std::span(parts).last(1)) == 7);
   }
 }
 

@@ -167,24 +167,27 @@ Status ExampleEncoder::AddConversation(const std::vector<Message>& messages, Cor
   if (count == 0) return Error{Code::kBadData, "the conversation has no answer"};
   EW_TRY(const std::vector<PromptPart> whole, Render(messages, count, false));
   EW_TRY(std::vector<Answer> answers, FindAnswers(messages, Joined(whole)));
+  const size_t size = Joined(whole).size();
   Document document(prompt_);
   size_t done = 0;
   bool ended = false;
   for (size_t i = 0; i < answers.size(); ++i) {
     const auto [message, begin] = answers[i];
-    const size_t next = i + 1 < answers.size() ? answers[i + 1].begin : std::string::npos;
-    size_t end = prompt_.FindEndOfGeneration(whole, begin);
-    ended = end != std::string::npos && end <= next;
+    const size_t next = i + 1 < answers.size() ? answers[i + 1].begin : size;
+    const std::vector<PromptPart> answer = Slice(whole, begin, next);
+    size_t length = prompt_.FindEndOfGeneration(answer);
+    ended = length != std::string::npos;
     if (!ended) {  // no token ends the answer: all that it adds is learned
       EW_TRY(const std::vector<PromptPart> added, Render(messages, message + 1, false));
       const std::string upto = Joined(added);
-      if (!Joined(whole).starts_with(upto)) return Unlike(message);
-      end = upto.size();
+      if (upto.size() <= begin || upto.size() > next || !Joined(whole).starts_with(upto)) {
+        return Unlike(message);
+      }
+      length = upto.size() - begin;
     }
-    if (end <= begin || end > next) return Unlike(message);
     EW_TRY(document.Append(Slice(whole, done, begin), false));
-    EW_TRY(document.Append(Slice(whole, begin, end), true));
-    done = end;
+    EW_TRY(document.Append(Slice(answer, 0, length), true));
+    done = begin + length;
   }
   if (!ended) document.AppendLearned(vocab_->eos);
   document.MoveTo(corpus);
