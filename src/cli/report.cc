@@ -15,6 +15,7 @@
 #include "cli/work_folder.h"
 #include "compress/quantize/presets.h"
 #include "pipeline/compare.h"
+#include "text/document_separator.h"
 
 namespace edgewise::cli {
 namespace {
@@ -132,7 +133,7 @@ Runner AddReport(CLI::App& app, const Common& common) {
       ->excludes(text);
   app.add_option("--save-text", flags->save_text, "Keep the sampled text in this file")
       ->excludes(text);
-  flags->documents = "<|endoftext|>";
+  flags->documents = kDocumentSeparator;
   app.add_option("--documents", flags->documents,
                  "Separator of documents in the text; a text without it is scored in convention C")
       ->capture_default_str();

@@ -16,7 +16,7 @@ namespace {
 struct TrainFlags {
   explicit TrainFlags(const char* name) : verb(name) {}
   const char* verb;
-  std::string to = "f16", schedule = "cosine", precision = "bf16", divergence = "kl";
+  std::string to = "f16", schedule = "cosine", precision = "bf16", divergence = "kl", format;
   TrainJob job;
 };
 
@@ -36,12 +36,23 @@ Status ReadNames(TrainFlags& flags) {
       flags.precision == "bf16" ? train::Precision::kBf16 : train::Precision::kF32;
   EW_TRY(job.trainer.schedule.kind, train::ParseSchedule(flags.schedule).In("--schedule"));
   EW_TRY(job.loss.divergence, train::ParseDivergence(flags.divergence).In("--divergence"));
+  if (!flags.format.empty()) {
+    EW_TRY(job.format.format, train::ParseDatasetFormat(flags.format).In("--format"));
+  }
   job.trainer.batch.seed = job.trainer.seed;
   return Ok{};
 }
 
 std::string Nats(double loss) {
   return Format("%.4f nats (perplexity %.4g)", loss, std::exp(loss));
+}
+
+// On stderr: what of the data was not learned.
+void PrintBadRows(const TrainSummary& s) {
+  if (s.bad_row_count == 0) return;
+  for (const std::string& row : s.bad_rows) std::fprintf(stderr, "%s\n", row.c_str());
+  std::fprintf(stderr, "%llu bad rows were left out\n",
+               static_cast<unsigned long long>(s.bad_row_count));
 }
 
 void PrintPlan(const TrainSummary& s) {
@@ -74,6 +85,7 @@ Status RunTrain(TrainFlags& flags, const Common& common) {
   flags.job.threads = common.Threads();
   EW_TRY(const TrainSummary summary, TrainModel(flags.job, common.progress));
   if (common.json) return PrintJson(flags.verb, ToJson(summary));
+  PrintBadRows(summary);
   if (flags.job.dry_run) {
     PrintPlan(summary);
   } else {
@@ -128,7 +140,11 @@ void AddRunFlags(CLI::App& app, TrainFlags* flags) {
   app.add_option("--steps", job.steps, "Steps in all; 0: as --epochs says")->capture_default_str();
   app.add_option("--epochs", job.epochs, "Passes over the text")->capture_default_str();
   app.add_option("--held-out", job.held_out,
-                 "Text to measure on; without it the last fiftieth of the documents is held out");
+                 "Data to measure on; without it the last fiftieth of the documents is held out");
+  app.add_option("--format", flags->format,
+                 "Of the data: text, jsonl, alpaca, dolly, sharegpt, chatml; without it as the "
+                 "first good row has it");
+  app.add_flag("--strict", job.format.strict, "A bad row is an error; without it it is left out");
   app.add_option("--evaluate-every", job.trainer.evaluate_every,
                  "Steps between measurements; 0: at the end only")
       ->capture_default_str();
@@ -150,8 +166,9 @@ void AddRunFlags(CLI::App& app, TrainFlags* flags) {
 
 // The options that all three verbs have, after the first argument.
 void AddCommon(CLI::App& app, TrainFlags* flags) {
-  app.add_option("text", flags->job.data,
-                 "Text to learn from; documents stand between lines of <|endoftext|>")
+  app.add_option("data", flags->job.data,
+                 "Text to learn from, with <|endoftext|> between documents, or JSON rows: texts, "
+                 "instructions or conversations, whose answers are learned")
       ->required();
   app.add_option("output,--output", flags->job.out, "GGUF file to write")->required();
   AddRunFlags(app, flags);

@@ -4,9 +4,9 @@
 
 #include "base/process.h"
 #include "base/strings.h"
-#include "engine/prompt.h"
 #include "engine/vocab_metadata.h"
 #include "kernels/kernels.h"
+#include "text/prompt.h"
 
 namespace edgewise {
 namespace {
@@ -19,10 +19,6 @@ Status CheckVocabFits(const Tokenizer& tokenizer, const ModelSpec& spec) {
   return MakeError(Code::kBadData,
                    "the tokenizer has %d tokens but the model only %u: it belongs to another model",
                    tokenizer.size(), spec.vocab_size);
-}
-
-Json TokenText(const Vocab& vocab, const std::optional<int32_t>& id) {
-  return id ? Json(vocab.tokens[static_cast<size_t>(*id)]) : Json("");
 }
 
 }  // namespace
@@ -63,11 +59,7 @@ Result<std::vector<int32_t>> Engine::EncodeChat(const Json& messages,
     return Error{Code::kUnsupported, chat_template_error_.empty() ? "the model has no chat template"
                                                                   : chat_template_error_};
   }
-  const Vocab& vocab = tokenizer_->vocab();
-  Json context;
-  context.Set("messages", messages).Set("add_generation_prompt", add_generation_prompt);
-  context.Set("bos_token", TokenText(vocab, vocab.bos));
-  context.Set("eos_token", TokenText(vocab, vocab.eos));
+  const Json context = ChatContext(tokenizer_->vocab(), messages, add_generation_prompt);
   EW_TRY(const std::vector<PromptPart> parts, chat_template_->Render(context));
   return EncodePrompt(*tokenizer_, parts);
 }

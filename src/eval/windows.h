@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "kernels/kernels.h"
+#include "text/document_separator.h"
 #include "text/tokenizer.h"
 
 namespace edgewise {
@@ -39,7 +40,7 @@ struct TextOptions {
   uint32_t max_windows = 0;  // only the first windows or documents; 0: all
   // kDocuments only. A piece of at most `skip_bytes` bytes is left out, and so is the last one when
   // max_bytes cut the text.
-  std::string separator = "<|endoftext|>";
+  std::string separator{kDocumentSeparator};
   uint64_t skip_bytes = 50;
 };
 

@@ -14,7 +14,6 @@
 #include "base/strings.h"
 #include "compress/quantize/presets.h"
 #include "engine/vocab_metadata.h"
-#include "eval/windows.h"
 #include "pipeline/output_path.h"
 #include "pipeline/run_journal.h"
 #include "pipeline/source_hash.h"
@@ -31,7 +30,6 @@ namespace {
 using train::Corpus;
 using train::TrainerState;
 
-constexpr uint64_t kMaxTextBytes = uint64_t{4} << 30;
 constexpr uint64_t kMaxLogBytes = uint64_t{1} << 30;
 constexpr size_t kHeldOutShare = 50;  // of the documents one in so many, where no file is given
 
@@ -53,28 +51,27 @@ struct Inputs {
   std::unique_ptr<Tokenizer> tokenizer;
   std::string tokenizer_path;  // of the output
   Corpus corpus, held_out;
+  train::DatasetFormat format = train::DatasetFormat::kText;  // of what was read last
+  uint64_t bad_row_count = 0;
+  std::vector<std::string> bad_rows;
   std::vector<std::string> files;  // that decide the result
 };
 
-// Documents stand between separators; BOS and EOS as the vocabulary has them.
-Result<Corpus> ReadCorpus(const std::string& path, const Tokenizer& tokenizer) {
-  EW_TRY(const std::string text, ReadFile(path, kMaxTextBytes));
-  const std::string separator = TextOptions().separator;
-  Corpus corpus;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find(separator, begin), text.size());
-    const std::string_view document = Trim(std::string_view(text).substr(begin, end - begin));
-    begin = end + separator.size();
-    if (document.empty()) continue;
-    EW_TRY(std::vector<int32_t> tokens, tokenizer.Encode(document).In(path));
-    const Vocab& vocab = tokenizer.vocab();
-    if (vocab.eos && (tokens.empty() || tokens.back() != *vocab.eos)) tokens.push_back(*vocab.eos);
-    corpus.Append(tokens);
+// Reads a training file; what is wrong with its rows goes to `in`.
+Result<Corpus> ReadCorpus(const std::string& path, const train::DatasetOptions& options,
+                          Inputs* in) {
+  const std::string& chat_template = in->tokenizer->vocab().chat_template;
+  EW_TRY(train::Dataset data, train::ReadDataset(path, *in->tokenizer, chat_template, options));
+  in->format = data.format;
+  in->bad_row_count += data.bad_row_count;
+  for (const train::BadRow& row : data.bad_rows) {
+    in->bad_rows.push_back(Format("%s, line %llu: %s", path.c_str(),
+                                  static_cast<unsigned long long>(row.line), row.problem.c_str()));
   }
-  return corpus;
+  return std::move(data.corpus);
 }
 
-void SplitHeldOut(Corpus all, Corpus* corpus, Corpus* held_out) {
+void SplitHeldOut(const Corpus& all, Corpus* corpus, Corpus* held_out) {
   const size_t kept = all.size() - std::max<size_t>(all.size() > 1, all.size() / kHeldOutShare);
   for (size_t d = 0; d < all.size(); ++d) {
     (d < kept ? corpus : held_out)->Append(all.tokens(d), all.learned(d));
@@ -96,12 +93,14 @@ Result<Inputs> ReadInputs(const TrainJob& job) {
     EW_TRY(CheckSameVocabulary(*of_teacher, *in.tokenizer)
                .In("a teacher's probabilities are of its own tokens"));
   }
-  EW_TRY(Corpus all, ReadCorpus(job.data, *in.tokenizer));
+  if (!job.held_out.empty()) {
+    EW_TRY(in.held_out, ReadCorpus(job.held_out, job.format, &in));
+  }
+  EW_TRY(Corpus all, ReadCorpus(job.data, job.format, &in));
   if (job.held_out.empty()) {
-    SplitHeldOut(std::move(all), &in.corpus, &in.held_out);
+    SplitHeldOut(all, &in.corpus, &in.held_out);
   } else {
     in.corpus = std::move(all);
-    EW_TRY(in.held_out, ReadCorpus(job.held_out, *in.tokenizer));
   }
   EW_TRY(in.files, SourceFiles(*in.model, in.tokenizer_path));
   if (in.teacher) {
@@ -357,6 +356,9 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   TrainSummary summary;
   summary.output = job.out;
   summary.parameters = state.weights.size();
+  summary.format = train::DatasetFormatName(in.format);
+  summary.bad_row_count = in.bad_row_count;
+  summary.bad_rows = in.bad_rows;
   summary.documents = in.corpus.size();
   summary.held_out_documents = in.held_out.size();
   summary.tokens = LearnedTokens(in.corpus);
@@ -424,7 +426,9 @@ Json ToJson(const TrainSummary& s) {
   Json json{JsonObject{}};
   json.Set("output", s.output);
   if (!s.log.empty()) json.Set("log", s.log).Set("bytes", s.bytes);
-  json.Set("parameters", s.parameters).Set("documents", s.documents);
+  json.Set("parameters", s.parameters).Set("format", s.format).Set("documents", s.documents);
+  json.Set("bad_row_count", s.bad_row_count);
+  json.Set("bad_rows", JsonArray(s.bad_rows.begin(), s.bad_rows.end()));
   json.Set("held_out_documents", s.held_out_documents).Set("tokens", s.tokens);
   json.Set("steps", s.steps).Set("resumed_steps", s.resumed_steps);
   if (!s.log.empty()) {

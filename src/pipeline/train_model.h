@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "pipeline/convert.h"
 #include "quant/dtype.h"
+#include "train/dataset.h"
 #include "train/trainer.h"
 
 namespace edgewise {
@@ -17,9 +18,10 @@ namespace edgewise {
 struct TrainJob {
   std::string model;     // to begin from: a checkpoint, or a config.json for random weights
   std::string teacher;   // a checkpoint; empty: none, the text alone
-  std::string data;      // text
-  std::string held_out;  // text; empty: the last fiftieth of the documents of `data`
-  std::string out;       // GGUF
+  std::string data;      // train/dataset.h
+  std::string held_out;  // likewise; empty: the last fiftieth of the documents of `data`
+  train::DatasetOptions format;
+  std::string out;  // GGUF
   std::string tokenizer_path;
   DType to = DType::kF16;
   double epochs = 1;  // over the data, where steps are 0
@@ -38,8 +40,11 @@ struct TrainSummary {
   std::string output, log;  // paths
   uint64_t bytes = 0;       // of the output
   uint64_t parameters = 0;
+  std::string format;  // of the data
   uint64_t documents = 0, held_out_documents = 0;
-  uint64_t tokens = 0;  // that a pass over the data learns
+  uint64_t bad_row_count = 0;         // of both, left out
+  std::vector<std::string> bad_rows;  // the first of them: "FILE, line N: problem"
+  uint64_t tokens = 0;                // that a pass over the data learns
   uint64_t steps = 0, resumed_steps = 0;
   double first_loss = 0;     // held-out, in nats, before the first step; of a new run
   double held_out_loss = 0;  // after the last one; with patience the best
@@ -56,7 +61,8 @@ struct TrainSummary {
 // goes on with `resume`; the same job gives the same bytes for any number of threads, stopped or
 // not. A dry run plans the memory and tells the time by a trial step. Errors: kInvalidArgument
 // (output exists, an option out of range, teacher and model have different vocabularies: the first
-// token that differs is named), those of Checkpoint::Open, LoadVocab, RunTraining and Convert.
+// token that differs is named), those of Checkpoint::Open, LoadVocab, ReadDataset, RunTraining and
+// Convert.
 Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress);
 
 // The members of `edgewise distill --json`.

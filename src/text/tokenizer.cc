@@ -249,14 +249,15 @@ Status Tokenizer::AppendUnknown(std::string_view character, std::vector<int32_t>
   return Ok{};
 }
 
-Status Tokenizer::EncodeWithSpecials(std::string_view text, bool parse_special,
+Status Tokenizer::EncodeWithSpecials(std::string_view text, const EncodeOptions& options,
                                      std::vector<int32_t>* ids) const {
-  const Trie& trie = parse_special ? index_->special : index_->user_defined;
+  const Trie& trie = options.parse_special ? index_->special : index_->user_defined;
   size_t begin = 0;  // of the text since the last special token
   const auto flush = [&](size_t end) -> Status {
     if (begin == end) return Ok{};
-    // Every stretch of text starts anew: the one before it, if any, was a special token.
-    return EncodeText(text.substr(begin, end - begin), true, ids);
+    // A stretch of text starts anew: the one before it, if any, was a special token.
+    const bool first = begin > 0 || !options.continues;
+    return EncodeText(text.substr(begin, end - begin), first, ids);
   };
   for (size_t i = 0; i < text.size() && !trie.empty();) {
     const Trie::Match match = trie.StartsWith(static_cast<uint8_t>(text[i]))
@@ -285,7 +286,7 @@ Result<std::vector<int32_t>> Tokenizer::Encode(std::string_view text,
   }
   std::vector<int32_t> ids;
   if (options.add_special && vocab_.add_bos) ids.push_back(*BeginId(vocab_));
-  EW_TRY(EncodeWithSpecials(text, options.parse_special, &ids));
+  EW_TRY(EncodeWithSpecials(text, options, &ids));
   if (options.add_special && vocab_.add_eos) ids.push_back(*EndId(vocab_));
   return ids;
 }
@@ -306,20 +307,22 @@ std::string Tokenizer::PieceBytes(int32_t id, bool keep_special) const {
 }
 
 Status CheckSameVocabulary(const Tokenizer& first, const Tokenizer& second) {
+  constexpr const char* kAdvice =
+      "take two models of one family, or name the tokenizer that both were trained with";
   for (int32_t id = 0; id < std::min(first.size(), second.size()); ++id) {
     const std::string& a = first.vocab().tokens[static_cast<size_t>(id)];
     const std::string& b = second.vocab().tokens[static_cast<size_t>(id)];
     if (a == b) continue;
     return MakeError(Code::kInvalidArgument,
                      "the two models need one vocabulary, but token %d is %s in the first and %s "
-                     "in the second",
-                     id, Quote(a).c_str(), Quote(b).c_str());
+                     "in the second; %s",
+                     id, Quote(a).c_str(), Quote(b).c_str(), kAdvice);
   }
   if (first.size() == second.size()) return Ok{};
   return MakeError(Code::kInvalidArgument,
                    "the two models need one vocabulary, but the first has %d tokens and the second "
-                   "%d",
-                   first.size(), second.size());
+                   "%d; %s",
+                   first.size(), second.size(), kAdvice);
 }
 
 Result<std::string> Tokenizer::Decode(std::span<const int32_t> ids, bool keep_special) const {

@@ -65,6 +65,8 @@ struct EncodeOptions {
   bool add_special = true;  // put bos / eos (cls / sep) where the vocabulary asks for it
   bool parse_special =
       false;  // control tokens written in the text become their ids; otherwise they are plain text
+  // The text goes on after other text: SentencePiece's vocabularies put no space before it.
+  bool continues = false;
 };
 
 // Immutable after Create, so thread-safe.
@@ -113,7 +115,7 @@ class Tokenizer {
 
  private:
   struct Index;
-  Status EncodeWithSpecials(std::string_view text, bool parse_special,
+  Status EncodeWithSpecials(std::string_view text, const EncodeOptions& options,
                             std::vector<int32_t>* ids) const;
   Vocab vocab_;
   std::unique_ptr<const Index> index_;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "base/strings.h"
 #include "text/byte_letters.h"
 
 namespace edgewise {
@@ -66,6 +67,26 @@ TEST_CASE("SPM merges by score and falls back to bytes") {
         std::vector<std::string>{"\u2581", "<0xC3>", "<0xA9>"});
   CHECK(*t->Encode("") == Ids{1});
   CHECK(*t->Decode(*t->Encode(" abc \u00E9\n\xFF")) == " abc \u00E9\n\xFF");
+}
+
+TEST_CASE("Vocabularies are compared token by token") {
+  const auto t = Make(SpmVocab(true));
+  CHECK(CheckSameVocabulary(*t, *Make(SpmVocab(true))));
+  const auto message = [&](auto&& change) {
+    Vocab vocab = SpmVocab(true);
+    change(&vocab);
+    const Status status = CheckSameVocabulary(*t, *Make(std::move(vocab)));
+    REQUIRE_FALSE(status);
+    CHECK(status.error().code == Code::kInvalidArgument);
+    return status.error().message;
+  };
+  const std::string renamed = message([](Vocab* vocab) { vocab->tokens[2] = "</t>"; });
+  CHECK(renamed.find("token 2 is \"</s>\" in the first and \"</t>\" in the second; take two "
+                     "models of one family") != std::string::npos);
+  const std::string longer = message([](Vocab* vocab) { Add(vocab, "more", TokenType::kControl); });
+  CHECK(longer.find(Format("the first has %d tokens and the second %d; take two models of one "
+                           "family",
+                           t->size(), t->size() + 1)) != std::string::npos);
 }
 
 TEST_CASE("SPM without bytes says unknown once per run, or fails") {

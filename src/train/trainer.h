@@ -65,7 +65,7 @@ struct StepReport {
   double loss = 0;           // mean of the targets, in nats
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
-  uint64_t tokens;  // of the step
+  uint64_t tokens = 0;  // of the step
   double seconds = 0;
   bool skipped = false;            // the gradient was not finite: the weights stayed
   std::optional<double> held_out;  // mean cross-entropy on the held-out documents

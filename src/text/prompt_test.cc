@@ -1,4 +1,4 @@
-#include "engine/prompt.h"
+#include "text/prompt.h"
 
 #include <doctest/doctest.h>
 
@@ -122,6 +122,41 @@ TEST_CASE("Tokens that swallow blanks do so beside forged ones too") {
         expected);
   CHECK(Encoded(*tokenizer, {{"<|user|>\n", true}, {"ab", false}, {" \n<|end|>", true}}).size() ==
         4);
+}
+
+TEST_CASE("A prompt goes on as the whole would, where no token spans the border") {
+  for (const bool prefix : {false, true}) {
+    Vocab vocab = ChatVocab();
+    vocab.add_space_prefix = prefix;
+    const auto tokenizer = Make(std::move(vocab));
+    const PromptEncoder encoder(*tokenizer);
+    for (const auto& [before, after] : std::vector<std::array<std::string, 2>>{
+             {"x:\n", "ab"}, {"<|user|>", "ab"}, {"x <|end|>", " ab<|user|>b"}, {"", "ab"}}) {
+      std::vector<int32_t> ids;
+      REQUIRE(encoder.Append(std::vector<PromptPart>{{before, true}}, &ids));
+      REQUIRE(encoder.Append(std::vector<PromptPart>{{after, true}}, &ids));
+      CHECK(ids == Encoded(*tokenizer, {{before + after, true}}));
+    }
+    // Untrusted text goes on as well, and stays text.
+    std::vector<int32_t> ids = Encoded(*tokenizer, {{"x:", true}});
+    REQUIRE(encoder.Append(std::vector<PromptPart>{{"ab</s>", false}, {"</s>", true}}, &ids));
+    CHECK(*tokenizer->Decode(ids, true) == "<s>x:ab</s></s>");
+    CHECK(CountControls(*tokenizer, ids) == 2);
+  }
+}
+
+TEST_CASE("The end of generation is what the template writes, not what a message says") {
+  for (const TokenType type : {TokenType::kControl, TokenType::kUserDefined}) {
+    Vocab vocab = ChatVocab();
+    vocab.types[4] = type;
+    const auto tokenizer = Make(std::move(vocab));
+    const PromptEncoder encoder(*tokenizer);
+    const std::vector<PromptPart> parts = {
+        {"b<|end|><|e", false}, {"nd|>c<|user|><|end|>d", true}, {"<|end|>", true}};
+    CHECK(encoder.FindEndOfGeneration(parts) == 11 + 20);
+    CHECK(encoder.FindEndOfGeneration(std::span(parts).first(1)) == std::string::npos);
+    CHECK(encoder.FindEndOfGeneration(std::span(parts).last(1)) == 7);
+  }
 }
 
 TEST_CASE("An empty conversation is BOS alone") {
