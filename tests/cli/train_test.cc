@@ -1,0 +1,172 @@
+// Training through the program: what it learns, that it goes on where it stopped, what it refuses.
+#include <doctest/doctest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "tests/cli/program.h"
+
+namespace edgewise {
+namespace {
+
+const std::string kModel = SourcePath("models/edgewise-stories-3M");
+
+// Stories of the bundled model, a small student's config and a teacher of its tokenizer.
+struct Setup {
+  TemporaryFolder folder;
+  std::string text = folder / "text.txt", config = folder / "config.json";
+
+  Setup() {
+    WriteWhole(text, ReadWhole(kModel + "/stories.txt").substr(0, 40000));
+    WriteWhole(config,
+               R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32,
+                   "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+                   "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 2048,
+                   "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+                   "tie_word_embeddings": true})");
+  }
+  std::vector<std::string> Pretrain(const std::string& out, std::vector<std::string> more) const {
+    std::vector<std::string> command = {
+        "pretrain",       config, text,         out,  "--tokenizer", kModel,
+        "--batch-tokens", "512",  "--sequence", "64", "--json"};
+    command.insert(command.end(), more.begin(), more.end());
+    return command;
+  }
+};
+
+TEST_CASE("pretrain from a config: the model runs, the log tells each step") {
+  const Setup setup;
+  const std::string out = setup.folder / "new.gguf";
+  const std::vector<std::string> command =
+      setup.Pretrain(out, {"--steps", "30", "--learning-rate", "0.01", "--evaluate-every", "10"});
+  const Json plan =
+      ParseObject(RunProgram(setup.Pretrain(out, {"--steps", "30", "--dry-run"})), "pretrain");
+  CHECK(Number(plan, "steps") == 30);
+  CHECK(Number(plan, "tokens_per_s") > 0);
+  CHECK(Number(plan, "memory_bytes") > 4 * 4 * Number(plan, "parameters"));
+  CHECK(!std::filesystem::exists(out));
+
+  const Json made = ParseObject(RunProgram(command), "pretrain");
+  CHECK(Number(made, "held_out_loss") < Number(made, "first_loss") - 1);
+  CHECK(Number(made, "bad_row_count") == 0);
+  const std::string log = ReadWhole(out + ".log.jsonl");
+  CHECK(std::count(log.begin(), log.end(), '\n') == 30);
+  CHECK(log.find("held_out_loss") != std::string::npos);
+  CHECK(!std::filesystem::exists(out + ".journal"));
+  CHECK(RunProgram({"run", out, "--prompt", "Once", "--max-tokens", "3"}).exit_code == 0);
+  CHECK(RunProgram(command).exit_code == 2);  // the output exists
+}
+
+TEST_CASE("a run that is killed or stopped goes on to the same bytes") {
+  const Setup setup;
+  const std::vector<std::string> flags = {"--steps", "24", "--save-every", "3"};
+  const std::string whole = setup.folder / "whole.gguf", cut = setup.folder / "cut.gguf";
+  REQUIRE(RunProgram(setup.Pretrain(whole, flags)).exit_code == 0);
+  std::vector<std::string> again = flags;
+  again.push_back("--resume");
+  int stops = 0;
+  for (const int signal : {SIGKILL, SIGINT, SIGKILL, SIGKILL}) {
+    stops += SignalProgram(setup.Pretrain(cut, again), signal, 150000) != 0;
+  }
+  CHECK(stops > 0);
+  if (!std::filesystem::exists(cut)) {
+    const ProgramResult rest = RunProgram(setup.Pretrain(cut, again));
+    CAPTURE(rest.err);
+    REQUIRE(rest.exit_code == 0);
+  }
+  CHECK(ReadWhole(cut) == ReadWhole(whole));
+}
+
+TEST_CASE("another run's state is not gone on with") {
+  const Setup setup;
+  const std::string out = setup.folder / "out.gguf";
+  REQUIRE(SignalProgram(setup.Pretrain(out, {"--steps", "100000", "--save-every", "1"}), SIGINT,
+                        700000) != 0);
+  REQUIRE(std::filesystem::exists(out + ".journal"));
+  const ProgramResult plain = RunProgram(setup.Pretrain(out, {"--steps", "100000"}));
+  CHECK(plain.exit_code == 2);
+  CHECK(plain.err.find("--resume") != std::string::npos);
+  const ProgramResult other = RunProgram(setup.Pretrain(out, {"--steps", "9", "--resume"}));
+  CHECK(other.exit_code == 2);
+  CHECK(other.err.find("steps") != std::string::npos);
+  CHECK(RunProgram(setup.Pretrain(out, {"--steps", "2", "--force"})).exit_code == 0);
+}
+
+TEST_CASE("healing a pruned model brings it nearer and keeps its zeros") {
+  const Setup setup;
+  const std::string pruned = setup.folder / "pruned.gguf", healed = setup.folder / "healed.gguf";
+  REQUIRE(RunProgram({"prune", BaseModel(), pruned, "--method", "magnitude", "--sparsity", "2:4"})
+              .exit_code == 0);
+  const Json made = ParseObject(
+      RunProgram({"distill", BaseModel(), setup.text, healed, "--student", pruned, "--keep-zeros",
+                  "--alpha", "1", "--steps", "8", "--batch-tokens", "1024", "--json"}),
+      "distill");
+  CHECK(Number(made, "held_out_loss") < Number(made, "first_loss") - 0.08);
+  CHECK(Number(made, "teacher_loss") < Number(made, "held_out_loss"));
+  // Only a model whose matrices are 2:4 fits the format.
+  CHECK(RunProgram({"quantize", healed, setup.folder / "s24.gguf", "--to", "s24_q4"}).exit_code ==
+        0);
+}
+
+TEST_CASE("finetune on instructions, whose bad rows are told") {
+  const Setup setup;
+  const std::string rows = setup.folder / "rows.jsonl", out = setup.folder / "out.gguf";
+  std::string text;
+  for (int i = 0; i < 60; ++i) {
+    text += R"({"instruction": "Say a word.", "output": "The cat sat on the mat."})"
+            "\n";
+  }
+  WriteWhole(rows, text + "{broken\n" +
+                       R"({"instruction": "x"})"
+                       "\n");
+  const std::vector<std::string> command = {
+      "finetune", BaseModel(),       rows,  out, "--steps", "3", "--batch-tokens",
+      "256",      "--learning-rate", "1e-3"};
+  const ProgramResult told = RunProgram(command);
+  CAPTURE(told.err);
+  CHECK(told.exit_code == 0);
+  CHECK(told.err.find("line 61") != std::string::npos);
+  CHECK(told.err.find("2 bad rows were left out") != std::string::npos);
+  std::vector<std::string> strict = command;
+  strict.insert(strict.end(), {"--strict", "--force"});
+  const ProgramResult refused = RunProgram(strict);
+  CHECK(refused.exit_code == 4);
+  CHECK(refused.err.find("line 61") != std::string::npos);
+}
+
+TEST_CASE("what is refused, before anything is trained") {
+  const Setup setup;
+  const std::string out = setup.folder / "out.gguf";
+  const auto fails = [&](const std::vector<std::string>& more, const std::string& part) {
+    CAPTURE(part);
+    const ProgramResult result = RunProgram(setup.Pretrain(out, more));
+    CHECK(result.exit_code == 2);
+    CHECK(result.err.find(part) != std::string::npos);
+    CHECK(!std::filesystem::exists(out));
+    CHECK(!std::filesystem::exists(out + ".journal"));
+  };
+  fails({"--learning-rate", "0"}, "learning rate");
+  fails({"--steps", "5", "--schedule", "linear"}, "cosine");
+  fails({"--precision", "f16"}, "bf16 and f32");
+  fails({"--to", "q4_0"}, "f32, f16 and bf16");
+  fails({"--epochs", "-1"}, "epochs");
+  fails({"--warmup", "2"}, "warm-up");
+  fails({"--dropout", "1"}, "dropout");
+  fails({"--format", "csv"}, "alpaca");
+  const ProgramResult context = RunProgram(
+      {"pretrain", setup.config, setup.text, out, "--tokenizer", kModel, "--sequence", "512"});
+  CHECK(context.exit_code == 2);
+  CHECK(context.err.find("context of 256") != std::string::npos);
+  const ProgramResult none =
+      RunProgram({"pretrain", setup.config, setup.text, out, "--steps", "2"});
+  CHECK(none.exit_code == 3);  // no tokenizer beside the config
+  CHECK(none.err.find("--tokenizer") != std::string::npos);
+  const ProgramResult alpha =
+      RunProgram({"distill", kModel, setup.text, out, "--student", setup.config, "--alpha", "2"});
+  CHECK(alpha.exit_code == 2);
+  CHECK(alpha.err.find("alpha") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace edgewise
