@@ -3,11 +3,12 @@
 # making it took.
 # usage: pruning.sh EDGEWISE MODEL CALIBRATION.txt HELD_OUT.txt [AMOUNTS] [METHODS] [CALIBRATION_TOKENS] [SEPARATOR]
 # An amount is a sparsity (2:4), or structure to remove (ffn=25%, ffn=50%,heads=50%); METHOD-bare is one without repair, METHOD-owl one
-# whose share differs by layer. What structured
+# whose share differs by layer, METHOD-permute one with the channels in order first, METHOD-3steps one in so many steps. What is 2:4 stands
+# beside the dense model quantized to the bytes that the last one takes in s24_q8. What structured
 # pruning leaves is measured in q8_0, with its decode speed over the model's, beside the whole model quantized to as many bytes.
 set -eu
 if [ $# -lt 4 ]; then
-  sed -n '2,7p' "$0" >&2
+  sed -n '2,9p' "$0" >&2
   exit 2
 fi
 edgewise=$1 model=$2 text=$3 held_out=$4
@@ -26,9 +27,13 @@ distance() {
 prune() {
   method=${1%-bare}
   method=${method%-owl}
+  method=${method%-permute}
+  method=${method%-[0-9]steps}
   case $1 in
     *-bare) shift && set -- "$@" --no-repair ;;
     *-owl) shift && set -- "$@" --owl ;;
+    *-permute) shift && set -- "$@" --permute ;;
+    *-[0-9]steps) set -- "$@" --steps "$(echo "$1" | sed 's/.*-\([0-9]\)steps/\1/')" && shift ;;
     *) shift ;;
   esac
   case "$method $*" in
@@ -67,18 +72,25 @@ structure() {
       "$(field parameters < "$folder/made.json")" "$bytes" "$speed" "$(field seconds < "$folder/made.json")"
     distance "$folder/small.gguf"
   done
-  "$edgewise" quantize "$model" "$folder/dense.gguf" --target-bytes "$bytes" --method gptq --calibration "$folder/calibration.gguf" \
-    --force --json --quiet > "$folder/dense.json"
-  printf '{"structure": "%s", "method": "dense", "parameters": %s, "bytes": %s, "decode_speed_ratio": %s, "seconds": %s, ' "$1" \
-    "$(field parameters < "$folder/dense.json")" "$(wc -c < "$folder/dense.gguf")" "$(speed_ratio "$folder/dense.gguf")" \
-    "$(field seconds < "$folder/dense.json")"
+  dense_line "$1" structure "$bytes"
+  printf '"decode_speed_ratio": %s, "seconds": %s, ' "$(speed_ratio "$folder/dense.gguf")" "$(field seconds < "$folder/dense.json")"
   distance "$folder/dense.gguf"
 }
 
+# dense_line AMOUNT KIND BYTES: the line of the whole model quantized to as many bytes
+dense_line() {
+  "$edgewise" quantize "$model" "$folder/dense.gguf" --target-bytes "$3" --method gptq --calibration "$folder/calibration.gguf" --force --json \
+    --quiet > "$folder/dense.json"
+  printf '{"%s": "%s", "method": "dense", "parameters": %s, "bytes": %s, ' "$2" "$1" "$(field parameters < "$folder/dense.json")" \
+    "$(wc -c < "$folder/dense.gguf")"
+}
+
 case $amounts in
-  *=*)
-    "$edgewise" quantize "$model" "$folder/whole.gguf" --to q8_0 --quiet
-    "$edgewise" calibrate "$model" "$text" "$folder/calibration.gguf" --tokens "$tokens" --quiet
+  *=*) "$edgewise" quantize "$model" "$folder/whole.gguf" --to q8_0 --quiet ;;
+esac
+case $amounts in
+  *=* | *2:4*)
+    "$edgewise" calibrate "$model" "$text" "$folder/calibration.gguf" --tokens "$tokens" --quiet > /dev/null
     ;;
 esac
 for amount in $amounts; do
@@ -94,4 +106,9 @@ for amount in $amounts; do
       "$(sed 's/"tensors".*//' "$folder/made.json" | field density)" "$(field seconds < "$folder/made.json")" "$(field peak_rss_bytes < "$folder/made.json")"
     distance "$folder/out.gguf"
   done
+  if [ "$amount" = 2:4 ]; then
+    "$edgewise" quantize "$folder/out.gguf" "$folder/small.gguf" --to s24_q8 --force --quiet
+    dense_line "$amount" sparsity "$(wc -c < "$folder/small.gguf")"
+    distance "$folder/dense.gguf"
+  fi
 done

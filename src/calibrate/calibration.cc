@@ -188,6 +188,16 @@ std::string InputName(std::string weight) {
   return weight;
 }
 
+void GroupByInput(std::vector<size_t>* indices, FunctionRef<std::string(size_t index)> name) {
+  std::unordered_map<std::string, size_t> first;  // place in `indices`, by input
+  std::unordered_map<size_t, size_t> place;
+  for (size_t i = 0; i < indices->size(); ++i) {
+    place[(*indices)[i]] = first.emplace(InputName(name((*indices)[i])), i).first->second;
+  }
+  std::stable_sort(indices->begin(), indices->end(),
+                   [&](size_t a, size_t b) { return place[a] < place[b]; });
+}
+
 Result<CalibrationFile> CalibrationFile::Open(const std::string& path) {
   EW_TRY(GgufFile opened, GgufFile::Open(path));
   return Check(std::move(opened), path);

@@ -38,6 +38,9 @@ struct CalibrationOrigin {
 // The weight whose input is that of `weight`: itself, or the first of those that share it, as q, k
 // and v do.
 std::string InputName(std::string weight);
+// Sorts `indices` of weights, named by `name`, so that those with the same input follow one
+// another.
+void GroupByInput(std::vector<size_t>* indices, FunctionRef<std::string(size_t index)> name);
 
 // An opened file; immutable, so thread-safe.
 class CalibrationFile {

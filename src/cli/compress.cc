@@ -2,6 +2,7 @@
 #include "pipeline/compress.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 
 #include "base/file.h"
@@ -22,6 +23,16 @@ struct CompressFlags {
   bool dry_run = false;
   CompressOptions options;
 };
+
+// How to get what a pruned model has to be compared with.
+std::string DenseAlternative(const Recipe& recipe, const CompressSummary& summary) {
+  const bool pruned = std::ranges::find(summary.passes, "prune") != summary.passes.end();
+  if (!pruned) return "";
+  return Format(
+      "A pruned model is worth its loss only beside the dense one in as many bytes:\n"
+      "  edgewise quantize %s dense.gguf --target-bytes %llu --method gptq --calibration FILE\n",
+      Quote(recipe.model).c_str(), static_cast<unsigned long long>(summary.bytes));
+}
 
 Status RunCompress(CompressFlags& flags, const Common& common) {
   EW_TRY(Recipe recipe, ReadRecipe(flags.recipe));
@@ -51,7 +62,7 @@ Status RunCompress(CompressFlags& flags, const Common& common) {
                       summary->bits_per_weight, passes.c_str(), summary->resumed ? "; resumed" : "",
                       FormatSeconds(summary->seconds).c_str(),
                       FormatBytes(summary->peak_rss_bytes).c_str()) +
-               CardText(summary->card));
+               CardText(summary->card) + DenseAlternative(recipe, *summary));
 }
 
 Status RunCheck(const std::string& path, const Common& common) {

@@ -8,6 +8,7 @@
 #include "base/strings.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "compress/prune/mask_file.h"
 #include "formats/gguf.h"
 #include "model/checkpoint.h"
 #include "pipeline/quality_card.h"
@@ -129,6 +130,41 @@ Status Show(const std::string& path, const Contents& contents, bool all, const C
   return common.json ? PrintMachine(path, contents) : PrintHuman(path, contents, all);
 }
 
+// What a mask file keeps, tensor by tensor.
+Status InspectMasks(const std::string& path, GgufFile opened, const Common& common) {
+  EW_TRY(const MaskFile file, MaskFile::Create(std::move(opened), path));
+  Json tensors{JsonArray()};
+  std::vector<std::vector<std::string>> rows = {{"tensor", "weights", "kept", "pattern"}};
+  double kept = 0, all = 0;
+  for (size_t i = 0; i < file.weights().size(); ++i) {
+    const MaskedWeight& weight = file.weights()[i];
+    EW_TRY(const Mask mask, file.Load(i));
+    const auto found = mask.Pattern();
+    const std::string pattern = found ? found->ToString() : "unstructured";
+    kept += static_cast<double>(mask.CountKept());
+    all += static_cast<double>(weight.rows * weight.columns);
+    rows.push_back({Quote(weight.name, 200), Format("%zu x %zu", weight.rows, weight.columns),
+                    Format("%.2f %%", 100 * mask.Density()), pattern});
+    Json shape{JsonArray()};
+    shape.Append(weight.rows);
+    shape.Append(weight.columns);
+    tensors.Append(Json()
+                       .Set("name", weight.name)
+                       .Set("shape", shape)
+                       .Set("density", mask.Density())
+                       .Set("pattern", pattern));
+  }
+  const double density = all > 0 ? kept / all : 1;
+  if (common.json) {
+    Json object;
+    object.Set("path", path).Set("kind", "mask file").Set("density", density);
+    return PrintJson("inspect", object.Set("tensors", tensors));
+  }
+  return Print(Format("%s: mask file, %zu tensors, %.2f %% of the weights are kept\n", path.c_str(),
+                      file.weights().size(), 100 * density) +
+               "\n" + TextTable(rows));
+}
+
 // A GGUF is shown as it is: it may hold an architecture that we cannot run, or a vocabulary only.
 Status InspectGguf(const std::string& path, const GgufFile& file, bool all, const Common& common) {
   Contents contents;
@@ -151,7 +187,8 @@ bool StartsWithGgufMagic(const std::string& path) {
 
 Status RunInspect(const std::string& path, bool all, const Common& common) {
   if (!IsDirectory(path) && StartsWithGgufMagic(path)) {
-    EW_TRY(const GgufFile file, GgufFile::Open(path));
+    EW_TRY(GgufFile file, GgufFile::Open(path));
+    if (MaskFile::Is(file.metadata())) return InspectMasks(path, std::move(file), common);
     return InspectGguf(path, file, all, common);
   }
   EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(path));
@@ -179,7 +216,8 @@ Runner AddInspect(CLI::App& app, const Common& common) {
     bool tensors = false;
   };
   auto flags = std::make_shared<Flags>();
-  app.add_option("file", flags->path, "GGUF file, Hugging Face folder or llama2.c checkpoint")
+  app.add_option("file", flags->path,
+                 "GGUF file, Hugging Face folder, llama2.c checkpoint or mask file")
       ->required();
   app.add_flag("--tensors", flags->tensors, "List every tensor (always in --json)");
   return [flags, &common] { return RunInspect(flags->path, flags->tensors, common); };

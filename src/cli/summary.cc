@@ -1,6 +1,7 @@
 #include "cli/summary.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
 #include "base/strings.h"
 #include "cli/output.h"
@@ -21,10 +22,20 @@ std::string PackingText(const PackingCount& count) {
 std::string PlanTable(const ConvertSummary& summary) {
   std::vector<std::vector<std::string>> rows = {
       {"tensor", "shape", "from", "to", "bytes", "rel. error", "note"}};
+  const bool pruned = summary.density < 1;
+  const bool predicted = std::any_of(summary.tensors.begin(), summary.tensors.end(),
+                                     [](const auto& tensor) { return tensor.output_error > 0; });
+  if (pruned) rows[0].insert(rows[0].end() - 2, "kept");
+  if (predicted) rows[0].insert(rows[0].end() - 1, "output error");
   for (const ConvertedTensor& tensor : summary.tensors) {
-    rows.push_back({tensor.name, tensor.shape.ToString(), Info(tensor.from).name,
-                    FormatName(tensor.to, tensor.layout), std::to_string(tensor.bytes),
-                    Format("%.5f", tensor.relative_rmse), tensor.reason});
+    std::vector<std::string> row = {tensor.name, tensor.shape.ToString(), Info(tensor.from).name,
+                                    FormatName(tensor.to, tensor.layout),
+                                    std::to_string(tensor.bytes)};
+    if (pruned) row.push_back(Format("%.2f %%", 100 * tensor.density));
+    row.push_back(Format("%.5f", tensor.relative_rmse));
+    if (predicted) row.push_back(Format("%.5f", tensor.output_error));
+    row.push_back(tensor.reason);
+    rows.push_back(std::move(row));
   }
   return TextTable(rows);
 }

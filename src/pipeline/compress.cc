@@ -28,7 +28,7 @@ namespace {
 // The digests of everything a recipe reads.
 struct InputHashes {
   SourceHash model;
-  std::string calibration, evaluation;  // empty: not read
+  std::string calibration, evaluation, passes;  // empty: not read
 };
 
 Result<std::string> HashText(const std::string& path, const Progress* progress) {
@@ -43,6 +43,11 @@ Result<InputHashes> HashInputs(const Recipe& recipe, const std::vector<std::stri
   EW_TRY(hashes.model, HashFiles(files, [&] { return progress->Cancelled(); }));
   EW_TRY(hashes.calibration, HashText(recipe.calibration.path, progress));
   EW_TRY(hashes.evaluation, HashText(recipe.evaluation.path, progress));
+  if (!recipe.pass_files.empty()) {
+    EW_TRY(const SourceHash hash,
+           HashFiles(recipe.pass_files, [&] { return progress->Cancelled(); }));
+    hashes.passes = hash.digest;
+  }
   if (!hashes.evaluation.empty() && hashes.evaluation == hashes.calibration) {
     return MakeError(Code::kInvalidArgument,
                      "%s: is the calibration text too, so its measurement would flatter; give "
@@ -55,7 +60,7 @@ Result<InputHashes> HashInputs(const Recipe& recipe, const std::vector<std::stri
 InputHashes PlaceholderHashes(const Recipe& recipe, const std::vector<std::string>& files) {
   const std::string digest(64, '0');
   return {PlaceholderHash(files), recipe.calibration.path.empty() ? "" : digest,
-          recipe.evaluation.path.empty() ? "" : digest};
+          recipe.evaluation.path.empty() ? "" : digest, recipe.pass_files.empty() ? "" : digest};
 }
 
 // edgewise.recipe: the recipe, the texts' digests, and the kernels, which round activations in ways
@@ -65,6 +70,7 @@ Json RecipeRecord(const Recipe& recipe, const InputHashes& hashes) {
   record.Set("command", "compress").Set("kernels", kernels::Active().name);
   if (!hashes.calibration.empty()) record.Set("calibration_sha256", hashes.calibration);
   if (!hashes.evaluation.empty()) record.Set("evaluation_sha256", hashes.evaluation);
+  if (!hashes.passes.empty()) record.Set("pass_files_sha256", hashes.passes);
   record.Set("recipe", recipe.json);
   return record;
 }
@@ -175,6 +181,7 @@ Json RunIdentity(const Recipe& recipe, const InputHashes& hashes) {
       .Set("model", hashes.model.digest)
       .Set("calibration text", hashes.calibration)
       .Set("evaluation text", hashes.evaluation)
+      .Set("file of a pass", hashes.passes)
       .Set("recipe", recipe.json);
   return run;
 }

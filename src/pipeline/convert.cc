@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/file.h"
 #include "base/strings.h"
 #include "compress/quantize/presets.h"
 #include "formats/gguf.h"
@@ -176,7 +177,10 @@ Result<DType> FloatFormat(const Checkpoint& checkpoint) {
 bool SetWeightPruning(const PruneOptions& options, WriteJob* job) {
   job->prune = options;
   job->recipe.Set("method", PruneMethodName(options.method));
+  if (options.method == PruneMethod::kMask) return false;
   job->recipe.Set("sparsity", options.sparsity.ToString());
+  if (options.permute) job->recipe.Set("permute", true);
+  if (options.steps > 1) job->recipe.Set("steps", options.steps);
   if (options.method == PruneMethod::kRandom) job->recipe.Set("seed", options.seed);
   if (options.owl) job->recipe.Set("owl", true);
   return NeedsCalibration(options.method);
@@ -199,6 +203,37 @@ bool SetStructuredPruning(const StructureOptions& options, WriteJob* job) {
   return NeedsText(options);
 }
 
+Result<SourceHash> HashMask(const std::string& path) {
+  std::vector<std::string> files = {path};
+  if (IsDirectory(path)) {
+    EW_TRY(const Checkpoint model, Checkpoint::Open(path));
+    EW_TRY(files, SourceFiles(model, ""));
+  }
+  return HashFiles(files, [] { return false; });
+}
+
+// Opens the masks, where the method takes some, and tells the recipe.
+Status SetMasks(const PruneJobOptions& options, WriteJob* job) {
+  job->save_mask = options.save_mask;
+  job->predict = options.predict && job->prune;
+  const bool given = job->prune && job->prune->method == PruneMethod::kMask;
+  if (given == options.masks.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     given ? "--method mask needs --mask FILE, a mask file or a pruned model"
+                           : "--mask goes with --method mask only");
+  }
+  if (!given) return Ok{};
+  EW_TRY(MaskSet masks, MaskSet::Open(options.masks));
+  job->prune->masks = std::make_shared<const MaskSet>(std::move(masks));
+  Json digests{JsonArray{}};
+  for (const std::string& path : options.masks) {
+    EW_TRY(const SourceHash hash, HashMask(path));
+    digests.Append(hash.digest);
+  }
+  job->recipe.Set("masks_sha256", std::move(digests));
+  return Ok{};
+}
+
 Result<WriteJob> PruneJob(const Checkpoint& checkpoint, const PruneJobOptions& options) {
   WriteJob job;
   EW_TRY(const DType type, FloatFormat(checkpoint).In(checkpoint.path()));
@@ -211,6 +246,7 @@ Result<WriteJob> PruneJob(const Checkpoint& checkpoint, const PruneJobOptions& o
   }
   const bool calibrated = options.structure ? SetStructuredPruning(*options.structure, &job)
                                             : SetWeightPruning(options.prune, &job);
+  EW_TRY(SetMasks(options, &job));
   job.calibration = options.calibration;
   if (calibrated == options.calibration.path.empty()) {
     const char* method = options.structure ? StructureMethodName(options.structure->method)
@@ -229,6 +265,8 @@ Result<WriteJob> PruneJob(const Checkpoint& checkpoint, const PruneJobOptions& o
   job.tokenizer_path = options.tokenizer_path;
   SetRun(options, &job);
   job.source = options.source;
+  EW_CHECK(options.journal_path.empty() || !options.structure);
+  job.journal_path = options.journal_path;
   return job;
 }
 
@@ -384,6 +422,7 @@ Json SummaryToJson(const ConvertSummary& summary) {
     item.Set("packed", row.layout == TensorLayout::kPacked).Set("bytes", row.bytes);
     if (row.predicted_kl > 0) item.Set("predicted_kl", row.predicted_kl);
     if (row.density < 1) item.Set("density", row.density);
+    if (row.output_error > 0) item.Set("output_error", row.output_error);
     item.Set("rmse", row.rmse).Set("relative_rmse", row.relative_rmse).Set("reason", row.reason);
     tensors.Append(std::move(item));
   }

@@ -101,6 +101,7 @@ struct ConvertedTensor {
   DType to;
   TensorLayout layout = TensorLayout::kRows;  // of the output
   uint64_t bytes = 0;
+  double output_error = 0;   // predicted: |change of the output| / |output|, where inputs are known
   double rmse = 0;           // of the new values against the source's; 0 in a dry run
   double relative_rmse = 0;  // over the root mean square of the values
   std::string reason;        // why this tensor differs from the rest; empty otherwise
@@ -159,6 +160,9 @@ Result<QuantizeSummary> Quantize(const Checkpoint& model, const std::string& out
 struct PruneJobOptions {
   PruneOptions prune;                         // of single weights
   std::optional<StructureOptions> structure;  // in place of `prune`: a smaller model
+  // Of `prune` with PruneMethod::kMask, which come from here: mask files or pruned models.
+  std::vector<std::string> masks;
+  std::string save_mask;  // with `prune`: mask file to write as well; empty: none
   // For the methods that need it: a calibration file, or a text that runs through the layers pruned
   // so far. To remove structure only a text will do.
   CalibrationText calibration;
@@ -166,8 +170,10 @@ struct PruneJobOptions {
   int threads = 0;  // 0: all CPUs
   bool overwrite = false;
   bool dry_run = false;
-  bool estimate = false;               // as in QuantizeOptions
+  bool estimate = false;  // as in QuantizeOptions; of structure also what would go
+  bool predict = false;   // in a dry run: what would go of single weights (PredictPruned)
   const SourceHash* source = nullptr;  // as in QuantizeOptions
+  std::string journal_path;            // as in QuantizeOptions; not with `structure`
 };
 
 // Writes `in_path`, whose tensors are floats, with pruned weights set to zero, or without the

@@ -15,6 +15,7 @@
 #include "pipeline/quality_card.h"
 #include "pipeline/target.h"
 #include "pipeline/write_model.h"
+#include "pipeline/write_pruned.h"
 
 namespace edgewise {
 namespace {
@@ -80,12 +81,18 @@ Status RunRotate(const Json&, const PassContext& context, PassState* state) {
   return Ok{};
 }
 
+constexpr uint64_t kMaxPruneSteps = 64;
+
 constexpr RecipeKey kPruneKeys[] = {
     {"method", KeyType::kText,
-     "magnitude, global-magnitude, random, wanda, ria, magnitude+dsnot, wanda+dsnot, sparsegpt or "
-     "alps; of structure flap, minitron, magnitude or random",
+     "magnitude, global-magnitude, random, wanda, ria, magnitude+dsnot, wanda+dsnot, sparsegpt, "
+     "alps or mask; of structure flap, minitron, magnitude or random",
      true},
     {"sparsity", KeyType::kText, "share of the weights to set to zero (\"50%\"), or N:M (\"2:4\")"},
+    {"mask", KeyType::kPath, "with method mask: a mask file, or a pruned model as one GGUF"},
+    {"permute", KeyType::kFlag, "with N:M: order channels first so that more is kept"},
+    {"steps", KeyType::kCount, "to the sparsity, each on the model pruned so far (default 1)",
+     false, 1, kMaxPruneSteps},
     {"ffn", KeyType::kAmount, "neurons: share to remove (\"25%\"), or number to keep"},
     {"heads", KeyType::kAmount, "query heads: share to remove, or number to keep"},
     {"width", KeyType::kAmount, "channels: share to remove, or number to keep"},
@@ -120,27 +127,44 @@ Result<StructureOptions> ReadStructure(const Json& arguments) {
 
 // Fills in what is pruned. Returns whether it needs the calibration text.
 Result<bool> ReadPrune(const Json& arguments, PruneJobOptions* options) {
-  const bool sparsity = arguments.Find("sparsity") != nullptr;
-  if (sparsity == RemovesStructure(arguments)) {
-    return MakeError(Code::kBadData, "%s",
-                     sparsity ? "sparsity and the structure keys do not go together; use two passes"
-                              : "give sparsity, or any of ffn, heads, width and layers");
+  const bool weights = arguments.Find("sparsity") || arguments.Find("mask");
+  if (weights == RemovesStructure(arguments)) {
+    return MakeError(
+        Code::kBadData, "%s",
+        weights ? "sparsity, mask and the structure keys do not go together; use two passes"
+                : "give sparsity, mask, or any of ffn, heads, width and layers");
   }
-  if (!sparsity) {
-    if (arguments.Find("owl")) return MakeError(Code::kBadData, "owl goes with sparsity only");
+  if (!weights) {
+    for (const char* key : {"owl", "permute", "steps"}) {
+      if (!arguments.Find(key)) continue;
+      return MakeError(Code::kBadData, "%s goes with sparsity only", key);
+    }
     EW_TRY(options->structure, ReadStructure(arguments));
     return NeedsText(*options->structure);
   }
   for (const char* key : {"multiple", "repair"}) {
     if (arguments.Find(key)) {
-      return MakeError(Code::kBadData, "%s has no use with sparsity", key);
+      return MakeError(Code::kBadData, "%s has no use with %s", key,
+                       arguments.Find("mask") ? "mask" : "sparsity");
     }
   }
   PruneOptions& prune = options->prune;
   EW_TRY(prune.method, ParsePruneMethod(Text(arguments, "method")));
+  if (arguments.Find("mask") || prune.method == PruneMethod::kMask) {
+    if (arguments.AsObject()->size() != 2 || !arguments.Find("mask") ||
+        prune.method != PruneMethod::kMask) {
+      return MakeError(Code::kBadData, "method mask takes mask, and no other key");
+    }
+    options->masks = {Text(arguments, "mask")};
+    return false;
+  }
   EW_TRY(prune.sparsity, Sparsity::Parse(Text(arguments, "sparsity")).In("sparsity"));
   if (const Json* seed = arguments.Find("seed")) prune.seed = *seed->AsUint();
   prune.owl = Flag(arguments, "owl");
+  prune.permute = Flag(arguments, "permute");
+  if (const Json* steps = arguments.Find("steps")) {
+    prune.steps = static_cast<uint32_t>(*steps->AsUint());
+  }
   return NeedsCalibration(prune.method);
 }
 
@@ -180,6 +204,19 @@ Checkpoint WithZeros(const Checkpoint& model, const Sparsity& sparsity) {
   return model.Changed(std::move(changes));
 }
 
+// The same for masks, which are known.
+Result<Checkpoint> WithMasks(const Checkpoint& model, const std::vector<std::string>& paths) {
+  EW_TRY(const MaskSet masks, MaskSet::Open(paths));
+  std::unordered_map<size_t, TensorChange> changes;
+  for (size_t i = 0; i < model.tensors().size(); ++i) {
+    const CheckpointTensor& tensor = model.tensors()[i];
+    if (!IsPrunable(tensor)) continue;
+    EW_TRY(Mask mask, masks.Load({tensor.name, tensor.shape.rows(), tensor.shape.columns()}));
+    changes.emplace(i, [mask = std::move(mask)](std::span<float> values) { mask.Apply(values); });
+  }
+  return model.Changed(std::move(changes));
+}
+
 Status RunPrune(const Json& arguments, const PassContext& context, PassState* state) {
   PruneJobOptions options;
   EW_TRY(const bool calibrated, ReadPrune(arguments, &options));
@@ -199,12 +236,20 @@ Status RunPrune(const Json& arguments, const PassContext& context, PassState* st
       state->model = CutModel(state->model, Structure::First(sizes.kept));
     } else if (options.prune.sparsity.structured()) {
       state->model = WithZeros(state->model, options.prune.sparsity);
+    } else if (!options.masks.empty()) {
+      EW_TRY(state->model, WithMasks(state->model, options.masks));
     }
     return Ok{};
   }
-  const std::string path = context.stem + ".gguf";
+  const std::string path = context.stem + ".gguf", journal = context.stem + ".tensors";
   if (!FileExists(path)) {
+    if (!options.structure) options.journal_path = journal;
     EW_TRY(Prune(state->model, path, options, context.progress));
+  }
+  std::error_code ignored;
+  std::filesystem::remove(journal, ignored);
+  for (size_t step = 0; step < options.prune.steps; ++step) {
+    std::filesystem::remove(StepPath(journal, step), ignored);
   }
   return TakeFile(path, state);
 }

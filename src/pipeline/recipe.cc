@@ -69,6 +69,7 @@ class RecipeReader {
   bool with_output_;
   Locate locate_;
   Recipe recipe_;
+  std::vector<Json> named_;  // the passes' arguments as Recipe::json has them
   SectionUse use_;
   unsigned stage_ = kFloatModel;
 };
@@ -156,18 +157,19 @@ std::string RecipeReader::Path(const Json* value) const {
   return path.is_absolute() ? path.string() : (std::filesystem::path(folder_) / path).string();
 }
 
+// The last name of a path.
+std::string NameOf(const Json& value) {
+  std::filesystem::path path = std::filesystem::path(*value.AsString()).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  return path.filename().string();
+}
+
 Json RecipeReader::WithoutFolders(const Json& object, std::span<const RecipeKey> keys) const {
   Json names{JsonObject{}};
   for (const RecipeKey& key : keys) {
     const Json* value = object.Find(key.name);
     if (!value || key.name == std::string_view("output")) continue;
-    if (key.type == KeyType::kPath) {
-      std::filesystem::path path = std::filesystem::path(*value->AsString()).lexically_normal();
-      if (!path.has_filename()) path = path.parent_path();
-      names.Set(key.name, path.filename().string());
-    } else {
-      names.Set(key.name, *value);
-    }
+    names.Set(key.name, key.type == KeyType::kPath ? Json(NameOf(*value)) : *value);
   }
   return names;
 }
@@ -232,10 +234,20 @@ Status RecipeReader::ReadPass(const Json& item) {
                                 stage_ == kFloatModel ? "nothing is quantized yet"
                                                       : "the model is quantized already"));
   }
+  Json named = arguments;  // of paths only the names
+  for (const RecipeKey& key : pass->keys) {
+    const Json* path = arguments.Find(key.name);
+    if (path == nullptr || key.type != KeyType::kPath) continue;
+    const std::string found = Path(path);
+    named.Set(key.name, NameOf(*path));
+    arguments.Set(key.name, found);
+    recipe_.pass_files.push_back(found);
+  }
   auto checked = pass->check(arguments, recipe_, &use_);
   if (!checked) return ErrorAt(item, std::string(pass->name) + ": " + checked.error().message);
   if (pass->gives != 0) stage_ = pass->gives;
   recipe_.passes.push_back({pass, std::move(arguments)});
+  named_.push_back(std::move(named));
   return Ok{};
 }
 
@@ -272,11 +284,12 @@ Result<Recipe> RecipeReader::Read(const Json& root) {
   for (const Json& item : *root.Find("passes")->AsArray()) EW_TRY(ReadPass(item));
   EW_TRY(CheckUse(root));
   Json passes{JsonArray{}};
-  for (const RecipeStep& step : recipe_.passes) {
-    if (step.arguments.AsObject()->empty()) {
-      passes.Append(step.pass->name);
+  for (size_t i = 0; i < named_.size(); ++i) {
+    const char* name = recipe_.passes[i].pass->name;
+    if (named_[i].AsObject()->empty()) {
+      passes.Append(name);
     } else {
-      passes.Append(Json().Set(step.pass->name, step.arguments));
+      passes.Append(Json().Set(name, std::move(named_[i])));
     }
   }
   recipe_.json.Set("passes", std::move(passes));

@@ -45,7 +45,7 @@ struct EvaluationText {
 
 struct RecipeStep {
   const Pass* pass = nullptr;  // a row of pass.h
-  Json arguments;              // an object with keys that the pass takes
+  Json arguments;              // an object with keys that the pass takes; paths start at the root
 };
 
 struct Recipe {
@@ -54,6 +54,7 @@ struct Recipe {
   CalibrationText calibration;  // path empty: none
   EvaluationText evaluation;
   std::vector<RecipeStep> passes;
+  std::vector<std::string> pass_files;  // that passes read
   // What decides the output, for its metadata: the keys of the file but `output`; of paths only
   // the names.
   Json json;

@@ -21,7 +21,8 @@ constexpr size_t kMaxShown = 5;
 
 // What the metadata of a compressed file tells of its making.
 struct Origin {
-  std::string version, kernels, model_sha256, calibration_sha256, evaluation_sha256;
+  std::string version, kernels, model_sha256, calibration_sha256, evaluation_sha256,
+      pass_files_sha256;
   Json recipe;
 };
 
@@ -44,6 +45,7 @@ Result<Origin> ReadOrigin(const GgufFile& file) {
   origin.kernels = Member(*record, "kernels");
   origin.calibration_sha256 = Member(*record, "calibration_sha256");
   origin.evaluation_sha256 = Member(*record, "evaluation_sha256");
+  origin.pass_files_sha256 = Member(*record, "pass_files_sha256");
   origin.recipe = *record->Find("recipe");
   return origin;
 }
@@ -73,6 +75,8 @@ Result<Recipe> Locate(const std::string& path, const Origin& origin,
       return MakeError(Code::kInvalidArgument, "%s: its passes are not those that %s was made by",
                        options.recipe_path.c_str(), path.c_str());
     }
+    recipe.passes = given.passes;
+    recipe.pass_files = given.pass_files;
     recipe.model = given.model;
     recipe.tokenizer = given.tokenizer;
     recipe.calibration.path = given.calibration.path;
@@ -106,6 +110,10 @@ Status CheckInputs(const Recipe& recipe, const Origin& origin, const Progress* p
       {recipe.evaluation.path, origin.evaluation_sha256}};
   for (const auto& [path, digest] : texts) {
     if (!path.empty()) EW_TRY(CheckDigest(path, {path}, digest, progress));
+  }
+  if (!recipe.pass_files.empty()) {
+    EW_TRY(CheckDigest(recipe.pass_files.front(), recipe.pass_files, origin.pass_files_sha256,
+                       progress));
   }
   return Ok{};
 }

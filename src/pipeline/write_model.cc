@@ -1,6 +1,7 @@
 #include "pipeline/write_model.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <unordered_set>
 #include <utility>
 
@@ -9,6 +10,8 @@
 #include "base/strings.h"
 #include "base/thread_pool.h"
 #include "calibrate/calibration.h"
+#include "compress/prune/mask_file.h"
+#include "compress/prune/permute_model.h"
 #include "compress/quantize/layerwise.h"
 #include "compress/quantize/rotate.h"
 #include "engine/vocab_metadata.h"
@@ -112,6 +115,12 @@ Status CheckKnowledge(const WriteJob& job) {
                      "%s: structure is removed by what the layers left so far give, which a "
                      "calibration file cannot tell; give the text",
                      job.calibration.path.c_str());
+  }
+  if (job.calibration_file && job.prune && (job.prune->permute || job.prune->steps > 1)) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: was made before the model changes by %s; give the text",
+                     job.calibration.path.c_str(),
+                     job.prune->permute ? "a new order of channels" : "the first step");
   }
   const bool text_will_do =
       job.prune || job.structure ||
@@ -256,6 +265,38 @@ Status CheckUnquantized(const Checkpoint& checkpoint) {
   return Ok{};
 }
 
+// The model in the order of channels that N:M keeps most in, where that is wanted.
+Result<Checkpoint> OrderChannels(const Checkpoint& checkpoint, const WriteJob& job,
+                                 const InputKnowledge& known, ThreadPool* pool) {
+  if (!job.prune || !job.prune->permute) return checkpoint;
+  EW_TRY(PermutedModel permuted, PermuteModel(checkpoint, *job.prune, known.sequences, pool));
+  return std::move(permuted.model);
+}
+
+// Begins the mask file that the job asks for.
+Result<std::optional<MaskWriter>> CreateMasks(const Checkpoint& checkpoint, const WriteJob& job,
+                                              const std::string& out_path,
+                                              const std::vector<TensorPlan>& plan) {
+  std::optional<MaskWriter> masks;
+  if (job.save_mask.empty()) return masks;
+  if (std::filesystem::path(job.save_mask).lexically_normal() ==
+      std::filesystem::path(out_path).lexically_normal()) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: the mask would replace the model; name another file for it",
+                     job.save_mask.c_str());
+  }
+  EW_TRY(CheckOutput(checkpoint.path(), job.save_mask, job.overwrite));
+  Metadata metadata;
+  for (const char* key : {"general.architecture", "general.name"}) {
+    const auto value = checkpoint.metadata().GetString(key);
+    if (value) metadata.Set(key, *value);
+  }
+  metadata.Set("edgewise.recipe", job.recipe.Dump());
+  EW_TRY(masks, MaskWriter::Create(job.save_mask, job.overwrite, std::move(metadata),
+                                   PrunedWeights(checkpoint, plan)));
+  return masks;
+}
+
 // What is written: which tensors in which formats, and the source of their values.
 struct Prepared {
   std::vector<TensorPlan> plan;
@@ -282,6 +323,7 @@ Result<Prepared> Prepare(const Checkpoint& checkpoint, const std::vector<std::st
   }
   if (job.dry_run && (!HasTarget(job) || job.calibration_planned)) return result;
   EW_TRY(result.known, LoadKnowledge(checkpoint, job));
+  EW_TRY(result.weights, OrderChannels(checkpoint, job, result.known, pool));
   if (job.scale != ScaleMethod::kNone) {
     if (!job.plan.allow_requantize) EW_TRY(CheckUnquantized(checkpoint));
     EW_TRY(Scaling scaling,
@@ -374,6 +416,13 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
       EW_TRY(summary.estimate,
              Estimate(prepared, job, files, out_path, NowSeconds() - start, &pool).In(in_path));
     }
+    if (job.predict) {
+      EW_TRY(InputKnowledge known, LoadKnowledge(checkpoint, job).In(in_path));
+      EW_TRY(const Checkpoint model, OrderChannels(checkpoint, job, known, &pool).In(in_path));
+      EW_TRY(PredictPruned(model, plan, *job.prune, {job.journal_path, out_path}, std::move(known),
+                           &pool, progress, &summary)
+                 .In(in_path));
+    }
   } else {
     EW_TRY(JournaledWriter writer, CreateWriter(out_path, job, summary, prepared.metadata, plan));
     summary.bytes = writer.file().total_bytes();
@@ -384,8 +433,10 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
                                &summary)
                  .In(in_path));
     }
+    EW_TRY(std::optional<MaskWriter> masks, CreateMasks(checkpoint, job, out_path, plan));
     if (job.prune) {
-      EW_TRY(WritePruned(prepared.weights, plan, *job.prune, prepared.known, &pool, &writer,
+      EW_TRY(WritePruned(prepared.weights, plan, *job.prune, {job.journal_path, out_path},
+                         std::move(prepared.known), masks ? &*masks : nullptr, &pool, &writer,
                          progress, &summary)
                  .In(in_path));
     }
@@ -410,6 +461,7 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
     SetProvenance(job.recipe, source, &prepared.metadata);
     EW_TRY(writer.file().ReplaceMetadata(prepared.metadata));
     EW_TRY(writer.file().Finish());
+    if (masks) EW_TRY(masks->Finish());
   }
   summary.metadata = std::move(prepared.metadata);
   summary.seconds = NowSeconds() - start;

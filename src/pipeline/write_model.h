@@ -34,6 +34,8 @@ struct WriteJob {
   // Of float models; at most one of them, and no other change.
   std::optional<PruneOptions> prune;
   std::optional<StructureOptions> structure;
+  bool predict = false;       // in a dry run of `prune`: what would go
+  std::string save_mask;      // with `prune`: mask file to write as well; empty: none
   uint64_t target_bytes = 0;  // 0: the formats are the preset's
   double target_bpw = 0;
   uint64_t target_header_bytes = 0;

@@ -11,6 +11,7 @@
 #include "base/thread_pool.h"
 #include "calibrate/calibration.h"
 #include "calibrate/walk.h"
+#include "compress/prune/mask_file.h"
 #include "compress/prune/prune.h"
 #include "compress/prune/structured.h"
 #include "compress/quantize/quantize.h"
@@ -26,11 +27,36 @@ struct InputKnowledge {
   TokenSequences sequences;  // where a text was given instead
 };
 
-// Writes the matrices of layers with weights set to zero. Errors: those of PruneByCalibration,
-// PruneLayerwise and JournaledWriter.
+// Where a job to prune weights keeps what.
+struct PrunePaths {
+  std::string journal;  // of the tensors of the steps before the last; empty: a file without a name
+  std::string out;
+};
+
+// Writes the matrices of layers with weights set to zero, and into `masks`, if not null, which
+// those are. Errors: those of PruneByCalibration, PruneLayerwise, TensorJournal, JournaledWriter
+// and MaskWriter; kInvalidArgument (masks that prune nothing).
 Status WritePruned(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
-                   const PruneOptions& options, InputKnowledge known, ThreadPool* pool,
-                   JournaledWriter* writer, Progress* progress, ConvertSummary* summary);
+                   const PruneOptions& options, const PrunePaths& paths, InputKnowledge known,
+                   MaskWriter* masks, ThreadPool* pool, JournaledWriter* writer, Progress* progress,
+                   ConvertSummary* summary);
+
+// The journal of `step`, counted from 0, of a job that keeps its own at `path`.
+std::string StepPath(const std::string& path, size_t step);
+
+// The weights that WritePruned gives masks of, in its order.
+std::vector<MaskedWeight> PrunedWeights(const Checkpoint& checkpoint,
+                                        const std::vector<TensorPlan>& plan);
+
+// Tells the summary for each matrix what would go, and the error that would make in its output on
+// the inputs that the model gives as it is. From at most kPredictionTokens of a text, for methods
+// that update weights on kPredictionRows of each matrix, and by the choice before swaps and steps.
+// Errors: those of Calibrate and PruneByCalibration.
+inline constexpr uint64_t kPredictionTokens = 4096;
+inline constexpr size_t kPredictionRows = 256;
+Status PredictPruned(const Checkpoint& checkpoint, const std::vector<TensorPlan>& plan,
+                     const PruneOptions& options, const PrunePaths& paths, InputKnowledge known,
+                     ThreadPool* pool, Progress* progress, ConvertSummary* summary);
 
 // Structured pruning from plan to file.
 class StructuredWork {

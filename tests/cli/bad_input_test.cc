@@ -332,7 +332,7 @@ TEST_CASE("structure that cannot be removed, and flags that do not go together")
     CheckFailure(command, 2, part);
     CHECK_FALSE(std::filesystem::exists(folder / "out.gguf"));
   };
-  refused({"flap"}, "give --sparsity, or any of --ffn");
+  refused({"flap"}, "give --sparsity, --method mask with --mask, or any of --ffn");
   refused({"flap", "--ffn", "25%", "--sparsity", "2:4"}, "prune twice for both");
   refused({"flap", "--sparsity", "2:4"}, "no such method; known are magnitude");
   refused({"wanda", "--ffn", "25%"}, "known are flap");
@@ -342,6 +342,17 @@ TEST_CASE("structure that cannot be removed, and flags that do not go together")
   refused({"flap", "--heads", "0"}, "--heads: \"0\" is no amount");
   refused({"flap", "--ffn", "25%"}, "--method flap needs --calibration");
   refused({"random", "--layers", "4"}, "--layers 4 leaves 0 of 4 layers");
+  refused({"flap", "--ffn", "25%", "--permute"}, "--permute goes with --sparsity only");
+  refused({"flap", "--ffn", "25%", "--save-mask", folder / "mask"}, "--save-mask goes with");
+  refused({"mask", "--mask", kModel, "--sparsity", "50%"}, "--sparsity has no use with --mask");
+  refused({"mask", "--mask", kModel, "--steps", "2"}, "--steps has no use with --mask");
+  refused({"mask", "--sparsity", "50%"}, "--method mask needs --mask");
+  refused({"magnitude", "--mask", kModel}, "--mask goes with --method mask only");
+  refused({"mask", "--mask", kModel}, "keep every weight");
+  refused({"magnitude", "--sparsity", "2:4", "--steps", "2"}, "not with magnitude");
+  refused({"magnitude", "--sparsity", "50%", "--permute"}, "helps N:M sparsity");
+  CheckFailure({"prune", kModel, folder / "out.gguf", "--method", "mask", "--mask", folder / "no"},
+               3, "no");
 }
 
 TEST_CASE("values out of range are refused and named") {

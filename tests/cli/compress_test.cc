@@ -26,6 +26,10 @@ constexpr const char* kPruned =
     "  - prune: {method: sparsegpt, sparsity: '2:4'}\n"
     "  - quantize: {to: s24_q4}\n  - pack\n  - eval\n";
 
+constexpr const char* kPrunedInSteps =
+    "  - prune: {method: sparsegpt, sparsity: '2:4', steps: 2, permute: true}\n"
+    "  - quantize: {to: s24_q4}\n";
+
 constexpr const char* kForSize =
     "  - calibrate\n  - quantize: {target_bytes: 1900000, method: imatrix}\n  - pack\n  - eval\n";
 
@@ -123,6 +127,10 @@ TEST_CASE("killed at any moment, gptq by calibration with eval resumes to the sa
 
 TEST_CASE("killed at any moment, a pruned model resumes to the same bytes") {
   KillAndResume(kPruned, 3);
+}
+
+TEST_CASE("killed at any moment, a model pruned in steps resumes to the same bytes") {
+  KillAndResume(kPrunedInSteps, 5);
 }
 
 TEST_CASE("killed at any moment, formats chosen for a size resume to the same bytes") {
@@ -244,6 +252,31 @@ TEST_CASE("a dry run tells the exact size, time and memory, and leaves nothing")
     CHECK(done->Find("estimated_seconds") == nullptr);
     CHECK(RunProgram({"inspect", place.out}).exit_code == 0);
   }
+}
+
+TEST_CASE("a recipe takes its mask from a file, which decides the output") {
+  const Workplace place("  - prune: {method: mask, mask: mask.gguf}\n  - quantize: {to: s24_q4}\n");
+  const std::string model = SourcePath("models/edgewise-stories-3M"),
+                    mask = place.folder / "mask.gguf";
+  const auto write_mask = [&](const char* seed) {
+    REQUIRE(RunProgram({"prune", model, place.folder / "sparse.gguf", "--method", "random",
+                        "--sparsity", "2:4", "--seed", seed, "--save-mask", mask, "--force"})
+                .exit_code == 0);
+  };
+  write_mask("1");
+  const ProgramResult plan = place.Compress({"--dry-run", "--json"});
+  REQUIRE_MESSAGE(plan.exit_code == 0, plan.err);
+  const ProgramResult run = place.Compress();
+  REQUIRE_MESSAGE(run.exit_code == 0, run.err);
+  CHECK(run.out.find("--target-bytes " + std::to_string(std::filesystem::file_size(place.out))) !=
+        std::string::npos);
+  CHECK(ParseJson(plan.out)->Find("bytes")->AsUint() == std::filesystem::file_size(place.out));
+  const ProgramResult same = RunProgram({"reproduce", place.out, "--recipe", place.recipe});
+  CHECK_MESSAGE(same.exit_code == 0, same.err);
+  write_mask("2");
+  const ProgramResult other = RunProgram({"reproduce", place.out, "--recipe", place.recipe});
+  CHECK(other.exit_code == 2);
+  CHECK(other.err.find("SHA-256") != std::string::npos);
 }
 
 TEST_CASE("the output carries its card and recipe, and can be made again") {

@@ -274,6 +274,46 @@ TEST_CASE("prune sets weights to zero and says what is left") {
   CHECK(Number(eval, "kl_mean") < 2);
 }
 
+TEST_CASE("a mask goes from one prune to the next, and can be looked at") {
+  TemporaryFolder folder;
+  const std::string out = folder / "sparse.gguf", mask = folder / "mask.gguf";
+  WriteWhole(folder / "text.txt",
+             ReadWhole(SourcePath("models/edgewise-stories-3M/stories.txt")).substr(0, 4000));
+  const std::vector<std::string> command = {"prune",
+                                            BaseModel(),
+                                            out,
+                                            "--method",
+                                            "ria",
+                                            "--calibration",
+                                            folder / "text.txt",
+                                            "--sparsity",
+                                            "2:4",
+                                            "--permute",
+                                            "--steps",
+                                            "2",
+                                            "--save-mask",
+                                            mask,
+                                            "--dry-run"};
+  const ProgramResult plan = RunProgram(command);
+  REQUIRE_MESSAGE(plan.exit_code == 0, plan.err);
+  CHECK(plan.out.find("output error") != std::string::npos);
+  CHECK(plan.out.find("50.00 %") != std::string::npos);
+  CHECK(!std::filesystem::exists(mask));
+  REQUIRE(RunProgram({command.begin(), command.end() - 1}).exit_code == 0);
+  const ProgramResult shown = RunProgram({"inspect", mask});
+  CHECK_MESSAGE(shown.exit_code == 0, shown.err);
+  CHECK(shown.out.find("mask file, 28 tensors, 50.0") != std::string::npos);
+  CHECK(shown.out.find("2:4") != std::string::npos);
+  const Json json = ParseObject(RunProgram({"inspect", mask, "--json"}), "inspect");
+  CHECK(*json.Find("tensors")->AsArray()->at(0).Find("pattern")->AsString() == "2:4");
+  CHECK(Number(json, "density") == doctest::Approx(0.5).epsilon(1e-3));
+  const Json again =
+      ParseObject(RunProgram({"prune", BaseModel(), folder / "again.gguf", "--method", "mask",
+                              "--mask", mask, "--mask", out, "--json"}),
+                  "prune");
+  CHECK(Number(again, "density") == doctest::Approx(0.5).epsilon(1e-3));
+}
+
 TEST_CASE("prune removes structure and says what went, layer by layer") {
   TemporaryFolder folder;
   const std::string out = folder / "small.gguf";

@@ -34,7 +34,7 @@ void ForChunks(size_t rows, ThreadPool* pool, FunctionRef<void(size_t first, siz
 class Admm {
  public:
   Admm(std::vector<float> w, const SpectralMetric& metric, const Sparsity& sparsity,
-       const AlpsOptions& options, ThreadPool* pool)
+       const AlpsOptions& options, ThreadPool* pool, const Mask* within)
       : w_(std::move(w)),
         n_(metric.n()),
         rows_(w_.size() / n_),
@@ -42,6 +42,7 @@ class Admm {
         sparsity_(sparsity),
         options_(options),
         pool_(pool),
+        within_(within),
         target_(w_.size()),
         inverse_(n_ * n_) {}
 
@@ -59,6 +60,7 @@ class Admm {
   const Sparsity& sparsity_;
   const AlpsOptions& options_;
   ThreadPool* pool_;
+  const Mask* within_;          // null: all
   std::vector<float> target_;   // (rows, n): W H
   std::vector<float> inverse_;  // (n, n)
   std::vector<float> z_;        // (rows, n)
@@ -74,8 +76,13 @@ void Admm::SetRho(double rho) {
 
 Result<Mask> Admm::Project() const {
   std::vector<float> scores(z_.size());
-  for (size_t i = 0; i < scores.size(); ++i) scores[i] = std::fabs(z_[i]);
-  return SelectMask(scores, n_, sparsity_, PruneScope::kMatrix, pool_);
+  for (size_t i = 0; i < scores.size(); ++i) {
+    const bool may = within_ == nullptr || within_->kept(i / n_, i % n_);
+    scores[i] = may ? std::fabs(z_[i]) : 0;
+  }
+  EW_TRY(Mask mask, SelectMask(scores, n_, sparsity_, PruneScope::kMatrix, pool_));
+  if (within_ != nullptr) mask &= *within_;
+  return mask;
 }
 
 // B = (W H - V + rho D) (H + rho)^-1, Z = B + V / rho.
@@ -185,10 +192,10 @@ void SpectralMetric::Inverse(double rho, ThreadPool* pool, std::span<float> inve
 
 Result<PrunedMatrix> PruneAlps(std::span<const float> w, const SpectralMetric& metric,
                                const Sparsity& sparsity, const AlpsOptions& options,
-                               ThreadPool* pool) {
+                               ThreadPool* pool, const Mask* within) {
   const InputMetric& input = metric.input();
   const size_t n = input.n();
-  EW_TRY(PrunedMatrix best, PruneSparseGpt(w, input, sparsity, nullptr, pool));
+  EW_TRY(PrunedMatrix best, PruneSparseGpt(w, input, sparsity, nullptr, pool, within));
   EW_TRY(const std::vector<float> live, input.LiveWeights(w));
   const std::span<const float> h(input.metric.h(0), n * n);
   best.error = ReconstructionError(live, best.values, h, n, pool);
@@ -201,7 +208,8 @@ Result<PrunedMatrix> PruneAlps(std::span<const float> w, const SpectralMetric& m
   std::vector<float> scaled = live;
   for (size_t i = 0; i < scaled.size(); ++i) scaled[i] *= metric.scale()[i % n];
   PrunedMatrix found;
-  EW_TRY(Admm(std::move(scaled), metric, sparsity, options, pool).Run(&found.values, &found.mask));
+  EW_TRY(Admm(std::move(scaled), metric, sparsity, options, pool, within)
+             .Run(&found.values, &found.mask));
   for (size_t i = 0; i < found.values.size(); ++i) found.values[i] /= metric.scale()[i % n];
   offer(std::move(found));
   return best;

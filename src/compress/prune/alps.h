@@ -45,9 +45,9 @@ struct AlpsOptions {
 
 // Prunes `w` (rows, n): PrunedOf(all of the matrix), or M - N of each group. The error is at most
 // that of PruneSparseGpt, whose mask, refitted, is returned where it is the better one. The result
-// does not depend on the number of threads. Errors: those of PruneSparseGpt.
+// does not depend on the number of threads. `within` as there. Errors: those of PruneSparseGpt.
 Result<PrunedMatrix> PruneAlps(std::span<const float> w, const SpectralMetric& metric,
                                const Sparsity& sparsity, const AlpsOptions& options,
-                               ThreadPool* pool);
+                               ThreadPool* pool, const Mask* within = nullptr);
 
 }  // namespace edgewise

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -11,6 +13,7 @@
 #include "compress/prune/alps.h"
 #include "compress/prune/dsnot.h"
 #include "compress/prune/input_metric.h"
+#include "compress/prune/schedule.h"
 #include "compress/prune/score.h"
 #include "compress/prune/select.h"
 #include "compress/prune/sparsegpt.h"
@@ -99,8 +102,12 @@ uint64_t WorkingBytes(PruneMethod method, uint64_t columns, uint64_t elements) {
 Result<Cost> PruningCost(const Checkpoint& checkpoint, const PruneOptions& options,
                          const LayerTrial& trial, const TokenSequences& sequences,
                          ThreadPool* pool) {
+  if (options.method == PruneMethod::kMask) return Cost();  // reading is counted with writing
   const bool updates = UpdatesWeights(options.method), sequential = !sequences.empty();
+  const bool looks_first = options.owl || options.permute;
   std::map<size_t, PruneSeconds> kinds;  // by columns
+  std::set<std::string> seen;
+  std::vector<size_t> inputs;  // columns of each
   Cost layer;
   for (size_t i = 0; i < checkpoint.tensors().size(); ++i) {
     const CheckpointTensor& tensor = checkpoint.tensors()[i];
@@ -119,25 +126,26 @@ Result<Cost> PruningCost(const Checkpoint& checkpoint, const PruneOptions& optio
       }
       kinds.emplace(columns, seconds);
     }
+    if (seen.insert(InputName(tensor.name)).second) inputs.push_back(columns);
     const PruneSeconds& seconds = kinds[columns];
     layer.seconds += seconds.row * static_cast<double>(tensor.shape.rows());
-    // A file of moments is asked for each matrix; a text gives those of each input once.
-    if (!sequential) layer.seconds += seconds.input;
     layer.bytes =
         std::max(layer.bytes, WorkingBytes(options.method, columns, tensor.shape.elements()));
   }
+  for (const size_t columns : inputs) layer.seconds += kinds[columns].input;
   if (sequential) {
     const auto tokens = static_cast<double>(TokenCount(sequences));
-    layer.seconds += (options.owl ? 2 : 1) * (trial.load + tokens * trial.pass);
+    layer.seconds += (looks_first ? 2 : 1) * (trial.load + tokens * trial.pass);
     for (const InputTrial& input : trial.inputs) {
       if (input.columns == 0) continue;
       layer.seconds += tokens * (input.visit + input.moments);
-      if (updates) layer.seconds += tokens * input.products + kinds[input.columns].input;
-      if (options.owl) layer.seconds += tokens * input.moments;
+      if (updates) layer.seconds += tokens * input.products;
+      if (looks_first) layer.seconds += tokens * input.moments;
     }
     layer.bytes += trial.bytes + StreamBytes(checkpoint.spec(), sequences);
   }
-  layer.seconds *= checkpoint.spec().n_layers;
+  layer.seconds *= static_cast<double>(checkpoint.spec().n_layers *
+                                       PruneSchedule(options.sparsity, options.steps).size());
   return layer;
 }
 

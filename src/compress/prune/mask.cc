@@ -1,5 +1,6 @@
 #include "compress/prune/mask.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "base/check.h"
@@ -16,6 +17,14 @@ Mask::Mask(size_t rows, size_t columns, bool kept)
   for (size_t row = 1; row <= rows; ++row) {
     words_[row * row_words_ - 1] = (uint64_t{1} << (columns % 64)) - 1;
   }
+}
+
+Mask Mask::OfValues(std::span<const float> values, size_t columns) {
+  Mask mask(values.size() / columns, columns, false);
+  for (size_t row = 0; row < mask.rows_; ++row) {
+    for (size_t c = 0; c < columns; ++c) mask.KeepIf(values[row * columns + c] != 0, row, c);
+  }
+  return mask;
 }
 
 size_t Mask::CountKept() const {
@@ -35,6 +44,25 @@ size_t Mask::CountDifferent(const Mask& other) const {
 
 double Mask::Density() const {
   return static_cast<double>(CountKept()) / static_cast<double>(rows_ * columns_);
+}
+
+std::optional<Sparsity> Mask::Pattern() const {
+  for (const uint32_t group : {4u, 8u, 16u, 32u}) {
+    if (columns_ % group != 0) continue;
+    uint32_t most = 0;
+    for (size_t row = 0; row < rows_ && most < group; ++row) {
+      for (size_t first = 0; first < columns_; first += group) {
+        uint32_t count = 0;
+        for (size_t c = first; c < first + group; ++c) count += kept(row, c) ? 1 : 0;
+        most = std::max(most, count);
+      }
+    }
+    // Groups that are mostly emptier than the fullest are chance.
+    if (most == 0 || most == group || Density() * group < most - 0.5) continue;
+    auto sparsity = Sparsity::NOfM(most, group);
+    if (sparsity) return *sparsity;
+  }
+  return {};
 }
 
 bool Mask::Holds(const Sparsity& sparsity) const {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -18,6 +19,8 @@ class Mask {
   Mask() = default;
   // Keeps nothing, or all.
   Mask(size_t rows, size_t columns, bool kept);
+  // Keeps what is not 0 of `values` (rows, columns).
+  static Mask OfValues(std::span<const float> values, size_t columns);
 
   size_t rows() const { return rows_; }
   size_t columns() const { return columns_; }
@@ -40,6 +43,8 @@ class Mask {
   size_t CountDifferent(const Mask& other) const;
   // The share of weights kept.
   double Density() const;
+  // The N:M that it follows, with the smallest M of 4, 8, 16 and 32; empty: none.
+  std::optional<Sparsity> Pattern() const;
   // True when as many weights are pruned as `sparsity` asks for: M - N or more in each group of
   // each row, or in all as many as PrunedOf(columns) in each row.
   bool Holds(const Sparsity& sparsity) const;

@@ -41,13 +41,14 @@ BlockInverse::BlockInverse(const ErrorMetric& metric, size_t first, size_t size)
 class Sweep {
  public:
   Sweep(std::vector<float> w, const InputMetric& input, const Sparsity& sparsity, const Mask* mask,
-        GroupRounder* rounder, ThreadPool* pool)
+        const Mask* within, GroupRounder* rounder, ThreadPool* pool)
       : w_(std::move(w)),
         n_(input.n()),
         rows_(w_.size() / n_),
         metric_(input.metric),
         sparsity_(sparsity),
         selects_(mask == nullptr),
+        within_(within),
         rounder_(rounder),
         pool_(pool),
         mask_(mask != nullptr ? *mask : Mask(rows_, n_, !sparsity.structured())),
@@ -65,6 +66,9 @@ class Sweep {
     float x[kColumns][kRows];
   };
   void Update(size_t first_row, size_t first, size_t size, const BlockInverse& inverse);
+  bool Within(size_t row, size_t column) const {
+    return within_ == nullptr || within_->kept(row, column);
+  }
   void SelectBlock(size_t first, size_t size);
   void Pass(size_t first_row, size_t first, size_t size, const BlockInverse& inverse);
   uint64_t KeptOfGroup(const Panel& panel, size_t column, size_t row) const;
@@ -78,6 +82,7 @@ class Sweep {
   const ErrorMetric& metric_;
   const Sparsity& sparsity_;
   bool selects_;
+  const Mask* within_;  // null: all
   GroupRounder* rounder_;
   ThreadPool* pool_;
   Mask mask_;
@@ -114,7 +119,7 @@ void Sweep::SelectBlock(size_t first, size_t size) {
   std::vector<float> scores(rows_ * size);
   for (size_t i = 0; i < scores.size(); ++i) {
     const size_t column = first + i % size;
-    scores[i] = std::fabs(work_[i]) * metric_.factor(column)[column];
+    if (Within(i / size, column)) scores[i] = std::fabs(work_[i]) * metric_.factor(column)[column];
   }
   const size_t count =
       sparsity_.PrunedOf(rows_ * (first + size)) - sparsity_.PrunedOf(rows_ * first);
@@ -127,7 +132,8 @@ uint64_t Sweep::KeptOfGroup(const Panel& panel, size_t column, size_t row) const
   float scores[64];
   for (size_t k = 0; k < sparsity_.group; ++k) {
     const size_t c = panel.first + column + k;
-    scores[k] = std::fabs(panel.x[column + k][row]) * metric_.factor(c)[c];
+    const bool may = Within(panel.first_row + row, c);
+    scores[k] = may ? std::fabs(panel.x[column + k][row]) * metric_.factor(c)[c] : 0;
   }
   return SelectOfGroup({scores, sparsity_.group}, sparsity_.keep);
 }
@@ -168,7 +174,8 @@ void Sweep::Settle(Panel* panel, size_t column, float* error) {
     const size_t row = panel->first_row + r;
     const float x = panel->x[column][r];
     float q = 0;
-    if (mask_.kept(row, c)) q = rounder_ != nullptr ? rounder_->Round(row, c, x) : x;
+    if (mask_.kept(row, c) && Within(row, c))
+      q = rounder_ != nullptr ? rounder_->Round(row, c, x) : x;
     values_[row * n_ + c] = q;
     deltas_[row * n_ + c] = w_[row * n_ + c] - q;
     error[r] = (x - q) * pivot;
@@ -210,6 +217,7 @@ Result<PrunedMatrix> Sweep::Run() && {
                      "pruning this tensor leaves the range of float32: its weights or the second "
                      "moments of its inputs are damaged");
   }
+  if (within_ != nullptr) mask_ &= *within_;
   return PrunedMatrix{std::move(values_), std::move(mask_), error};
 }
 
@@ -231,11 +239,11 @@ size_t SweepColumns(const Sparsity& sparsity) {
 
 Result<PrunedMatrix> PruneSparseGpt(std::span<const float> w, const InputMetric& input,
                                     const Sparsity& sparsity, GroupRounder* rounder,
-                                    ThreadPool* pool) {
+                                    ThreadPool* pool, const Mask* within) {
   EW_TRY(sparsity.CheckColumns(input.n()));
   EW_TRY(CheckRounder(rounder, input.n(), SweepColumns(sparsity), sparsity.group));
   EW_TRY(std::vector<float> live, input.LiveWeights(w));
-  return Sweep(std::move(live), input, sparsity, nullptr, rounder, pool).Run();
+  return Sweep(std::move(live), input, sparsity, nullptr, within, rounder, pool).Run();
 }
 
 Result<PrunedMatrix> UpdateForMask(std::span<const float> w, const InputMetric& input,
@@ -244,7 +252,7 @@ Result<PrunedMatrix> UpdateForMask(std::span<const float> w, const InputMetric& 
   EW_TRY(std::vector<float> live, input.LiveWeights(w));
   EW_TRY(mask.CheckShape(live.size() / input.n(), input.n()));
   const Sparsity given;
-  return Sweep(std::move(live), input, given, &mask, rounder, pool).Run();
+  return Sweep(std::move(live), input, given, &mask, nullptr, rounder, pool).Run();
 }
 
 }  // namespace edgewise

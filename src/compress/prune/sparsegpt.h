@@ -27,10 +27,10 @@ size_t SweepColumns(const Sparsity& sparsity);
 // is kept as the sweep passes; its group must divide SweepColumns and n, and M the group. The
 // result does not depend on the number of threads. Errors: kInvalidArgument
 // (Sparsity::CheckColumns, shapes, the rounder's group); kBadData (NaN or infinity, given
-// or by overflow).
+// or by overflow). What `within` (rows, n), if not null, does not keep goes first.
 Result<PrunedMatrix> PruneSparseGpt(std::span<const float> w, const InputMetric& input,
                                     const Sparsity& sparsity, GroupRounder* rounder,
-                                    ThreadPool* pool);
+                                    ThreadPool* pool, const Mask* within = nullptr);
 
 // The same weight updates for a mask that is given. With a rounder and the values and mask of
 // PruneAlps this rounds them with feedback: about half the error of pruning and rounding in one

@@ -238,17 +238,11 @@ Status SequentialQuantizer::Run() {
 
 // The entries to quantize, those that read the same input one after the other.
 std::vector<size_t> ByInput(std::span<const TensorPlan> plan) {
-  std::unordered_map<std::string, size_t> first;  // entry, by input
   std::vector<size_t> order;
   for (size_t i = 0; i < plan.size(); ++i) {
-    if (!IsLayerwise(plan[i])) continue;
-    first.emplace(InputName(plan[i].name), i);
-    order.push_back(i);
+    if (IsLayerwise(plan[i])) order.push_back(i);
   }
-  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return std::pair(first[InputName(plan[a].name)], a) <
-           std::pair(first[InputName(plan[b].name)], b);
-  });
+  GroupByInput(&order, [&](size_t i) { return plan[i].name; });
   return order;
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "base/process.h"
@@ -122,53 +124,55 @@ Result<double> SampledText::Divergence(const Checkpoint& checkpoint, ThreadPool*
   return std::max(0.0, sum / static_cast<double>(sequences_.size() * length));
 }
 
-// One tensor and what is known of its input.
-struct Subject {
-  std::vector<float> rows;  // some of them
-  size_t columns;
+// What is known of the input of one or more tensors.
+struct SubjectInput {
+  std::string name;               // InputName of the tensors; empty: of none
   std::vector<float> importance;  // (columns); empty: none
   std::vector<float> h;           // (columns, columns); empty: the identity
   std::optional<ErrorMetric> metric;
 };
 
-Result<Subject> Load(const Checkpoint& checkpoint, const TensorPlan& entry,
-                     const CalibrationFile& calibration, const SensitivityOptions& options,
-                     ThreadPool* pool) {
-  Subject subject;
-  subject.columns = entry.shape.columns();
-  EW_TRY(subject.rows, LoadRows(checkpoint, entry.source, options.error_rows));
+// One tensor, without its input.
+struct Subject {
+  std::vector<float> rows;  // some of them
+  size_t columns;
+};
+
+Result<SubjectInput> LoadInput(const TensorPlan& entry, const CalibrationFile& calibration,
+                               const SensitivityOptions& options, ThreadPool* pool) {
+  SubjectInput input;
+  input.name = InputName(entry.name);
   // An embedding that is not the output matrix too is read by row: nothing multiplies it.
-  if (!IsLayerwise(entry) && !calibration.HasHessian(entry.name)) return subject;
-  const size_t n = subject.columns;
-  EW_TRY(subject.h, calibration.Hessian(entry.name, n));
-  if (options.encoder == RowEncoder::kPlain) return subject;
-  for (size_t c = 0; c < n; ++c) subject.importance.push_back(subject.h[c * n + c]);
+  if (!IsLayerwise(entry) && !calibration.HasHessian(entry.name)) return input;
+  const size_t n = entry.shape.columns();
+  EW_TRY(input.h, calibration.Hessian(entry.name, n));
+  if (options.encoder == RowEncoder::kPlain) return input;
+  for (size_t c = 0; c < n; ++c) input.importance.push_back(input.h[c * n + c]);
   if (options.encoder == RowEncoder::kFeedback && IsLayerwise(entry)) {
-    EW_TRY(subject.metric,
-           ErrorMetric::Create(subject.h, n, LayerwiseOptions().damping, pool).In(entry.name));
+    EW_TRY(input.metric,
+           ErrorMetric::Create(input.h, n, LayerwiseOptions().damping, pool).In(entry.name));
   }
-  return subject;
+  return input;
 }
 
-double ErrorIn(const Subject& subject, DType type, ThreadPool* pool) {
+double ErrorIn(const Subject& subject, const SubjectInput& input, DType type, ThreadPool* pool) {
   const DTypeInfo& info = Info(type);
-  if (!subject.metric || !info.quantized()) {
-    return OutputError(subject.rows, subject.columns, {type, subject.importance, {}}, subject.h,
-                       pool);
+  if (!input.metric || !info.quantized()) {
+    return OutputError(subject.rows, subject.columns, {type, input.importance, {}}, input.h, pool);
   }
   std::vector<std::byte> blocks(info.RowBytes(subject.rows.size()));
-  QuantizeWithFeedback(subject.rows.data(), subject.rows.size() / subject.columns, *subject.metric,
+  QuantizeWithFeedback(subject.rows.data(), subject.rows.size() / subject.columns, *input.metric,
                        type, LayerwiseOptions().feedback, pool, blocks.data());
-  return OutputError(subject.rows, subject.columns, type, blocks, subject.h, pool);
+  return OutputError(subject.rows, subject.columns, type, blocks, input.h, pool);
 }
 
-// KL of the model with one tensor quantized, rows weighted by the importance of `subject`.
+// KL of the model with one tensor quantized, columns weighted by the importance of `input`.
 Result<double> ProbeKl(const SampledText& text, const Checkpoint& checkpoint,
-                       const TensorPlan& entry, const Subject& subject, DType type,
+                       const TensorPlan& entry, const SubjectInput& input, DType type,
                        ThreadPool* pool) {
   const DTypeInfo& info = Info(type);
-  const size_t n = subject.columns;
-  const float* importance = subject.importance.empty() ? nullptr : subject.importance.data();
+  const size_t n = entry.shape.columns();
+  const float* importance = input.importance.empty() ? nullptr : input.importance.data();
   EW_TRY(std::vector<float> rounded, LoadRows(checkpoint, entry.source, SIZE_MAX));
   pool->ParallelFor(rounded.size() / n, 16, [&](size_t begin, size_t end, int) {
     std::vector<std::byte> blocks(info.RowBytes(n));
@@ -186,28 +190,33 @@ Result<double> ProbeKl(const SampledText& text, const Checkpoint& checkpoint,
 // In the middle of what will be chosen from, and it fits whatever is quantized at all.
 constexpr DType kProbe = DType::kQ4_0;
 
+struct ErrorSeconds {
+  double input = 0;   // for all tensors that share one
+  double tensor = 0;  // for each
+};
+
 // What measuring the errors of one tensor takes, by a trial on the columns that `input` is of.
-Result<double> ErrorSeconds(const Checkpoint& checkpoint, const TensorPlan& entry,
-                            const InputTrial& input, const SensitivityOptions& options,
-                            ThreadPool* pool) {
+Result<ErrorSeconds> TryErrors(const Checkpoint& checkpoint, const TensorPlan& entry,
+                               const InputTrial& input, const SensitivityOptions& options,
+                               ThreadPool* pool) {
   const size_t columns = entry.shape.columns();
   EW_TRY(const std::vector<float> rows, LoadRows(checkpoint, entry.source, options.error_rows));
-  Subject subject;
-  subject.columns = input.kept;
-  subject.rows = LeadingBlock(rows, columns, rows.size() / columns, input.kept);
-  subject.h = LeadingBlock(input.h, input.kept, input.kept, input.kept);
-  if (options.encoder != RowEncoder::kPlain) subject.importance.assign(input.kept, 1.0f);
+  const Subject subject{LeadingBlock(rows, columns, rows.size() / columns, input.kept), input.kept};
+  SubjectInput known;
+  known.h = LeadingBlock(input.h, input.kept, input.kept, input.kept);
+  if (options.encoder != RowEncoder::kPlain) known.importance.assign(input.kept, 1.0f);
   const double start = NowSeconds();
   if (options.encoder == RowEncoder::kFeedback && IsLayerwise(entry)) {
-    EW_TRY(subject.metric,
-           ErrorMetric::Create(subject.h, input.kept, LayerwiseOptions().damping, pool));
+    EW_TRY(known.metric,
+           ErrorMetric::Create(known.h, input.kept, LayerwiseOptions().damping, pool));
   }
   const double factor = NowSeconds() - start;
   for (const DType type : CandidateFormats(entry)) {
-    if (input.kept % Info(type).block == 0) ErrorIn(subject, type, pool);
+    if (input.kept % Info(type).block == 0) ErrorIn(subject, known, type, pool);
   }
   const double ratio = static_cast<double>(columns) / static_cast<double>(input.kept);
-  return (NowSeconds() - start - factor + factor * ratio) * ratio * ratio;
+  return ErrorSeconds{factor * ratio * ratio * ratio,
+                      (NowSeconds() - start - factor) * ratio * ratio};
 }
 
 }  // namespace
@@ -230,23 +239,35 @@ Result<std::vector<TensorCosts>> MeasureSensitivity(const Checkpoint& checkpoint
                                                     const SensitivityOptions& options,
                                                     ThreadPool* pool, Progress* progress) {
   EW_TRY(const SampledText text, SampledText::Write(checkpoint, options, pool));
-  std::vector<TensorCosts> costs;
+  std::vector<size_t> order;
   for (size_t i = 0; i < plan.size(); ++i) {
+    if (!CandidateFormats(plan[i]).empty()) order.push_back(i);
+  }
+  GroupByInput(&order, [&](size_t i) { return plan[i].name; });
+  SubjectInput input;
+  std::vector<TensorCosts> costs;
+  for (const size_t i : order) {
     const TensorPlan& entry = plan[i];
-    progress->Update("measuring", i, plan.size());
+    progress->Update("measuring", costs.size(), order.size());
     if (progress->Cancelled()) return MakeError(Code::kCancelled, "stopped; nothing was written");
-    const std::vector<DType> candidates = CandidateFormats(entry);
-    if (candidates.empty()) continue;
-    EW_TRY(const Subject subject, Load(checkpoint, entry, calibration, options, pool));
-    EW_TRY(const double kl, ProbeKl(text, checkpoint, entry, subject, kProbe, pool).In(entry.name));
-    const double error = OutputError(subject.rows, subject.columns,
-                                     {kProbe, subject.importance, {}}, subject.h, pool);
+    if (InputName(entry.name) != input.name) {
+      input = SubjectInput();
+      EW_TRY(input, LoadInput(entry, calibration, options, pool));
+    }
+    Subject subject{{}, entry.shape.columns()};
+    EW_TRY(subject.rows, LoadRows(checkpoint, entry.source, options.error_rows));
+    EW_TRY(const double kl, ProbeKl(text, checkpoint, entry, input, kProbe, pool).In(entry.name));
+    const double error =
+        OutputError(subject.rows, subject.columns, {kProbe, input.importance, {}}, input.h, pool);
     TensorCosts mine{i, {}};
-    for (const DType type : candidates) {
-      mine.formats.push_back({type, error > 0 ? kl * ErrorIn(subject, type, pool) / error : 0});
+    for (const DType type : CandidateFormats(entry)) {
+      mine.formats.push_back(
+          {type, error > 0 ? kl * ErrorIn(subject, input, type, pool) / error : 0});
     }
     costs.push_back(std::move(mine));
   }
+  std::sort(costs.begin(), costs.end(),
+            [](const TensorCosts& a, const TensorCosts& b) { return a.entry < b.entry; });
   return costs;
 }
 
@@ -270,7 +291,8 @@ Result<Cost> SensitivityCost(const Checkpoint& checkpoint, std::span<const Tenso
   const auto sequences = static_cast<double>(options.sequences);
   cost.seconds = load + std::max(0.0, writing - load) *
                             static_cast<double>(Length(spec, options) / few.tokens);
-  std::map<size_t, double> errors;  // by columns
+  std::map<size_t, ErrorSeconds> errors;  // by columns
+  std::set<std::string> seen;             // inputs
   uint64_t largest = 0, moments = 0;
   for (const TensorPlan& entry : plan) {
     if (CandidateFormats(entry).empty()) continue;
@@ -279,11 +301,12 @@ Result<Cost> SensitivityCost(const Checkpoint& checkpoint, std::span<const Tenso
     moments = std::max<uint64_t>(moments, (feedback ? 3 : 1) * uint64_t{columns} * columns);
     auto known = errors.find(columns);
     if (known == errors.end()) {
-      EW_TRY(const double seconds,
-             ErrorSeconds(checkpoint, entry, FindInput(trial, columns), options, pool));
+      EW_TRY(const ErrorSeconds seconds,
+             TryErrors(checkpoint, entry, FindInput(trial, columns), options, pool));
       known = errors.emplace(columns, seconds).first;
     }
-    cost.seconds += known->second + load + sequences * std::max(0.0, probe - load);
+    if (feedback && seen.insert(InputName(entry.name)).second) cost.seconds += known->second.input;
+    cost.seconds += known->second.tensor + load + sequences * std::max(0.0, probe - load);
     largest = std::max<uint64_t>(largest, entry.shape.elements());
   }
   EW_TRY(const Cost rounding,
