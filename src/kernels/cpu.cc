@@ -23,11 +23,14 @@ bool CpuHasAvx512Vnni() {
          __builtin_cpu_supports("avx512vnni");
 }
 
+bool CpuHasAvx512Vbmi2() { return CpuHasAvx512Vnni() && __builtin_cpu_supports("avx512vbmi2"); }
+
 #else
 
 bool CpuHasAvx2() { return false; }
 bool CpuHasAvxVnni() { return false; }
 bool CpuHasAvx512Vnni() { return false; }
+bool CpuHasAvx512Vbmi2() { return false; }
 
 #endif
 

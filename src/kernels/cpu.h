@@ -3,10 +3,11 @@
 
 namespace edgewise::kernels {
 
-bool CpuHasAvx2();        // AVX2, FMA, F16C, and ymm state enabled by the OS
-bool CpuHasAvxVnni();     // AVX2 as above and AVX-VNNI
-bool CpuHasAvx512Vnni();  // AVX-512 F, BW, DQ, VL, VNNI, and zmm state enabled by the OS
-bool CpuHasDotprod();     // Armv8.2 SDOT and UDOT
-bool CpuHasI8mm();        // SDOT and Armv8.6 SMMLA
+bool CpuHasAvx2();         // AVX2, FMA, F16C, and ymm state enabled by the OS
+bool CpuHasAvxVnni();      // AVX2 as above and AVX-VNNI
+bool CpuHasAvx512Vnni();   // AVX-512 F, BW, DQ, VL, VNNI, and zmm state enabled by the OS
+bool CpuHasAvx512Vbmi2();  // AVX-512 as above and VBMI2
+bool CpuHasDotprod();      // Armv8.2 SDOT and UDOT
+bool CpuHasI8mm();         // SDOT and Armv8.6 SMMLA
 
 }  // namespace edgewise::kernels

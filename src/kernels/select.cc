@@ -20,6 +20,7 @@ constexpr Level kLevels[] = {
     {&kAvx2, CpuHasAvx2},
     {&kAvxVnni, CpuHasAvxVnni},
     {&kAvx512Vnni, CpuHasAvx512Vnni},
+    {&kAvx512Vbmi2, CpuHasAvx512Vbmi2},
 #elif defined(__aarch64__)
     {&kNeon, Always},
     {&kDotprod, CpuHasDotprod},

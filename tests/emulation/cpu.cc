@@ -6,6 +6,7 @@ namespace edgewise::kernels {
 bool CpuHasAvx2() { return true; }
 bool CpuHasAvxVnni() { return true; }
 bool CpuHasAvx512Vnni() { return true; }
+bool CpuHasAvx512Vbmi2() { return true; }
 bool CpuHasDotprod() { return false; }
 bool CpuHasI8mm() { return false; }
 

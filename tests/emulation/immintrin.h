@@ -56,9 +56,22 @@ inline __m512 EmulatedPermute(__m512 v, int order) {
   memcpy(&v, to, sizeof(v));
   return v;
 }
+// The next byte of `values` where the mask has a bit, else that of `otherwise`.
+inline __m512i EmulatedExpand(__m512i otherwise, uint64_t mask, __m512i values) {
+  uint8_t from[64], to[64];
+  memcpy(from, &values, sizeof(values));
+  memcpy(to, &otherwise, sizeof(otherwise));
+  for (int i = 0, k = 0; i < 64; ++i) {
+    if ((mask >> i & 1) != 0) to[i] = from[k++];
+  }
+  memcpy(&otherwise, to, sizeof(to));
+  return otherwise;
+}
 
 }  // namespace
 
+#undef _mm512_mask_expand_epi8
+#define _mm512_mask_expand_epi8(otherwise, mask, values) EmulatedExpand(otherwise, mask, values)
 #undef _mm256_dpbusd_avx_epi32
 #define _mm256_dpbusd_avx_epi32(sum, a, b) simde_mm256_dpbusd_epi32(sum, a, b)
 #define _mm512_cvtepu8_epi32(v) EmulatedCvtEpu8(v)

@@ -3,6 +3,7 @@
 #include "kernels/avx2/rows.h"
 #include "kernels/skeleton/attention.h"
 #include "kernels/skeleton/hadamard.h"
+#include "kernels/skeleton/linear_bitmask.h"
 #include "kernels/skeleton/linear_floats.h"
 #include "kernels/skeleton/linear_packed.h"
 #include "kernels/skeleton/linear_sparse.h"
@@ -19,6 +20,7 @@ constexpr Kernels Table() {
   SetFloatKernels<Avx2Floats>(&t);
   SetPackedKernels<Avx2Rows>(&t);
   SetSparseKernels<Avx2Rows>(&t);
+  SetBitmaskKernels<Avx2Rows>(&t);
   SetVectorKernels<Avx2Floats>(&t);
   t.quantize_q8 = QuantizeQ8;
   t.attend = Attend<Avx2Floats>;

@@ -3,6 +3,7 @@
 #include "kernels/avx512vnni/rows.h"
 #include "kernels/skeleton/attention.h"
 #include "kernels/skeleton/hadamard.h"
+#include "kernels/skeleton/linear_bitmask.h"
 #include "kernels/skeleton/linear_floats.h"
 #include "kernels/skeleton/linear_packed.h"
 #include "kernels/skeleton/linear_sparse.h"
@@ -19,6 +20,7 @@ constexpr Kernels Table() {
   SetFloatKernels<Avx512Floats>(&t);
   SetPackedKernels<VnniRows>(&t);
   SetSparseKernels<VnniRows>(&t);
+  SetBitmaskKernels<VnniRows>(&t);
   SetVectorKernels<Avx512Floats>(&t);
   t.quantize_q8 = QuantizeQ8;
   t.attend = Attend<Avx512Floats>;

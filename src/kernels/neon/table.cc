@@ -3,6 +3,7 @@
 #include "kernels/neon/rows.h"
 #include "kernels/skeleton/attention.h"
 #include "kernels/skeleton/hadamard.h"
+#include "kernels/skeleton/linear_bitmask.h"
 #include "kernels/skeleton/linear_floats.h"
 #include "kernels/skeleton/linear_packed.h"
 #include "kernels/skeleton/linear_sparse.h"
@@ -19,6 +20,7 @@ constexpr Kernels Table() {
   SetFloatKernels<NeonFloats>(&t);
   SetPackedKernels<NeonRows>(&t);
   SetSparseKernels<NeonRows>(&t);
+  SetBitmaskKernels<NeonRows>(&t);
   SetVectorKernels<NeonFloats>(&t);
   t.quantize_q8 = QuantizeQ8;
   t.attend = Attend<NeonFloats>;
