@@ -56,6 +56,11 @@ inline __m512 EmulatedPermute(__m512 v, int order) {
   memcpy(&v, to, sizeof(v));
   return v;
 }
+inline __m512i EmulatedZeroExtend(__m256i v) {
+  __m512i out = simde_mm512_setzero_si512();
+  memcpy(&out, &v, sizeof(v));
+  return out;
+}
 // The next byte of `values` where the mask has a bit, else that of `otherwise`.
 inline __m512i EmulatedExpand(__m512i otherwise, uint64_t mask, __m512i values) {
   uint8_t from[64], to[64];
@@ -70,6 +75,8 @@ inline __m512i EmulatedExpand(__m512i otherwise, uint64_t mask, __m512i values) 
 
 }  // namespace
 
+#undef _mm512_zextsi256_si512
+#define _mm512_zextsi256_si512(v) EmulatedZeroExtend(v)
 #undef _mm512_mask_expand_epi8
 #define _mm512_mask_expand_epi8(otherwise, mask, values) EmulatedExpand(otherwise, mask, values)
 #undef _mm256_dpbusd_avx_epi32

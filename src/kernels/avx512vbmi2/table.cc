@@ -24,7 +24,9 @@ struct Vbmi2Rows : VnniRows {
     return Or(nibbles, _mm512_andnot_si512(lower, Splat(8)));
   }
   // 32 bytes, and zeros.
-  static Bytes Load32(const void* p) { return _mm512_maskz_loadu_epi64(0x0F, p); }
+  static Bytes Load32(const void* p) {
+    return _mm512_zextsi256_si512(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+  }
 };
 
 constexpr Kernels Table() {
