@@ -76,8 +76,10 @@ Runner AddConvert(CLI::App& app, const Common& common) {
   auto flags = std::make_shared<ConvertFlags>();
   AddWriterFlags(app, &flags->in, &flags->out, &flags->options.tokenizer_path,
                  &flags->options.overwrite, &flags->options.dry_run, &flags->verbose);
-  app.add_option("--to", flags->to,
-                 "Format of the matrices: f32, f16, bf16, q8_0; auto keeps f32, f16 and bf16")
+  app.add_option(
+         "--to", flags->to,
+         "Format of the matrices: f32, f16, bf16, s24_f16 and s24_bf16 for models pruned 2:4, "
+         "q8_0; auto keeps f32, f16 and bf16")
       ->capture_default_str();
   app.add_flag("--rotate", flags->options.rotate,
                "Spread outliers over all columns: the same model, easier to quantize");

@@ -1,5 +1,5 @@
 // edgewise inspect: what is in a model file. Everything but the weights' values is checked before
-// anything is printed.
+// anything is printed; values are read as far as it takes to tell a pruned model from a dense one.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <map>
@@ -9,6 +9,8 @@
 #include "cli/command.h"
 #include "cli/output.h"
 #include "compress/prune/mask_file.h"
+#include "compress/prune/prune.h"
+#include "compress/prune/zeros.h"
 #include "formats/gguf.h"
 #include "model/checkpoint.h"
 #include "pipeline/quality_card.h"
@@ -34,6 +36,8 @@ struct Contents {
   };
   std::vector<Row> tensors;
   uint64_t parameters = 0, bytes = 0;
+  double zeros = 0;  // share of the linear layers' weights; 0 for sparse formats and dense models
+  std::vector<DType> sparse_formats;  // that would hold them all
 
   double bits_per_weight() const {
     return parameters == 0 ? 0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(parameters);
@@ -51,6 +55,23 @@ Status AddTensor(const std::string& name, DType dtype, const Shape& shape, Tenso
   EW_TRY(const uint64_t bytes, TensorBytes(dtype, shape, layout).In(name));
   AddRow({name, Info(dtype).name, shape, layout, bytes}, contents);
   return Ok{};
+}
+
+// Looks for a pruned model in dense formats; a dense model is known by its first row.
+void SetZeros(const ZeroScan& scan, Contents* contents) {
+  contents->zeros = scan.share();
+  contents->sparse_formats = scan.Formats();
+}
+
+std::string ZerosText(const Contents& contents) {
+  std::string text =
+      Format("\nPruned: %.1f %% of the weights of linear layers are 0; ", 100 * contents.zeros);
+  std::vector<std::string> names;
+  for (const DType type : contents.sparse_formats) names.emplace_back(Info(type).name);
+  if (!names.empty()) {
+    return text + "`quantize --to` would hold all others in " + Join(names, ", ") + "\n";
+  }
+  return text + "no sparse format would hold all others (2:4 and 32:64 fit, and sparser)\n";
 }
 
 // Format name -> bytes and count, largest first.
@@ -80,6 +101,7 @@ Status PrintHuman(const std::string& path, const Contents& contents, bool all) {
     text += Format("  %-13s %4llu tensors, %s\n", name.c_str(),
                    static_cast<unsigned long long>(sums.second), FormatBytes(sums.first).c_str());
   }
+  if (contents.zeros > 0) text += ZerosText(contents);
   if (!contents.card.is_null()) text += "\nQuality card\n" + CardText(contents.card);
   text += "\nMetadata\n";
   for (const auto& [key, value] : contents.metadata->all()) {
@@ -116,10 +138,14 @@ Status PrintMachine(const std::string& path, const Contents& contents) {
                        .Set("shape", shape)
                        .Set("bytes", row.bytes));
   }
+  Json formats{JsonArray()};
+  for (const DType type : contents.sparse_formats) formats.Append(Info(type).name);
   Json object;
   object.Set("path", path).Set("kind", contents.kind).Set("architecture", contents.architecture);
   object.Set("parameters", contents.parameters).Set("tensor_bytes", contents.bytes);
   object.Set("bits_per_weight", contents.bits_per_weight())
+      .Set("zeros", contents.zeros)
+      .Set("sparse_formats", formats)
       .Set("card", contents.card)
       .Set("metadata", metadata)
       .Set("tensors", tensors);
@@ -172,10 +198,16 @@ Status InspectGguf(const std::string& path, const GgufFile& file, bool all, cons
   EW_TRY(contents.architecture, file.metadata().GetString("general.architecture", std::string()));
   contents.metadata = &file.metadata();
   EW_TRY(contents.card, FindCard(file.metadata()).In(path));
+  ZeroScan scan;
+  bool scanning = true;
   for (const NamedTensor& tensor : file.tensors().all()) {
-    EW_TRY(AddTensor(tensor.name, tensor.view.dtype, tensor.view.shape, tensor.view.layout,
-                     &contents));
+    const TensorView& view = tensor.view;
+    EW_TRY(AddTensor(tensor.name, view.dtype, view.shape, view.layout, &contents));
+    if (scanning && IsPrunable({tensor.name, view.dtype, view.shape})) {
+      scanning = !Info(view.dtype).sparse() && scan.Add(view);
+    }
   }
+  if (scanning) SetZeros(scan, &contents);
   return Show(path, contents, all, common);
 }
 
@@ -197,7 +229,15 @@ Status RunInspect(const std::string& path, bool all, const Common& common) {
                                                                  : "llama2.c checkpoint";
   contents.architecture = checkpoint.spec().architecture;
   contents.metadata = &checkpoint.metadata();
-  for (const CheckpointTensor& tensor : checkpoint.tensors()) {
+  ZeroScan scan;
+  bool scanning = true;
+  for (size_t i = 0; i < checkpoint.tensors().size(); ++i) {
+    const CheckpointTensor& tensor = checkpoint.tensors()[i];
+    if (scanning && IsPrunable(tensor)) {
+      EW_TRY(const Tensor values, checkpoint.Load(i).In(tensor.name));
+      scanning = scan.Add(values.view());
+      checkpoint.DropPages(i);
+    }
     if (tensor.stored_as.empty()) {
       EW_TRY(AddTensor(tensor.name, tensor.dtype, tensor.shape, tensor.layout, &contents));
     } else {
@@ -205,6 +245,7 @@ Status RunInspect(const std::string& path, bool all, const Common& common) {
              &contents);
     }
   }
+  if (scanning) SetZeros(scan, &contents);
   return Show(path, contents, all, common);
 }
 

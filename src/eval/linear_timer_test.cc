@@ -16,8 +16,9 @@ TEST_CASE("every format with a kernel can be timed, alone and in groups, in and 
   ThreadPool pool(2);
   auto timer = LinearTimer::Create(4u << 20, &pool);
   REQUIRE(timer);
-  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_K,
-                           DType::kQ2_K, DType::kIQ4_XS, DType::kS24_Q4, DType::kS24_Q8}) {
+  for (const DType type :
+       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_K, DType::kQ2_K,
+        DType::kIQ4_XS, DType::kS24_Q4, DType::kS24_Q8, DType::kBM_Q4, DType::kS24_F16}) {
     CAPTURE(std::string(Info(type).name));
     for (const uint64_t model_bytes : {uint64_t{1}, uint64_t{4} << 20, uint64_t{1} << 40}) {
       const auto seconds = timer->Seconds({{type, 48, 256}, {DType::kQ8_0, 16, 256}}, model_bytes);

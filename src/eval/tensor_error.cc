@@ -27,11 +27,9 @@ bool HasSteps(DType type) {
   switch (type) {
     case DType::kIQ4_NL:
     case DType::kIQ4_XS:
-    case DType::kS24_Q4:
-    case DType::kS24_Q8:
       return false;
     default:
-      return Info(type).quantized();
+      return Info(type).quantized() && !Info(type).sparse();
   }
 }
 

@@ -27,6 +27,7 @@ bool CpuHasAvx512Vnni() {
          __builtin_cpu_supports("avx512vnni");
 }
 
+bool CpuHasAvx512Vbmi2() { return CpuHasAvx512Vnni() && __builtin_cpu_supports("avx512vbmi2"); }
 bool CpuHasAvx512Bf16() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   constexpr unsigned kAvx512Bf16 = 1u << 5;
@@ -55,6 +56,7 @@ bool CpuHasAmx() {
 bool CpuHasAvx2() { return false; }
 bool CpuHasAvxVnni() { return false; }
 bool CpuHasAvx512Vnni() { return false; }
+bool CpuHasAvx512Vbmi2() { return false; }
 bool CpuHasAvx512Bf16() { return false; }
 bool CpuHasAmx() { return false; }
 

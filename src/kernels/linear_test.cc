@@ -20,11 +20,12 @@
 namespace edgewise::kernels {
 namespace {
 
-const DType kBlockTypes[] = {DType::kQ4_0,   DType::kQ4_1,   DType::kQ5_0, DType::kQ5_1,
-                             DType::kQ8_0,   DType::kIQ4_NL, DType::kQ2_K, DType::kQ3_K,
-                             DType::kQ4_K,   DType::kQ5_K,   DType::kQ6_K, DType::kIQ4_XS,
-                             DType::kS24_Q4, DType::kS24_Q8};
+const DType kBlockTypes[] = {DType::kQ4_0,   DType::kQ4_1,   DType::kQ5_0,  DType::kQ5_1,
+                             DType::kQ8_0,   DType::kIQ4_NL, DType::kQ2_K,  DType::kQ3_K,
+                             DType::kQ4_K,   DType::kQ5_K,   DType::kQ6_K,  DType::kIQ4_XS,
+                             DType::kS24_Q4, DType::kS24_Q8, DType::kBM_Q4, DType::kBM_Q8};
 const DType kFloatTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+const DType kSparseFloatTypes[] = {DType::kS24_F16, DType::kS24_BF16};
 
 uint16_t RandomHalf(Rng& rng) {
   return FloatToHalf(static_cast<float>((rng.Uniform() - 0.5) * 0.1));
@@ -63,8 +64,12 @@ Factors FactorsOf(DType type) {
       return {offsetof(BlockIQ4_XS, d), offsetof(BlockIQ4_XS, d)};
     case DType::kS24_Q4:
       return {offsetof(BlockS24_Q4, d), offsetof(BlockS24_Q4, d)};
-    default:
+    case DType::kS24_Q8:
       return {offsetof(BlockS24_Q8, d), offsetof(BlockS24_Q8, d)};
+    case DType::kBM_Q4:
+      return {offsetof(BlockBM_Q4, d), offsetof(BlockBM_Q4, d)};
+    default:
+      return {offsetof(BlockBM_Q8, d), offsetof(BlockBM_Q8, d)};
   }
 }
 
@@ -121,6 +126,17 @@ struct Problem {
     if (info.quantized()) {
       for (size_t b = 0; b < columns / info.block; ++b) {
         SetFactors(type, Row(i) + b * info.block_bytes, rng);
+      }
+      return;
+    }
+    if (info.sparse()) {  // any positions, and halves
+      for (size_t b = 0; b < columns / info.block; ++b) {
+        for (size_t k = 0; k < 8; ++k) {
+          const float value = static_cast<float>(rng.Gaussian());
+          const uint16_t half = type == DType::kS24_F16 ? FloatToHalf(value) : FloatToBf16(value);
+          std::memcpy(Row(i) + b * info.block_bytes + offsetof(BlockS24_F16, kept) + 2 * k, &half,
+                      2);
+        }
       }
       return;
     }
@@ -290,6 +306,27 @@ TEST_CASE("float formats equal the exact dot, for every count of columns") {
   });
 }
 
+TEST_CASE("floats pruned 2:4 equal the exact dot, for every count of blocks") {
+  ForEachTable([](const Kernels& k) {
+    for (const DType type : kSparseFloatTypes) {
+      for (size_t blocks = 1; blocks <= 9; ++blocks) {
+        for (size_t n = 1; n <= 10; ++n) {
+          Problem p(type, 1 + (blocks + n) % 9, 16 * blocks, n, 100 * blocks + n);
+          CheckProduct(k, p);
+        }
+      }
+      for (const size_t columns : {512, 528, 1040}) {
+        for (const size_t n : {8, 97, 105}) {
+          Problem p(type, 5 + n % 9, columns, n, columns + n);
+          CheckProduct(k, p);
+        }
+      }
+      Problem tall(type, 263, 48, 9, 3);
+      CheckProduct(k, tall);
+    }
+  });
+}
+
 TEST_CASE("long rows of floats keep the precision of short ones") {
   ForEachTable([](const Kernels& k) {
     for (const size_t n : {1, 9}) {
@@ -317,11 +354,12 @@ TEST_CASE("long rows of floats keep the precision of short ones") {
 
 TEST_CASE("an element is the same bits however the work is split") {
   ForEachTable([](const Kernels& k) {
-    for (int type = 0; type <= static_cast<int>(DType::kS24_Q8); ++type) {
+    for (int type = 0; type <= static_cast<int>(DType::kS24_BF16); ++type) {
       const DTypeInfo& info = Info(static_cast<DType>(type));
       constexpr size_t kRows = 37;
       const size_t n = info.quantized() ? 21 : 103;
-      Problem p(info.id, kRows, info.quantized() ? info.block * 5 : 1100, n, 11);
+      const size_t columns = info.quantized() ? info.block * 5 : info.sparse() ? 1104 : 1100;
+      Problem p(info.id, kRows, columns, n, 11);
       p.Quantize(k);
       std::vector<float> whole(kRows * n), parts(kRows * n), rows(kRows * n);
       p.Run(k, 0, kRows, 0, n, whole.data(), kRows);

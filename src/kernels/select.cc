@@ -20,6 +20,7 @@ constexpr Level kLevels[] = {
     {&kAvx2, CpuHasAvx2},
     {&kAvxVnni, CpuHasAvxVnni},
     {&kAvx512Vnni, CpuHasAvx512Vnni},
+    {&kAvx512Vbmi2, CpuHasAvx512Vbmi2},
     {&kAvx512Bf16, CpuHasAvx512Bf16},
     {&kAmx, CpuHasAmx},
 #elif defined(__aarch64__)

@@ -8,7 +8,7 @@
 
 namespace edgewise::kernels {
 
-inline constexpr size_t kMaxLevels = 6;
+inline constexpr size_t kMaxLevels = 7;
 
 struct Level {
   const Kernels* own;  // null entries: those of the best level below that runs here

@@ -10,6 +10,7 @@ extern const Kernels kScalar;
 extern const Kernels kAvx2;
 extern const Kernels kAvxVnni;
 extern const Kernels kAvx512Vnni;
+extern const Kernels kAvx512Vbmi2;
 extern const Kernels kAvx512Bf16;
 extern const Kernels kAmx;
 extern const Kernels kNeon;

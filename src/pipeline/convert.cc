@@ -168,7 +168,7 @@ Result<DType> FloatFormat(const Checkpoint& checkpoint) {
                        "it comes from",
                        tensor.name.c_str(), Info(tensor.dtype).name);
     }
-    if (IsPrunable(tensor)) type = tensor.dtype;
+    if (IsPrunable(tensor)) type = DenseOf(tensor.dtype);
   }
   return type;
 }
@@ -305,10 +305,10 @@ Status ParseMethod(std::string_view name, QuantizeOptions* options) {
 
 Result<ConvertSummary> Convert(const std::string& in_path, const std::string& out_path,
                                const ConvertOptions& options, Progress* progress) {
-  if (options.to && *options.to != DType::kF32 && *options.to != DType::kF16 &&
-      *options.to != DType::kBF16 && *options.to != DType::kQ8_0) {
+  if (options.to && Info(*options.to).quantized() && *options.to != DType::kQ8_0) {
     return MakeError(Code::kInvalidArgument,
-                     "convert writes f32, f16, bf16 or q8_0; for %s use `edgewise quantize`",
+                     "convert writes f32, f16, bf16, s24_f16, s24_bf16 or q8_0; for %s use "
+                     "`edgewise quantize`",
                      Info(*options.to).name);
   }
   EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(in_path));

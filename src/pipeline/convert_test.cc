@@ -297,7 +297,7 @@ TEST_CASE(
     const std::string out = folder / (std::string(preset.name) + ".gguf");
     QuantizeOptions options = To(preset.name);
     options.dry_run = true;
-    const bool sparse = preset.type == DType::kS24_Q4 || preset.type == DType::kS24_Q8;
+    const bool sparse = Info(preset.type).sparse();
     const std::string& source = sparse ? pruned : half;
     const QuantizeSummary planned = MustQuantize(source, out, options);
     CHECK_FALSE(std::filesystem::exists(out));

@@ -29,6 +29,10 @@ constexpr SpaceRow kSpace[] = {
     {"alps+s24_q8", true, true,
      "[{prune: {method: alps, sparsity: '2:4'}}, calibrate, {quantize: {to: s24_q8, method: "
      "gptq}}]"},
+    {"bm_q8", true, true, "[calibrate, {quantize: {to: bm_q8, method: gptq}}]"},
+    {"alps+bm_q8", true, true,
+     "[{prune: {method: alps, sparsity: '32:64'}}, calibrate, {quantize: {to: bm_q8, method: "
+     "gptq}}]"},
     {"mix-5.5", true, false, "[calibrate, {quantize: {target_bpw: 5.5, method: gptq}}]"},
     {"mix-5.0", true, false, "[calibrate, {quantize: {target_bpw: 5.0, method: gptq}}]"},
     {"q4_k_m", true, false, "[calibrate, {quantize: {to: q4_k_m, method: gptq}}]"},
@@ -50,6 +54,10 @@ constexpr SpaceRow kSpace[] = {
     {"s24_q4", true, true, "[calibrate, {quantize: {to: s24_q4, method: gptq}}]"},
     {"alps+s24_q4", true, true,
      "[{prune: {method: alps, sparsity: '2:4'}}, calibrate, {quantize: {to: s24_q4, method: "
+     "gptq}}]"},
+    {"bm_q4", true, true, "[calibrate, {quantize: {to: bm_q4, method: gptq}}]"},
+    {"alps+bm_q4", true, true,
+     "[{prune: {method: alps, sparsity: '32:64'}}, calibrate, {quantize: {to: bm_q4, method: "
      "gptq}}]"},
     {"q3_k_s", true, false, "[calibrate, {quantize: {to: q3_k_s, method: gptq}}]"},
     {"mix-3.5", true, false, "[calibrate, {quantize: {target_bpw: 3.5, method: gptq}}]"},

@@ -121,8 +121,9 @@ PackingCount CheckRoundTrip(const std::string& plain, const std::string& folder)
 }
 
 TEST_CASE("every block format: packed files run the same, copy nothing and unpack to the bytes") {
-  for (const char* preset : {"q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "q8_0", "q4_0", "q4_1",
-                             "q5_0", "q5_1", "iq4_nl", "iq4_xs", "s24_q4", "s24_q8"}) {
+  for (const char* preset :
+       {"q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1",
+        "iq4_nl", "iq4_xs", "s24_q4", "s24_q8", "bm_q4", "bm_q8"}) {
     CAPTURE(preset);
     TemporaryFolder folder;
     QuantizeOwn(preset, folder / "plain.gguf");

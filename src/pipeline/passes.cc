@@ -363,12 +363,11 @@ bool HasTarget(const QuantizeOptions& options) { return options.preset.empty(); 
 // True when weights that are 0 stay 0. Offsets, the grid of IQ4 and error feedback move them; an
 // importance brings formats with offsets into the mixture of q4_0.
 bool KeepsZeros(DType type, const std::string& method) {
+  if (Info(type).sparse()) return true;
   switch (type) {
     case DType::kF32:
     case DType::kF16:
     case DType::kBF16:
-    case DType::kS24_Q4:
-    case DType::kS24_Q8:
       return true;
     case DType::kQ8_0:
     case DType::kQ6_K:
@@ -391,8 +390,9 @@ Status CheckZeros(const QuantizeOptions& options, const std::string& method) {
   for (const DType type : types) {
     if (KeepsZeros(type, method)) continue;
     return MakeError(Code::kBadData,
-                     "%s with method %s does not keep the zeros of a pruned model; s24_q4 and "
-                     "s24_q8 do with any method, q8_0 and q6_k with rtn or imatrix, q4_0 with rtn",
+                     "%s with method %s does not keep the zeros of a pruned model; s24_q4, s24_q8, "
+                     "bm_q4 and bm_q8 do with any method, q8_0 and q6_k with rtn or imatrix, q4_0 "
+                     "with rtn",
                      type == preset->type ? preset->name : Info(type).name,
                      method.empty() ? "rtn" : method.c_str());
   }

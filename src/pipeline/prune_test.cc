@@ -2,6 +2,9 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <string>
 
@@ -181,6 +184,80 @@ TEST_CASE("pruning and rounding in one sweep beats one after the other") {
   CHECK(together < 0.9 * one_by_one);
   // The metadata tells of the calibration too.
   CHECK(std::filesystem::file_size(out) < bytes + 1000);
+}
+
+TEST_CASE("a bitmask holds what 2:4 cannot, in as many bytes, and comes back dense") {
+  const TemporaryFolder folder;
+  const std::string sparse = folder / "sparse.gguf", out = folder / "out.gguf",
+                    dense = folder / "dense.gguf";
+  const PruneJobOptions half = By("wanda", "32:64");
+  MustPrune(sparse, half);
+  const auto quantize = [&](const std::string& from, const char* to, QuantizeMethod method) {
+    QuantizeOptions options;
+    options.preset = to;
+    options.method = method;
+    if (method == QuantizeMethod::kGptq) options.calibration.path = Stories().calibration();
+    options.overwrite = true;
+    return Quantize(from, out, options, nullptr);
+  };
+  const QuantizeMethod rtn = QuantizeMethod::kRoundToNearest, gptq = QuantizeMethod::kGptq;
+  const auto refused = quantize(sparse, "s24_q8", rtn);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().message.find("more than 2 weights") != std::string::npos);
+  CHECK(refused.error().message.find("--sparsity 2:4") != std::string::npos);
+  const auto whole = quantize(kModel, "bm_q4", rtn);
+  REQUIRE_FALSE(whole);
+  CHECK(whole.error().message.find("more than 32 weights") != std::string::npos);
+  CHECK(whole.error().message.find("--sparsity 32:64") != std::string::npos);
+
+  REQUIRE(quantize(sparse, "bm_q8", rtn));
+  CHECK(Divergence(out) < Divergence(sparse) + 0.02);
+  ConvertOptions back;
+  REQUIRE(Convert(out, dense, back, nullptr));
+  const auto zeros = Checkpoint::Open(dense);
+  REQUIRE(zeros);
+  CHECK(zeros->tensors()[*zeros->Find("blk.0.attn_q.weight")].dtype == DType::kF16);
+  CHECK(Divergence(dense) < Divergence(sparse) + 0.02);
+
+  REQUIRE(quantize(kModel, "bm_q4", gptq));
+  const double bitmask = Divergence(out);
+  const auto bytes = std::filesystem::file_size(out);
+  REQUIRE(quantize(kModel, "s24_q4", gptq));
+  const double pairs = Divergence(out);
+  MESSAGE("gptq onto bm_q4: mean KL divergence " << bitmask << "; onto s24_q4 " << pairs);
+  CHECK(bitmask < 0.8 * pairs);
+  CHECK(bytes <= std::filesystem::file_size(out) + 100);
+}
+
+TEST_CASE("2:4 in halves is the pruned model bit for bit, and comes back") {
+  const TemporaryFolder folder;
+  const std::string sparse = folder / "sparse.gguf", small = folder / "small.gguf",
+                    dense = folder / "dense.gguf";
+  MustPrune(sparse, By("magnitude", "2:4"));
+  ConvertOptions to;
+  to.to = DType::kS24_F16;
+  REQUIRE(Convert(sparse, small, to, nullptr));
+  CHECK(Divergence(small) == Divergence(sparse));
+  REQUIRE(Convert(small, dense, ConvertOptions(), nullptr));
+  const auto before = Checkpoint::Open(sparse), after = Checkpoint::Open(dense),
+             held = Checkpoint::Open(small);
+  REQUIRE((before && after && held));
+  for (const CheckpointTensor& tensor : before->tensors()) {
+    CAPTURE(tensor.name);
+    CHECK((held->tensors()[*held->Find(tensor.name)].dtype == DType::kS24_F16) ==
+          IsPrunable(tensor));
+    const auto mine = before->Load(*before->Find(tensor.name));
+    const auto its = after->Load(*after->Find(tensor.name));
+    REQUIRE((mine && its));
+    REQUIRE(mine->view().bytes == its->view().bytes);
+    CHECK(std::memcmp(mine->view().data, its->view().data, mine->view().bytes) == 0);
+  }
+  ConvertOptions refused = to;
+  refused.overwrite = true;
+  const auto whole = Convert(kModel, small, refused, nullptr);
+  REQUIRE_FALSE(whole);
+  CHECK(whole.error().message.find("--sparsity 2:4") != std::string::npos);
+  CHECK(whole.error().message.find("gptq") == std::string::npos);
 }
 
 TEST_CASE("what cannot be pruned") {

@@ -34,6 +34,10 @@ const BlockForm* FormOf(DType type) {
       return &quant::kFormS24_Q4;
     case DType::kS24_Q8:
       return &quant::kFormS24_Q8;
+    case DType::kBM_Q4:
+      return &quant::kFormBM_Q4;
+    case DType::kBM_Q8:
+      return &quant::kFormBM_Q8;
     default:
       return nullptr;
   }

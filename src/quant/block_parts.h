@@ -14,7 +14,7 @@ struct BlockParts {
   int16_t scale[16] = {};    // per group
   int16_t min[16] = {};
   int8_t value[256] = {};  // of the format's grid
-  // Of sparse formats: bit j where value j may be other than 0; two of each four.
+  // Of sparse formats: bit j where value j may be other than 0.
   uint64_t kept = 0;
 };
 
@@ -28,7 +28,6 @@ struct BlockForm {
   int16_t min_low, min_high;  // both 0: no offsets
   void (*unpack)(const void* block, BlockParts* parts);
   void (*pack)(const BlockParts& parts, void* block);  // every number within its limits
-  bool sparse = false;
 };
 
 // Null for formats that are not quantized in blocks, or whose blocks leave out values.

@@ -208,6 +208,44 @@ struct BlockS24_Q8 {
 };
 static_assert(sizeof(BlockS24_Q8) == 42);
 
+// S24_F16 and S24_BF16, 16 values, 2 of each 4 consecutive ones kept, 18 bytes; 0 elsewhere. Kept
+// values 2 g and 2 g + 1 are of the four from element 4 g on, in ascending order; should both be at
+// one element, the second counts.
+//   offset  bytes  field
+//        0      2  at    byte k / 4, bits 2 (k % 4) and 2 (k % 4) + 1: which of its four value k is
+//        2     16  kept  halves or bfloat16s, kept value k
+struct BlockS24_F16 {
+  uint8_t at[2];
+  uint16_t kept[8];
+};
+static_assert(sizeof(BlockS24_F16) == 18);
+
+// BM_Q4, 64 values, any 32 of them kept, 26 bytes: x = d * (q - 8), q of 4 bits; 0 elsewhere. A bit
+// for each value takes no more than the positions of 2:4, and 32 of 64 leaves pruning nearly the
+// freedom that a whole row would; one word of mask and one register of values make up a block.
+//   offset  bytes  field
+//        0      2  d     half
+//        2      8  mask  byte j / 8, bit j % 8: element j is kept; bits after the 32nd say nothing
+//       10     16  qs    byte k: low nibble kept value k, high nibble kept value k + 16
+struct BlockBM_Q4 {
+  uint16_t d;
+  uint8_t mask[8];
+  uint8_t qs[16];
+};
+static_assert(sizeof(BlockBM_Q4) == 26);
+
+// BM_Q8, as BM_Q4 with x = d * q, q of 8 bits, 42 bytes.
+//   offset  bytes  field
+//        0      2  d     half
+//        2      8  mask  as BM_Q4
+//       10     32  qs    int8, kept value k
+struct BlockBM_Q8 {
+  uint16_t d;
+  uint8_t mask[8];
+  int8_t qs[32];
+};
+static_assert(sizeof(BlockBM_Q8) == 42);
+
 #pragma pack(pop)
 
 // Activations that meet block-quantized weights, 32 values: x = scale * q. Not stored in files. One

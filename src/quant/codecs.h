@@ -28,6 +28,10 @@ void DecodeIQ4_NL(const void* blocks, float* values, size_t n);
 void DecodeIQ4_XS(const void* blocks, float* values, size_t n);
 void DecodeS24_Q4(const void* blocks, float* values, size_t n);
 void DecodeS24_Q8(const void* blocks, float* values, size_t n);
+void DecodeBM_Q4(const void* blocks, float* values, size_t n);
+void DecodeBM_Q8(const void* blocks, float* values, size_t n);
+void DecodeS24_F16(const void* blocks, float* values, size_t n);
+void DecodeS24_BF16(const void* blocks, float* values, size_t n);
 
 void EncodeF32(const float* values, const float* weights, void* blocks, size_t n);
 void EncodeF16(const float* values, const float* weights, void* blocks, size_t n);
@@ -47,6 +51,10 @@ void EncodeIQ4_NL(const float* values, const float* weights, void* blocks, size_
 void EncodeIQ4_XS(const float* values, const float* weights, void* blocks, size_t n);
 void EncodeS24_Q4(const float* values, const float* weights, void* blocks, size_t n);
 void EncodeS24_Q8(const float* values, const float* weights, void* blocks, size_t n);
+void EncodeBM_Q4(const float* values, const float* weights, void* blocks, size_t n);
+void EncodeBM_Q8(const float* values, const float* weights, void* blocks, size_t n);
+void EncodeS24_F16(const float* values, const float* weights, void* blocks, size_t n);
+void EncodeS24_BF16(const float* values, const float* weights, void* blocks, size_t n);
 
 // NOLINTEND(readability-identifier-naming)
 }  // namespace edgewise::quant

@@ -27,8 +27,12 @@ struct DTypeInfo {
   uint32_t block_bytes;  // bytes per block
   DecodeFn decode;
   EncodeFn encode;  // null: cannot be written by us
+  // Of sparse formats: of each so many consecutive values at most half can be other than 0; else 0.
+  uint32_t sparse_group = 0;
 
-  bool quantized() const { return block > 1; }
+  bool sparse() const { return sparse_group != 0; }
+  // Integers with scales; the blocks of 16 of S24_F16 and S24_BF16 hold floats.
+  bool quantized() const { return block > 16; }
   double bits_per_weight() const { return 8.0 * block_bytes / block; }
   // Bytes of a row of `columns` values; the caller has checked that the block divides it.
   size_t RowBytes(size_t columns) const { return columns / block * block_bytes; }

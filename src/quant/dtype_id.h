@@ -23,12 +23,16 @@ enum class DType : uint8_t {
   kIQ4_XS,
   kS24_Q4,
   kS24_Q8,
+  kBM_Q4,
+  kBM_Q8,
+  kS24_F16,
+  kS24_BF16,
   kI8,
   kI16,
   kI32,
   kI64,
   kF64,  // stored and passed on; decode works, encode is null for integers
 };
-inline constexpr int kDTypeCount = 22;
+inline constexpr int kDTypeCount = 26;
 
 }  // namespace edgewise

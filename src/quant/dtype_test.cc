@@ -46,8 +46,12 @@ TEST_CASE("block bytes are the sizes of the structs") {
   CHECK(Info(DType::kIQ4_XS).block_bytes == sizeof(BlockIQ4_XS));
   CHECK(Info(DType::kS24_Q4).block_bytes == sizeof(BlockS24_Q4));
   CHECK(Info(DType::kS24_Q8).block_bytes == sizeof(BlockS24_Q8));
+  CHECK(Info(DType::kBM_Q4).block_bytes == sizeof(BlockBM_Q4));
+  CHECK(Info(DType::kBM_Q8).block_bytes == sizeof(BlockBM_Q8));
   CHECK(Info(DType::kS24_Q4).bits_per_weight() == 3.25);
   CHECK(Info(DType::kS24_Q8).bits_per_weight() == 5.25);
+  CHECK(Info(DType::kBM_Q4).bits_per_weight() == 3.25);
+  CHECK(Info(DType::kBM_Q8).bits_per_weight() == 5.25);
   CHECK(Info(DType::kQ4_K).bits_per_weight() == 4.5);
   CHECK(Info(DType::kQ6_K).RowBytes(2048) == 8 * 210);
   CHECK(Info(DType::kF32).RowBytes(0) == 0);

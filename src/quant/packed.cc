@@ -1,5 +1,6 @@
 #include "quant/packed.h"
 
+#include <array>
 #include <cstdint>
 #include <cstring>
 
@@ -7,6 +8,9 @@
 
 namespace edgewise {
 namespace {
+
+template <size_t kCount>
+using Bytes = std::array<std::byte, kCount>;
 
 // Moves unit u of row r, of a field of `units` units in rows `stride` bytes apart, to place
 // 16 * u + r. With `count` a constant the inner loop is straight code.
@@ -45,6 +49,9 @@ inline void PackTile(const PackedLayout& layout, const std::byte* blocks, size_t
     if (field.unit == 1) Interleave<uint8_t>(from, stride, count, field.bytes, tile);
     if (field.unit == 2) Interleave<uint16_t>(from, stride, count, field.bytes / 2, tile);
     if (field.unit == 4) Interleave<uint32_t>(from, stride, count, field.bytes / 4, tile);
+    if (field.unit == 8) Interleave<uint64_t>(from, stride, count, field.bytes / 8, tile);
+    if (field.unit == 16) Interleave<Bytes<16>>(from, stride, count, field.bytes / 16, tile);
+    if (field.unit == 32) Interleave<Bytes<32>>(from, stride, count, field.bytes / 32, tile);
     tile += kPackedRows * field.bytes;
   }
 }
@@ -87,6 +94,9 @@ void UnpackRow(DType type, const std::byte* group, size_t row, size_t columns, s
       if (field.unit == 1) Pick<uint8_t>(group, row, field.bytes, to);
       if (field.unit == 2) Pick<uint16_t>(group, row, field.bytes / 2, to);
       if (field.unit == 4) Pick<uint32_t>(group, row, field.bytes / 4, to);
+      if (field.unit == 8) Pick<uint64_t>(group, row, field.bytes / 8, to);
+      if (field.unit == 16) Pick<Bytes<16>>(group, row, field.bytes / 16, to);
+      if (field.unit == 32) Pick<Bytes<32>>(group, row, field.bytes / 32, to);
       group += kPackedRows * field.bytes;
     }
     blocks += Info(type).block_bytes;

@@ -7,6 +7,7 @@
 // u of row r of a field that begins at byte t of the tile lies at t + (16 * u + r) * unit:
 //   halves and other scales   their own size, so that 16 rows' scales are one vector
 //   quantized values          4 bytes, as the dot instructions of x86 and Arm take them
+//   masks, values under them  all of a row's
 // So a tile has 16 * block bytes and the same bits as the blocks, for every instruction set. A
 // matrix whose rows are no multiple of 16 is padded with rows of zero bytes.
 #pragma once
@@ -60,6 +61,10 @@ constexpr PackedLayout PackedLayoutOf(DType type) {
       return {{{0, 2, 2}, {2, 4, 4}, {10, 8, 4}, {6, 4, 4}, {18, 8, 4}}};
     case DType::kS24_Q8:
       return {{{0, 2, 2}, {2, 4, 4}, {10, 16, 4}, {6, 4, 4}, {26, 16, 4}}};
+    case DType::kBM_Q4:  // rows stay whole: where a value belongs depends on those before it
+      return {{{0, 2, 2}, {2, 8, 8}, {10, 16, 16}}};
+    case DType::kBM_Q8:
+      return {{{0, 2, 2}, {2, 8, 8}, {10, 32, 32}}};
     default:
       return {};
   }

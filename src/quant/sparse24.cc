@@ -1,17 +1,19 @@
-// S24_Q4 and S24_Q8: two of every four consecutive values kept ("2:4", Mishra et al. 2021,
-// "Accelerating sparse deep neural networks"), rounded as those of Q4_0 and Q8_0 are.
+// S24_Q4, S24_Q8, S24_F16, S24_BF16: two of every four consecutive values kept ("2:4", Mishra et
+// al. 2021, "Accelerating sparse deep neural networks"), rounded as those of Q4_0, Q8_0, F16 and
+// BF16 are.
 #include <algorithm>
 #include <cmath>
 #include <iterator>
 
 #include "quant/codecs.h"
 #include "quant/forms.h"
-#include "quant/legacy.h"
+#include "quant/sparse.h"
 
 namespace edgewise::quant {
 namespace {
 
-constexpr int kBlock = 64, kKept = 32;
+constexpr int kBlock = kSparseBlock, kKept = kSparseKept;
+constexpr int kHalvesBlock = 16;
 
 // Where a block keeps the position of kept value k.
 int AtByte(int k) { return 4 * (k / 16) + k % 4; }
@@ -71,45 +73,27 @@ Pair Choose(const float* x, const float* cost) {
   return pair.first < pair.second ? pair : Pair{pair.second, pair.first};
 }
 
-// Writes which values of a block are kept, and returns them with their weights.
-void Prune(const float* x, const float* weights, uint8_t* at, float* kept, float* kept_weights) {
-  const float* usable = UsableWeights(weights, kBlock);
-  const float scale = Normalizer(x, kBlock).scale;
-  const float weight_scale = usable == nullptr ? 1.0f : Normalizer(usable, kBlock).scale;
-  float cost[kBlock];
-  for (int j = 0; j < kBlock; ++j) {
-    const float value = x[j] * scale;
-    cost[j] = value * value * (usable == nullptr ? 1.0f : usable[j] * weight_scale + 1e-6f);
-  }
-  std::fill(at, at + 8, uint8_t{0});
-  for (int j = 0, k = 0; j < kBlock; j += 4) {
-    const Pair pair = Choose(x + j, cost + j);
-    for (const int position : {pair.first, pair.second}) {
-      at[AtByte(k)] |= static_cast<uint8_t>(position << AtShift(k));
-      kept[k] = x[j + position];
-      kept_weights[k] = usable == nullptr ? 1.0f : usable[j + position];
-      ++k;
+// Writes which values of a block are kept, and lists them.
+struct Prune {
+  template <class Block>
+  void operator()(const float* x, const float* cost, Block* block, int* kept) const {
+    std::fill(std::begin(block->at), std::end(block->at), uint8_t{0});
+    for (int j = 0, k = 0; j < kBlock; j += 4) {
+      const Pair pair = Choose(x + j, cost + j);
+      for (const int position : {pair.first, pair.second}) {
+        block->at[AtByte(k)] |= static_cast<uint8_t>(position << AtShift(k));
+        kept[k++] = j + position;
+      }
     }
   }
-}
+};
 
-template <class Grid, class Block, size_t kStarts>
-void Encode(const float* values, const float* weights, void* blocks, size_t n,
-            const float (&starts)[kStarts], int ascents) {
-  Block* block = static_cast<Block*>(blocks);
-  float kept[kLanes * kKept], kept_weights[kLanes * kKept];
-  for (size_t i = 0; i < n;) {
-    const int count = static_cast<int>(std::min<size_t>((n - i) / kBlock, kLanes));
-    for (int b = 0; b < count; ++b, i += kBlock) {
-      Prune(values + i, weights == nullptr ? nullptr : weights + i, block[b].at, kept + kKept * b,
-            kept_weights + kKept * b);
-    }
-    EncodeType0<Grid, Block>(kept, weights == nullptr ? nullptr : kept_weights, block,
-                             static_cast<size_t>(kKept * count), starts, ascents,
-                             [](Block& out, const int8_t* q) { PackValues(q, &out); });
-    block += count;
+struct StoreValues {
+  template <class Block>
+  void operator()(Block& block, const int8_t* q) const {
+    PackValues(q, &block);
   }
-}
+};
 
 // Values at one element are added up, as Decode does.
 template <class Block>
@@ -139,10 +123,40 @@ void Pack(const BlockParts& parts, void* bytes) {
   *static_cast<Block*>(bytes) = block;
 }
 
+template <float (*Convert)(uint16_t)>
+void DecodeHalves(const void* blocks, float* values, size_t n) {
+  const BlockS24_F16* block = static_cast<const BlockS24_F16*>(blocks);
+  std::fill_n(values, n, 0.0f);
+  for (; n > 0; n -= kHalvesBlock, values += kHalvesBlock, ++block) {
+    for (int k = 0; k < kHalvesBlock / 2; ++k) {
+      values[4 * (k / 2) + (block->at[k / 4] >> (2 * (k % 4)) & 3)] = Convert(block->kept[k]);
+    }
+  }
+}
+
+// Values beyond `largest`, which would round to infinity, become the largest finite one.
+template <uint16_t (*Convert)(float)>
+void EncodeHalves(const float* values, const float* weights, float largest, void* blocks,
+                  size_t n) {
+  BlockS24_F16* block = static_cast<BlockS24_F16*>(blocks);
+  for (size_t i = 0; i < n; i += kHalvesBlock, ++block) {
+    float cost[kHalvesBlock];
+    DropCosts(values + i, weights == nullptr ? nullptr : weights + i, kHalvesBlock, cost);
+    *block = {};
+    for (int g = 0; g < kHalvesBlock / 4; ++g) {
+      const float* four = values + i + 4 * g;
+      const Pair pair = Choose(four, cost + 4 * g);
+      block->at[g / 2] |= static_cast<uint8_t>((pair.first | pair.second << 2) << (4 * (g % 2)));
+      block->kept[2 * g] = Convert(std::clamp(four[pair.first], -largest, largest));
+      block->kept[2 * g + 1] = Convert(std::clamp(four[pair.second], -largest, largest));
+    }
+  }
+}
+
 // One scale for the block, in groups as wide as those of dense formats.
 template <class Block, int16_t kLow, int16_t kHigh>
-constexpr BlockForm kForm = {kBlock / 2, kLow, kHigh,         nullptr,     1,   1,
-                             0,          0,    Unpack<Block>, Pack<Block>, true};
+constexpr BlockForm kForm = {kBlock / 2, kLow, kHigh, nullptr,       1,
+                             1,          0,    0,     Unpack<Block>, Pack<Block>};
 
 }  // namespace
 
@@ -158,13 +172,27 @@ void DecodeS24_Q8(const void* blocks, float* values, size_t n) {
 }
 
 void EncodeS24_Q4(const float* values, const float* weights, void* blocks, size_t n) {
-  static constexpr float kStarts[] = {-8.0f, -7.0f, -7.5f, -8.5f, -9.0f, 6.8f, 7.3f, 7.9f};
-  Encode<IntegerGrid<-8, 7>, BlockS24_Q4>(values, weights, blocks, n, kStarts, 2);
+  EncodeHalf4<BlockS24_Q4>(values, weights, blocks, n, Prune(), StoreValues());
 }
 
 void EncodeS24_Q8(const float* values, const float* weights, void* blocks, size_t n) {
-  static constexpr float kStarts[] = {127.0f, 126.2f, 125.4f, 124.3f, 123.1f, 121.7f};
-  Encode<IntegerGrid<-127, 127>, BlockS24_Q8>(values, weights, blocks, n, kStarts, 1);
+  EncodeHalf8<BlockS24_Q8>(values, weights, blocks, n, Prune(), StoreValues());
+}
+
+void DecodeS24_F16(const void* blocks, float* values, size_t n) {
+  DecodeHalves<HalfToFloat>(blocks, values, n);
+}
+
+void DecodeS24_BF16(const void* blocks, float* values, size_t n) {
+  DecodeHalves<Bf16ToFloat>(blocks, values, n);
+}
+
+void EncodeS24_F16(const float* values, const float* weights, void* blocks, size_t n) {
+  EncodeHalves<FloatToHalf>(values, weights, 65504.0f, blocks, n);
+}
+
+void EncodeS24_BF16(const float* values, const float* weights, void* blocks, size_t n) {
+  EncodeHalves<FloatToBf16>(values, weights, 0x1.FEp127f, blocks, n);
 }
 
 }  // namespace edgewise::quant

@@ -1,4 +1,4 @@
-// S24_Q4 and S24_Q8: their bytes, which values they keep, and what they cost.
+// The S24 formats: their bytes, which values they keep, and what they cost.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -198,6 +198,47 @@ TEST_CASE("S24 is no worse than pruning by magnitude and rounding to the largest
     CHECK(Error(x, RoundTrip(DType::kS24_Q8, x)) <=
           Error(x, RoundedToLargest(pruned, -127, 127, 127)) * (1 + 1e-6));
   }
+}
+
+TEST_CASE("positions and halves of S24_F16 lie where blocks.h says") {
+  BlockS24_F16 block = {};
+  block.at[0] = 0x9C;      // kept values 0 and 1 at elements 0 and 3, 2 and 3 at elements 5 and 6
+  block.at[1] = 0x50;      // kept values 6 and 7 both at element 13
+  block.kept[0] = 0x4000;  // 2
+  block.kept[1] = 0x4200;  // 3
+  block.kept[3] = 0xC400;  // -4
+  block.kept[6] = 0x4500;  // 5
+  block.kept[7] = 0x4600;  // 6, which counts
+  Values expected(16), values(16);
+  expected[0] = 2;
+  expected[3] = 3;
+  expected[6] = -4;
+  expected[13] = 6;
+  Info(DType::kS24_F16).decode(&block, values.data(), 16);
+  CHECK(values == expected);
+  block.kept[7] = 0x3FC0;
+  expected[0] = 2;      // 0x4000 as bfloat16
+  expected[3] = 32;     // 0x4200
+  expected[6] = -512;   // 0xC400
+  expected[13] = 1.5f;  // 0x3FC0
+  Info(DType::kS24_BF16).decode(&block, values.data(), 16);
+  CHECK(values == expected);
+}
+
+TEST_CASE("S24 in 16 bits keeps the larger two of four as F16 and BF16 would") {
+  const Values x = Random(16 * 50, 8);
+  const Values pruned = PrunedByMagnitude(x);
+  CHECK(RoundTrip(DType::kS24_F16, x) == RoundTrip(DType::kF16, pruned));
+  CHECK(RoundTrip(DType::kS24_BF16, x) == RoundTrip(DType::kBF16, pruned));
+  Values weights(x.size(), 1.0f);
+  for (size_t i = 0; i < x.size(); i += 4) weights[i] = 1e6f;
+  const Values weighted = RoundTrip(DType::kS24_F16, x, weights.data());
+  size_t lost = 0;
+  for (size_t i = 0; i < x.size(); i += 4) lost += std::fabs(x[i]) > 0.01f && weighted[i] == 0;
+  CHECK(lost == 0);
+  const Values huge(16, 3e38f);
+  CHECK(std::isfinite(RoundTrip(DType::kS24_F16, huge)[0]));
+  CHECK(Info(DType::kS24_F16).bits_per_weight() == 9);
 }
 
 TEST_CASE("any bytes of S24 with a finite scale decode to finite values") {

@@ -266,6 +266,14 @@ TEST_CASE("prune sets weights to zero and says what is left") {
   CHECK(Number(done, "bytes") == Number(plan, "bytes"));
   CHECK(Number(done, "bytes") == static_cast<double>(std::filesystem::file_size(out)));
   CHECK(Number(done, "density") == doctest::Approx(0.5));
+  const Json pruned = ParseObject(RunProgram({"inspect", out, "--json"}), "inspect");
+  CHECK(Number(pruned, "zeros") == doctest::Approx(0.5).epsilon(0.01));
+  CHECK(pruned.Find("sparse_formats")->AsArray()->size() == 6);
+  CHECK(RunProgram({"inspect", out}).out.find("would hold all others in s24_q4, s24_q8, bm_q4") !=
+        std::string::npos);
+  const Json whole = ParseObject(RunProgram({"inspect", BaseModel(), "--json"}), "inspect");
+  CHECK(Number(whole, "zeros") == 0);
+  CHECK(whole.Find("sparse_formats")->AsArray()->empty());
   const Json eval =
       ParseObject(RunProgram({"eval", out, "--kl", BaseModel(), "--text", folder / "text.txt",
                               "--convention", "A", "--ctx", "128", "--json"}),

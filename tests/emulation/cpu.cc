@@ -6,6 +6,7 @@ namespace edgewise::kernels {
 bool CpuHasAvx2() { return true; }
 bool CpuHasAvxVnni() { return true; }
 bool CpuHasAvx512Vnni() { return true; }
+bool CpuHasAvx512Vbmi2() { return true; }
 bool CpuHasAvx512Bf16() { return false; }  // neither of these two is
 bool CpuHasAmx() { return false; }
 bool CpuHasDotprod() { return false; }

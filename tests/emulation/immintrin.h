@@ -1,5 +1,6 @@
-// Stands before the compiler's own immintrin.h when the AVX-VNNI and AVX-512 kernels are built to run on a CPU
-// without them: SIMDe computes their operations, and what its version in Debian 12 lacks is below.
+// Stands before the compiler's own immintrin.h when the AVX-VNNI and AVX-512 kernels are built to
+// run on a CPU without them: SIMDe computes their operations, and what its version in Debian 12
+// lacks is below.
 #pragma once
 
 #include_next <immintrin.h>
@@ -31,7 +32,8 @@ inline __m512i EmulatedCvtEpu16(__m256i v) {
   return EmulateLanes<__m512i, int32_t, uint16_t>(v, 16, [](uint16_t x) { return int32_t{x}; });
 }
 inline __m512 EmulatedCvtEpi32(__m512i v) {
-  return EmulateLanes<__m512, float, int32_t>(v, 16, [](int32_t x) { return static_cast<float>(x); });
+  return EmulateLanes<__m512, float, int32_t>(v, 16,
+                                              [](int32_t x) { return static_cast<float>(x); });
 }
 inline __m512 EmulatedCvtPh(__m256i v) {
   return EmulateLanes<__m512, float, uint16_t>(v, 16, [](uint16_t x) { return _cvtsh_ss(x); });
@@ -72,9 +74,29 @@ inline void EmulatedMaskStoreu(float* p, __mmask16 mask, __m512 v) {
     if (mask >> i & 1) p[i] = from[i];
   }
 }
+inline __m512i EmulatedZeroExtend(__m256i v) {
+  __m512i out = simde_mm512_setzero_si512();
+  memcpy(&out, &v, sizeof(v));
+  return out;
+}
+// The next byte of `values` where the mask has a bit, else that of `otherwise`.
+inline __m512i EmulatedExpand(__m512i otherwise, uint64_t mask, __m512i values) {
+  uint8_t from[64], to[64];
+  memcpy(from, &values, sizeof(values));
+  memcpy(to, &otherwise, sizeof(otherwise));
+  for (int i = 0, k = 0; i < 64; ++i) {
+    if ((mask >> i & 1) != 0) to[i] = from[k++];
+  }
+  memcpy(&otherwise, to, sizeof(to));
+  return otherwise;
+}
 
 }  // namespace
 
+#undef _mm512_zextsi256_si512
+#define _mm512_zextsi256_si512(v) EmulatedZeroExtend(v)
+#undef _mm512_mask_expand_epi8
+#define _mm512_mask_expand_epi8(otherwise, mask, values) EmulatedExpand(otherwise, mask, values)
 #undef _mm256_dpbusd_avx_epi32
 #define _mm256_dpbusd_avx_epi32(sum, a, b) simde_mm256_dpbusd_epi32(sum, a, b)
 #define _mm512_cvtepu8_epi32(v) EmulatedCvtEpu8(v)

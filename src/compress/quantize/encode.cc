@@ -45,8 +45,8 @@ uint32_t LargestBits(const float* values, size_t n) {
 // half precision, so that a weight past its range is as unsafe there as in F16.
 uint32_t OverflowBits(DType type) {
   if (type == DType::kF32 || type == DType::kF64) return kInfinityBits;
-  if (type == DType::kBF16) return 0x7F7F8000u;  // rounds to infinity
-  return 0x477FF000u;                            // 65520, which rounds to infinity
+  if (type == DType::kBF16 || type == DType::kS24_BF16) return 0x7F7F8000u;  // rounds to infinity
+  return 0x477FF000u;  // 65520, which rounds to infinity
 }
 
 uint64_t FirstAtLeast(const float* values, size_t n, uint32_t bits) {
@@ -55,10 +55,10 @@ uint64_t FirstAtLeast(const float* values, size_t n, uint32_t bits) {
   return i;
 }
 
-// The first of four values of which more than two are not 0; n where there are none.
-uint64_t FirstDense(const float* values, size_t n) {
-  for (size_t i = 0; i < n; i += 4) {
-    if (std::count(values + i, values + i + 4, 0.0f) < 2) return i;
+// The first of `group` values of which more than half are not 0; n where there are none.
+uint64_t FirstDense(const float* values, size_t n, uint32_t group) {
+  for (size_t i = 0; i < n; i += group) {
+    if (std::count(values + i, values + i + group, 0.0f) < group / 2) return i;
   }
   return n;
 }
@@ -109,8 +109,8 @@ class TensorEncoder {
       source_.CopyBlocks(segment->first, n, out);
       return;
     }
-    if (const BlockForm* form = FormOf(to_.id); form != nullptr && form->sparse) {
-      if (const uint64_t at = FirstDense(values, n); at < n) {
+    if (to_.sparse()) {
+      if (const uint64_t at = FirstDense(values, n, to_.sparse_group); at < n) {
         segment->fault = Fault::kDense;
         segment->fault_at = segment->first + at;
         return;
@@ -178,13 +178,16 @@ Error FaultError(std::string_view name, const TensorView& source, DType to,
                      tensor.c_str(), row, column);
   }
   if (segment.fault == Fault::kDense) {
+    const unsigned group = Info(to).sparse_group;
+    const char* other =
+        FormOf(to) != nullptr ? ", or use --method gptq, which prunes as it quantizes" : "";
     return MakeError(Code::kInvalidArgument,
-                     "tensor %s, row %llu, columns %llu to %llu: more than two weights, which %s "
-                     "cannot hold; prune the model first (`edgewise prune --sparsity 2:4`), or use "
-                     "--method gptq, which prunes as it quantizes",
-                     tensor.c_str(), row, column, column + 3, Info(to).name);
+                     "tensor %s, row %llu, columns %llu to %llu: more than %u weights, which %s "
+                     "cannot hold; prune the model first (`edgewise prune --sparsity %u:%u`)%s",
+                     tensor.c_str(), row, column, column + group - 1, group / 2, Info(to).name,
+                     group / 2, group, other);
   }
-  const bool bf16 = to == DType::kBF16;
+  const bool bf16 = to == DType::kBF16 || to == DType::kS24_BF16;
   return MakeError(Code::kBadData,
                    "tensor %s, row %llu, column %llu: the value is too large for %s (at most %s); "
                    "use --to %s",

@@ -41,8 +41,8 @@ int8_t Nearest(const BlockForm& form, const GroupLevels& levels, float x) {
 }
 
 // False for the values that a sparse block leaves out.
-bool MayBeSet(const BlockForm& form, const BlockParts& parts, size_t j) {
-  return !form.sparse || (parts.kept >> j & 1) != 0;
+bool MayBeSet(const DTypeInfo& info, const BlockParts& parts, size_t j) {
+  return !info.sparse() || (parts.kept >> j & 1) != 0;
 }
 
 float Dot(const float* a, const float* b, size_t n) { return kernels::Active().dot_f32(a, b, n); }
@@ -142,7 +142,7 @@ void RowChunk::Feed(size_t block, BlockTrial* trial) const {
       target += sums[r] * inverse;
       BlockParts& parts = trial->parts[r];
       const GroupLevels levels = LevelsOf(parts, j / form_.group);
-      parts.value[j] = MayBeSet(form_, parts, j) ? Nearest(form_, levels, target) : int8_t{0};
+      parts.value[j] = MayBeSet(info_, parts, j) ? Nearest(form_, levels, target) : int8_t{0};
       const float value = levels.scale * static_cast<float>(parts.value[j]) - levels.offset;
       deltas[j * rows_ + r] = w_[r * n_ + first + j] - value;
       const double off = static_cast<double>(pivot) * (target - value);
@@ -230,7 +230,7 @@ void RowChunk::MoveValues(size_t row, size_t block, Panel* panel) {
   BlockParts& p = parts(row, block);
   for (size_t j = 0; j < info_.block; ++j) {
     const GroupLevels levels = LevelsOf(p, j / form_.group);
-    if (levels.scale == 0 || !MayBeSet(form_, p, j)) continue;
+    if (levels.scale == 0 || !MayBeSet(info_, p, j)) continue;
     const size_t column = block * info_.block + j;
     const float slope = panel->gradient[column - panel->first];
     const float curvature = metric_.h(column)[column];

@@ -32,6 +32,13 @@ constexpr Preset kPresets[] = {
      "3.25 bits, 2 of 4 weights: for models pruned 2:4, or by gptq"},
     {"s24_q8", DType::kS24_Q8, 0x2408,
      "5.25 bits, 2 of 4 weights: for models pruned 2:4, or by gptq"},
+    {"bm_q4", DType::kBM_Q4, 0x2414,
+     "3.25 bits, 32 of 64 weights: for models pruned 32:64, or by gptq"},
+    {"bm_q8", DType::kBM_Q8, 0x2418,
+     "5.25 bits, 32 of 64 weights: for models pruned 32:64, or by gptq"},
+    {"s24_f16", DType::kS24_F16, 0x2410,
+     "9 bits, 2 of 4 weights as IEEE halves: for models pruned 2:4"},
+    {"s24_bf16", DType::kS24_BF16, 0x2411, "9 bits, the same as bfloat16"},
     {"f16", DType::kF16, 1, "16 bits, IEEE half"},
     {"bf16", DType::kBF16, 32, "16 bits, bfloat16"},
     {"f32", DType::kF32, 0, "32 bits"},
@@ -88,6 +95,8 @@ constexpr MixRule kRules[] = {
     {"q5_k_m", TensorRole::kFfnDown, When::kMoreBits, DType::kQ6_K},
     {"s24_q4", TensorRole::kTokenEmbedding, When::kAlways, DType::kQ6_K},
     {"s24_q8", TensorRole::kTokenEmbedding, When::kAlways, DType::kQ8_0},
+    {"bm_q4", TensorRole::kTokenEmbedding, When::kAlways, DType::kQ6_K},
+    {"bm_q8", TensorRole::kTokenEmbedding, When::kAlways, DType::kQ8_0},
 };
 
 bool Holds(When when, const MixPosition& at) {
@@ -118,7 +127,8 @@ bool Holds(When when, const MixPosition& at) {
 
 DType OutputType(const Preset& preset, uint64_t columns) {
   if (columns % Info(preset.type).block != 0) return DType::kQ8_0;
-  const bool eight_bits = preset.type == DType::kQ8_0 || preset.type == DType::kS24_Q8;
+  const bool eight_bits =
+      preset.type == DType::kQ8_0 || preset.type == DType::kS24_Q8 || preset.type == DType::kBM_Q8;
   return eight_bits ? DType::kQ8_0 : DType::kQ6_K;
 }
 
@@ -152,6 +162,9 @@ TensorRole RoleOf(std::string_view name) {
 }
 
 DType MixType(const Preset& preset, const MixPosition& position) {
+  const bool embedding =
+      position.role == TensorRole::kOutput || position.role == TensorRole::kTokenEmbedding;
+  if (embedding && DenseOf(preset.type) != preset.type) return DenseOf(preset.type);
   if (!Info(preset.type).quantized()) return preset.type;
   if (position.role == TensorRole::kOutput ||
       (position.role == TensorRole::kTokenEmbedding && position.tied)) {
@@ -168,6 +181,11 @@ DType MixType(const Preset& preset, const MixPosition& position) {
   if (values && position.large_gqa && (type == DType::kQ3_K || type == DType::kQ4_K))
     type = DType::kQ5_K;
   return type;
+}
+
+DType DenseOf(DType type) {
+  if (type == DType::kS24_F16) return DType::kF16;
+  return type == DType::kS24_BF16 ? DType::kBF16 : type;
 }
 
 }  // namespace edgewise

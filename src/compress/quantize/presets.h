@@ -54,4 +54,8 @@ struct MixPosition {
 // Returns the format `preset` gives a tensor there, before any fallback for its row length.
 DType MixType(const Preset& preset, const MixPosition& position);
 
+// Returns the format of all values that `type`, F16, BF16 or 2 of each 4 of them, has: F16 for
+// S24_F16; else `type`.
+DType DenseOf(DType type);
+
 }  // namespace edgewise

@@ -111,6 +111,12 @@ TEST_CASE("the other mixtures") {
   CHECK(At("s24_q4", TensorRole::kTokenEmbedding, 0) == DType::kQ6_K);
   CHECK(At("s24_q8", TensorRole::kAttnV, 0) == DType::kS24_Q8);
   CHECK(At("s24_q8", TensorRole::kTokenEmbedding, 0) == DType::kQ8_0);
+  CHECK(At("bm_q4", TensorRole::kFfnDown, 0) == DType::kBM_Q4);
+  CHECK(At("bm_q4", TensorRole::kTokenEmbedding, 0) == DType::kQ6_K);
+  CHECK(At("bm_q8", TensorRole::kTokenEmbedding, 0) == DType::kQ8_0);
+  CHECK(At("s24_f16", TensorRole::kAttnV, 0) == DType::kS24_F16);
+  CHECK(At("s24_f16", TensorRole::kTokenEmbedding, 0) == DType::kF16);
+  CHECK(At("s24_bf16", TensorRole::kOutput, 0) == DType::kBF16);
 }
 
 TEST_CASE("importance weights change the rules that guard against their absence") {
@@ -134,6 +140,8 @@ TEST_CASE("the output matrix, its own or the tied embedding, has six bits at lea
   CHECK(MixType(Get("q8_0"), at) == DType::kQ8_0);
   CHECK(MixType(Get("s24_q4"), at) == DType::kQ6_K);
   CHECK(MixType(Get("s24_q8"), at) == DType::kQ8_0);
+  CHECK(MixType(Get("bm_q4"), at) == DType::kQ6_K);
+  CHECK(MixType(Get("bm_q8"), at) == DType::kQ8_0);
   CHECK(MixType(Get("f16"), at) == DType::kF16);
   at.columns = 288;
   CHECK(MixType(Get("q4_k_m"), at) == DType::kQ8_0);

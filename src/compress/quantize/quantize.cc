@@ -52,6 +52,7 @@ DType FallbackOf(DType type) {
     case DType::kQ2_K:
     case DType::kQ3_K:
     case DType::kS24_Q4:
+    case DType::kBM_Q4:
       return DType::kQ4_0;
     case DType::kIQ4_XS:
       return DType::kIQ4_NL;
@@ -61,7 +62,10 @@ DType FallbackOf(DType type) {
       return DType::kQ5_1;
     case DType::kQ6_K:
     case DType::kS24_Q8:
+    case DType::kBM_Q8:
       return DType::kQ8_0;
+    case DType::kS24_BF16:
+      return DenseOf(type);
     default:
       return DType::kF16;
   }

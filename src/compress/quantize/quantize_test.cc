@@ -118,6 +118,10 @@ TEST_CASE("rows that 256, 64 or 32 do not divide take the next format that fits,
   CHECK(to("iq4_nl", 288) == DType::kIQ4_NL);
   CHECK(to("s24_q4", 288) == DType::kQ4_0);
   CHECK(to("s24_q8", 288) == DType::kQ8_0);
+  CHECK(to("bm_q4", 288) == DType::kQ4_0);
+  CHECK(to("bm_q8", 288) == DType::kQ8_0);
+  CHECK(to("bm_q8", 320) == DType::kBM_Q8);
+  CHECK(to("s24_f16", 288) == DType::kS24_F16);
   CHECK(to("s24_q4", 320) == DType::kS24_Q4);
   CHECK(to("q8_0", 172) == DType::kF16);
   CHECK(to("q4_0", 172) == DType::kF16);

@@ -225,8 +225,7 @@ std::vector<DType> CandidateFormats(const TensorPlan& entry) {
   std::vector<DType> types;
   if (!Info(entry.to).quantized() || !entry.reason.empty()) return types;
   for (const DTypeInfo& info : AllDTypes()) {
-    const BlockForm* form = FormOf(info.id);
-    const bool fits = info.encode != nullptr && form != nullptr && !form->sparse &&
+    const bool fits = info.encode != nullptr && FormOf(info.id) != nullptr && !info.sparse() &&
                       entry.shape.columns() % info.block == 0;
     if (fits || info.id == DType::kF16) types.push_back(info.id);
   }

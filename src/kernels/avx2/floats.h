@@ -10,6 +10,7 @@ namespace {
 
 struct Avx2Floats {
   using V = __m256;
+  using Halves = __m128i;
   struct D {
     __m256d low, high;
   };
@@ -83,13 +84,19 @@ struct Avx2Floats {
     return _mm256_xor_ps(v, _mm256_setr_ps(-0.0f, 0.0f, -0.0f, 0.0f, -0.0f, 0.0f, -0.0f, 0.0f));
   }
 
-  static V LoadF16(const void* p) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  static Halves LoadHalves(const void* p) {
+    return _mm_loadu_si128(static_cast<const __m128i*>(p));
   }
-  static V LoadBf16(const void* p) {
-    const __m128i bits = _mm_loadu_si128(static_cast<const __m128i*>(p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  // From 4 kept halves, by the bytes that each of eight has.
+  static Halves Spread(const uint8_t* from, const uint8_t*, const uint8_t* kept) {
+    return _mm_shuffle_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(kept)),
+                            _mm_load_si128(reinterpret_cast<const __m128i*>(from)));
   }
+  static V FromF16(Halves h) { return _mm256_cvtph_ps(h); }
+  static V FromBf16(Halves h) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+  }
+  static V LoadF16(const void* p) { return FromF16(LoadHalves(p)); }
   static V LoadInt8(const int8_t* p) {
     return _mm256_cvtepi32_ps(
         _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));

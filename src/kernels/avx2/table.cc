@@ -5,6 +5,7 @@
 #include "kernels/skeleton/attention.h"
 #include "kernels/skeleton/gemm.h"
 #include "kernels/skeleton/hadamard.h"
+#include "kernels/skeleton/linear_bitmask.h"
 #include "kernels/skeleton/linear_floats.h"
 #include "kernels/skeleton/linear_packed.h"
 #include "kernels/skeleton/linear_sparse.h"
@@ -21,6 +22,7 @@ constexpr Kernels Table() {
   SetFloatKernels<Avx2Floats>(&t);
   SetPackedKernels<Avx2Rows>(&t);
   SetSparseKernels<Avx2Rows>(&t);
+  SetBitmaskKernels<Avx2Rows>(&t);
   SetVectorKernels<Avx2Floats>(&t);
   t.gemm_f32 = MakeGemm<GemmFloats<Avx2Gemm, false>>();
   t.gemm_bf16 = MakeGemm<GemmFloats<Avx2Gemm, true>>();

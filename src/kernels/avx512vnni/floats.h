@@ -10,6 +10,7 @@ namespace {
 
 struct Avx512Floats {
   using V = __m512;
+  using Halves = __m256i;
   struct D {
     __m512d low, high;
   };
@@ -78,13 +79,25 @@ struct Avx512Floats {
         _mm512_xor_si512(_mm512_castps_si512(v), _mm512_set1_epi64(0x80000000)));
   }
 
-  static V LoadF16(const void* p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+  static Halves LoadHalves(const void* p) {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(p));
   }
-  static V LoadBf16(const void* p) {
-    const __m256i bits = _mm256_loadu_si256(static_cast<const __m256i*>(p));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  // From 8 kept halves, by the bytes of 4 that each of two eights has.
+  static Halves Spread(const uint8_t* first, const uint8_t* second, const uint8_t* kept) {
+    const auto load = [](const uint8_t* p) {
+      return _mm_load_si128(reinterpret_cast<const __m128i*>(p));
+    };
+    const __m256i from =
+        _mm256_or_si256(_mm256_set_m128i(load(second), load(first)),
+                        _mm256_set_epi64x(0x0808080808080808, 0x0808080808080808, 0, 0));
+    return _mm256_shuffle_epi8(
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kept))), from);
   }
+  static V FromF16(Halves h) { return _mm512_cvtph_ps(h); }
+  static V FromBf16(Halves h) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+  }
+  static V LoadF16(const void* p) { return FromF16(LoadHalves(p)); }
   static V LoadInt8(const int8_t* p) {
     return _mm512_cvtepi32_ps(
         _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));

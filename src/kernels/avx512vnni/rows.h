@@ -50,6 +50,12 @@ struct VnniRows {
   // Byte index[i] < 16 of the 128 bits of byte i.
   static Bytes Shuffle(Bytes bytes, Bytes index) { return _mm512_shuffle_epi8(bytes, index); }
   static Bytes Lookup(const int8_t* table, Bytes index) { return Shuffle(Repeat16(table), index); }
+  // Byte index[i] < 16, and 0 where index[i] has its highest bit set.
+  template <class Sixteen>
+  static Sixteen Shuffle16(Sixteen bytes, Sixteen index) {
+    return reinterpret_cast<Sixteen>(
+        _mm_shuffle_epi8(reinterpret_cast<__m128i>(bytes), reinterpret_cast<__m128i>(index)));
+  }
   // Byte i of each 32-bit word becomes 16 where bit 4 step + i of the word is set, else 0.
   static Bytes FifthBits(Bytes words, size_t step) {
     const __m512i from =

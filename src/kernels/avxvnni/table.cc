@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include "kernels/avx2/rows.h"
+#include "kernels/skeleton/linear_bitmask.h"
 #include "kernels/skeleton/linear_packed.h"
 #include "kernels/skeleton/linear_sparse.h"
 #include "kernels/tables.h"
@@ -29,6 +30,7 @@ constexpr Kernels Table() {
   t.name = "avxvnni";
   SetPackedKernels<AvxVnniRows>(&t);
   SetSparseKernels<AvxVnniRows>(&t);
+  SetBitmaskKernels<AvxVnniRows>(&t);
   return t;
 }
 

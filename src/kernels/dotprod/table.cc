@@ -1,5 +1,6 @@
 // Armv8.2 SDOT: the block formats. Everything else is that of NEON.
 #include "kernels/dotprod/rows.h"
+#include "kernels/skeleton/linear_bitmask.h"
 #include "kernels/skeleton/linear_packed.h"
 #include "kernels/skeleton/linear_sparse.h"
 #include "kernels/tables.h"
@@ -12,6 +13,7 @@ constexpr Kernels Table() {
   t.name = "dotprod";
   SetPackedKernels<DotprodRows>(&t);
   SetSparseKernels<DotprodRows>(&t);
+  SetBitmaskKernels<DotprodRows>(&t);
   return t;
 }
 

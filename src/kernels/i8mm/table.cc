@@ -3,6 +3,7 @@
 #include <arm_neon.h>
 
 #include "kernels/dotprod/rows.h"
+#include "kernels/skeleton/linear_bitmask.h"
 #include "kernels/skeleton/linear_packed.h"
 #include "kernels/tables.h"
 
@@ -43,6 +44,7 @@ constexpr Kernels Table() {
   Kernels t = {};
   t.name = "i8mm";
   SetPackedKernels<I8mmRows>(&t);
+  SetBitmaskKernels<I8mmRows>(&t);
   return t;
 }
 

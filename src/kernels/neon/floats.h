@@ -4,12 +4,14 @@
 #include <arm_neon.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 namespace edgewise::kernels {
 namespace {
 
 struct NeonFloats {
   using V = float32x4_t;
+  using Halves = uint8x8_t;
   struct D {
     float64x2_t low, high;
   };
@@ -71,13 +73,18 @@ struct NeonFloats {
     return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(v), signs));
   }
 
-  static V LoadF16(const void* p) {
-    return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(static_cast<const uint8_t*>(p))));
+  static Halves LoadHalves(const void* p) { return vld1_u8(static_cast<const uint8_t*>(p)); }
+  // From 2 kept halves, by the bytes that each of four has.
+  static Halves Spread(const uint8_t* from, const uint8_t*, const uint8_t* kept) {
+    uint32_t pair;
+    memcpy(&pair, kept, sizeof(pair));
+    return vtbl1_u8(vcreate_u8(pair), vld1_u8(from));
   }
-  static V LoadBf16(const void* p) {
-    const uint16x4_t bits = vreinterpret_u16_u8(vld1_u8(static_cast<const uint8_t*>(p)));
-    return vreinterpretq_f32_u32(vshll_n_u16(bits, 16));
+  static V FromF16(Halves h) { return vcvt_f32_f16(vreinterpret_f16_u8(h)); }
+  static V FromBf16(Halves h) {
+    return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(h), 16));
   }
+  static V LoadF16(const void* p) { return FromF16(LoadHalves(p)); }
   static V LoadInt8(const int8_t* p) {
     const int8x8_t four = vreinterpret_s8_s32(vld1_dup_s32(reinterpret_cast<const int32_t*>(p)));
     return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(four))));

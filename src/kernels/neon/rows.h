@@ -49,6 +49,12 @@ struct NeonRows {
   // Byte index[i] < 16 of the 128 bits of byte i.
   static Bytes Shuffle(Bytes bytes, Bytes index) { return vqtbl1q_s8(bytes, Unsigned(index)); }
   static Bytes Lookup(const int8_t* table, Bytes index) { return Shuffle(Repeat16(table), index); }
+  // Byte index[i] < 16, and 0 where index[i] has its highest bit set.
+  template <class Sixteen>
+  static Sixteen Shuffle16(Sixteen bytes, Sixteen index) {
+    return reinterpret_cast<Sixteen>(
+        vqtbl1q_u8(reinterpret_cast<uint8x16_t>(bytes), reinterpret_cast<uint8x16_t>(index)));
+  }
   // Byte i of each 32-bit word becomes 16 where bit 4 step + i of the word is set, else 0.
   static Bytes FifthBits(Bytes words, size_t step) {
     const uint8x16_t from = vreinterpretq_u8_u64(

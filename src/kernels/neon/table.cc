@@ -5,6 +5,7 @@
 #include "kernels/skeleton/attention.h"
 #include "kernels/skeleton/gemm.h"
 #include "kernels/skeleton/hadamard.h"
+#include "kernels/skeleton/linear_bitmask.h"
 #include "kernels/skeleton/linear_floats.h"
 #include "kernels/skeleton/linear_packed.h"
 #include "kernels/skeleton/linear_sparse.h"
@@ -21,6 +22,7 @@ constexpr Kernels Table() {
   SetFloatKernels<NeonFloats>(&t);
   SetPackedKernels<NeonRows>(&t);
   SetSparseKernels<NeonRows>(&t);
+  SetBitmaskKernels<NeonRows>(&t);
   SetVectorKernels<NeonFloats>(&t);
   t.gemm_f32 = MakeGemm<GemmFloats<NeonGemm, false>>();
   t.gemm_bf16 = MakeGemm<GemmFloats<NeonGemm, true>>();

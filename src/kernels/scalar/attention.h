@@ -24,13 +24,13 @@ inline float Nibble(const uint8_t* qs, size_t i) {
 inline float KeyColumn(KvFormat format, const char* block, size_t slot, size_t c) {
   switch (format) {
     case KvFormat::kF32:
-      return F32Weights::Load(block + 4 * (c * kKeyBlock + slot));
+      return F32Weights::Load(block, c * kKeyBlock + slot);
     case KvFormat::kF16:
-      return F16Weights::Load(block + 2 * (c * kKeyBlock + slot));
+      return F16Weights::Load(block, c * kKeyBlock + slot);
     case KvFormat::kQ8_0: {
       const char* group = block + c / 32 * kKeyBlock * sizeof(BlockQ8_0);
       const char* q = group + 2 * kKeyBlock + c % 32 * kKeyBlock + slot;
-      return F16Weights::Load(group + 2 * slot) *
+      return F16Weights::Load(group, slot) *
              static_cast<float>(*reinterpret_cast<const int8_t*>(q));
     }
     case KvFormat::kQ4_0: {
@@ -45,9 +45,9 @@ inline float KeyColumn(KvFormat format, const char* block, size_t slot, size_t c
 inline float ValueColumn(KvFormat format, const char* row, size_t c) {
   switch (format) {
     case KvFormat::kF32:
-      return F32Weights::Load(row + 4 * c);
+      return F32Weights::Load(row, c);
     case KvFormat::kF16:
-      return F16Weights::Load(row + 2 * c);
+      return F16Weights::Load(row, c);
     case KvFormat::kQ8_0: {
       const auto& block = reinterpret_cast<const BlockQ8_0*>(row)[c / 32];
       return HalfToFloat(block.d) * static_cast<float>(block.qs[c % 32]);

@@ -250,5 +250,30 @@ struct S24_Q8 {
   }
 };
 
+// value(k) to the element of the k-th bit, of 32 at most.
+template <class Value>
+inline void UnpackMask(const uint8_t* mask, Unpacked64* out, Value value) {
+  memset(out->q, 0, sizeof(out->q));
+  for (int j = 0, k = 0; j < 64 && k < 32; ++j) {
+    if ((mask[j / 8] >> (j % 8) & 1) != 0) out->q[j] = static_cast<int16_t>(value(k++));
+  }
+}
+
+struct BM_Q4 {
+  using Block = BlockBM_Q4;
+  static void Unpack(const Block& w, Unpacked64* out) {
+    UnpackMask(w.mask, out, [&w](int k) { return ((w.qs[k % 16] >> (k / 16 * 4)) & 15) - 8; });
+    out->d = HalfToFloat(w.d);
+  }
+};
+
+struct BM_Q8 {
+  using Block = BlockBM_Q8;
+  static void Unpack(const Block& w, Unpacked64* out) {
+    UnpackMask(w.mask, out, [&w](int k) { return w.qs[k]; });
+    out->d = HalfToFloat(w.d);
+  }
+};
+
 }  // namespace
 }  // namespace edgewise::kernels

@@ -108,28 +108,31 @@ void LinearBlocks256(const LinearArgs& a) {
 
 // ---- float formats ----
 
+template <class T>
+inline T ReadAt(const char* p, size_t index) {
+  T value;
+  memcpy(&value, p + index * sizeof(T), sizeof(T));
+  return value;
+}
+
+// Each gives the value at a column of a row.
 struct F32Weights {
-  static constexpr size_t kBytes = 4;
-  static float Load(const char* p) {
-    float value;
-    memcpy(&value, p, 4);
-    return value;
-  }
+  static float Load(const char* row, size_t c) { return ReadAt<float>(row, c); }
 };
 struct F16Weights {
-  static constexpr size_t kBytes = 2;
-  static float Load(const char* p) {
-    uint16_t bits;
-    memcpy(&bits, p, 2);
-    return HalfToFloat(bits);
-  }
+  static float Load(const char* row, size_t c) { return HalfToFloat(ReadAt<uint16_t>(row, c)); }
 };
 struct Bf16Weights {
-  static constexpr size_t kBytes = 2;
-  static float Load(const char* p) {
-    uint16_t bits;
-    memcpy(&bits, p, 2);
-    return Bf16ToFloat(bits);
+  static float Load(const char* row, size_t c) { return Bf16ToFloat(ReadAt<uint16_t>(row, c)); }
+};
+template <float (*Convert)(uint16_t)>
+struct S24Weights {
+  static float Load(const char* row, size_t c) {
+    const auto block = ReadAt<BlockS24_F16>(row, c / 16);
+    const size_t four = c % 16 / 4;
+    const unsigned at = block.at[four / 2] >> (4 * (four % 2));
+    if ((at >> 2 & 3) == c % 4) return Convert(block.kept[2 * four + 1]);
+    return (at & 3) == c % 4 ? Convert(block.kept[2 * four]) : 0;
   }
 };
 
@@ -156,8 +159,7 @@ void LinearFloat(const LinearArgs& a) {
       Sums sums[kRowsPerPass];
       for (size_t c0 = 0; c0 < a.columns; c0 += kChunk) {
         const size_t width = a.columns - c0 < kChunk ? a.columns - c0 : kChunk;
-        for (size_t c = 0; c < width; ++c)
-          decoded[c] = Weights::Load(w + (c0 + c) * Weights::kBytes);
+        for (size_t c = 0; c < width; ++c) decoded[c] = Weights::Load(w, c0 + c);
         for (size_t t = 0; t < count; ++t) {
           const float* x = reinterpret_cast<const float*>(Row(a.x, a.x_stride, j0 + t)) + c0;
           size_t c = 0;

@@ -20,6 +20,8 @@ constexpr Kernels Table() {
   set(DType::kF32, ActFormat::kF32, LinearFloat<F32Weights>);
   set(DType::kF16, ActFormat::kF32, LinearFloat<F16Weights>);
   set(DType::kBF16, ActFormat::kF32, LinearFloat<Bf16Weights>);
+  set(DType::kS24_F16, ActFormat::kF32, LinearFloat<S24Weights<HalfToFloat>>);
+  set(DType::kS24_BF16, ActFormat::kF32, LinearFloat<S24Weights<Bf16ToFloat>>);
   set(DType::kQ4_0, ActFormat::kQ8, LinearBlocks32<DType::kQ4_0, Q4_0>);
   set(DType::kQ4_1, ActFormat::kQ8, LinearBlocks32<DType::kQ4_1, Q4_1>);
   set(DType::kQ5_0, ActFormat::kQ8, LinearBlocks32<DType::kQ5_0, Q5_0>);
@@ -36,6 +38,8 @@ constexpr Kernels Table() {
   set(DType::kS24_Q8, ActFormat::kQ8, LinearBlocks64<DType::kS24_Q8, S24_Q8>);
   t.gemm_f32 = MakeGemm<GemmFloats<PlainGemm, false>>();
   t.gemm_bf16 = MakeGemm<GemmFloats<PlainGemm, true>>();
+  set(DType::kBM_Q4, ActFormat::kQ8, LinearBlocks64<DType::kBM_Q4, BM_Q4>);
+  set(DType::kBM_Q8, ActFormat::kQ8, LinearBlocks64<DType::kBM_Q8, BM_Q8>);
   t.quantize_q8 = QuantizeQ8;
   t.dot_f32 = DotF32;
   t.rms_norm = RmsNorm;

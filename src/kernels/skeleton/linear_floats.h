@@ -1,9 +1,9 @@
-// Products of F32, F16 and BF16 weights with float activations, written once over the float vectors
-// S (see vector_ops.h). A tile of 4 weight rows by up to S::kTokens activation rows stays in
-// registers, each product as a vector of partial sums along the columns. Few activation rows:
-// weights go from memory through registers. More: 512 columns of 8 weight rows, as floats, stay in
-// the first-level cache and the same columns of 96 activation rows in the second (the blocking of
-// Goto and van de Geijn 2008).
+// Products of F32, F16 and BF16 weights, all of them or 2 of each 4, with float activations,
+// written once over the float vectors S (see vector_ops.h). A tile of 4 weight rows by up to
+// S::kTokens activation rows stays in registers, each product as a vector of partial sums along the
+// columns. Few activation rows: weights go from memory through registers. More: 512 columns of 8
+// weight rows, as floats, stay in the first-level cache and the same columns of 96 activation rows
+// in the second (the blocking of Goto and van de Geijn 2008).
 //
 // The order of additions is the tile's: S::kWidth sums over each 512 columns, their total, and the
 // totals in order. It does not depend on the number of rows.
@@ -15,6 +15,7 @@
 
 #include "kernels/kernels.h"
 #include "kernels/skeleton/vector_ops.h"
+#include "quant/blocks.h"
 
 namespace edgewise::kernels {
 namespace {
@@ -26,20 +27,81 @@ constexpr size_t kXBlock = 96;     // activation rows that meet one panel
 constexpr size_t kRowBlock = 256;  // weight rows whose outputs stay in the second-level cache
 constexpr size_t kFewTokens = 8;   // up to here unpacking costs more than it saves
 
+// Each weight format gives
+//   Bytes: of `columns` values, a multiple of kBlock;
+//   Load: the S::kWidth values from column c of a row on.
+
 template <class S>
 struct WeightF32 {
-  static constexpr size_t kBytes = 4;
-  static typename S::V Load(const char* p) { return S::LoadBytes(p); }
+  static constexpr size_t kBlock = 1;
+  static constexpr size_t Bytes(size_t columns) { return 4 * columns; }
+  static typename S::V Load(const char* row, size_t c) { return S::LoadBytes(row + 4 * c); }
 };
 template <class S>
 struct WeightF16 {
-  static constexpr size_t kBytes = 2;
-  static typename S::V Load(const char* p) { return S::LoadF16(p); }
+  static constexpr size_t kBlock = 1;
+  static constexpr size_t Bytes(size_t columns) { return 2 * columns; }
+  static typename S::V Load(const char* row, size_t c) {
+    return S::FromF16(S::LoadHalves(row + 2 * c));
+  }
 };
 template <class S>
 struct WeightBf16 {
-  static constexpr size_t kBytes = 2;
-  static typename S::V Load(const char* p) { return S::LoadBf16(p); }
+  static constexpr size_t kBlock = 1;
+  static constexpr size_t Bytes(size_t columns) { return 2 * columns; }
+  static typename S::V Load(const char* row, size_t c) {
+    return S::FromBf16(S::LoadHalves(row + 2 * c));
+  }
+};
+
+// ---- weights pruned 2:4 ----
+
+// For the positions of 2 kept values in each of two fours: the byte of the 4 halves that each byte
+// of 8 dense halves is; 0x80, which gives 0, where none is.
+struct PairTable {
+  alignas(64) uint8_t from[256][16];
+};
+constexpr PairTable MakePairTable() {
+  PairTable table = {};
+  for (unsigned at = 0; at < 256; ++at) {
+    for (unsigned i = 0; i < 16; ++i) table.from[at][i] = 0x80;
+    for (unsigned k = 0; k < 4; ++k) {
+      const unsigned element = 4 * (k / 2) + (at >> (2 * k) & 3);
+      table.from[at][2 * element] = static_cast<uint8_t>(2 * k);
+      table.from[at][2 * element + 1] = static_cast<uint8_t>(2 * k + 1);
+    }
+  }
+  return table;
+}
+constexpr PairTable kPairs = MakePairTable();
+
+// The halves of S::kWidth columns with their zeros.
+template <class S>
+inline typename S::Halves SpreadPairs(const char* row, size_t c) {
+  const uint8_t* block = reinterpret_cast<const uint8_t*>(row) + c / 16 * sizeof(BlockS24_F16);
+  const uint8_t *at = block + c % 16 / 8, *kept = block + offsetof(BlockS24_F16, kept) + c % 16;
+  if constexpr (S::kWidth == 4) {
+    return S::Spread(kPairs.from[*at >> (c % 8) & 15], nullptr, kept);
+  } else {
+    return S::Spread(kPairs.from[*at], kPairs.from[at[S::kWidth / 16]], kept);
+  }
+}
+
+template <class S>
+struct WeightS24F16 {
+  static constexpr size_t kBlock = 16;
+  static constexpr size_t Bytes(size_t columns) { return columns / 16 * sizeof(BlockS24_F16); }
+  static typename S::V Load(const char* row, size_t c) {
+    return S::FromF16(SpreadPairs<S>(row, c));
+  }
+};
+template <class S>
+struct WeightS24Bf16 {
+  static constexpr size_t kBlock = 16;
+  static constexpr size_t Bytes(size_t columns) { return WeightS24F16<S>::Bytes(columns); }
+  static typename S::V Load(const char* row, size_t c) {
+    return S::FromBf16(SpreadPairs<S>(row, c));
+  }
 };
 
 // ---- the tile ----
@@ -53,7 +115,7 @@ template <class S, class Weight, size_t N>
   for (size_t t = 0; t < N; ++t) act[t] = S::Load(x[t] + c);
 #pragma GCC unroll 4
   for (size_t r = 0; r < kTileRows; ++r) {
-    const typename S::V v = Weight::Load(w[r] + c * Weight::kBytes);
+    const typename S::V v = Weight::Load(w[r], c);
 #pragma GCC unroll 8
     for (size_t t = 0; t < N; ++t) sum[t][r] = S::Fma(v, act[t], sum[t][r]);
   }
@@ -119,15 +181,14 @@ inline void PackRow(const char* from, size_t width, float* to) {
   size_t c = 0;
   for (; c + 4 * W <= width; c += 4 * W) {
 #pragma GCC unroll 4
-    for (size_t u = c; u < c + 4 * W; u += W) {
-      S::Store(to + u, Weight::Load(from + u * Weight::kBytes));
-    }
+    for (size_t u = c; u < c + 4 * W; u += W) S::Store(to + u, Weight::Load(from, u));
   }
-  for (; c + W <= width; c += W) S::Store(to + c, Weight::Load(from + c * Weight::kBytes));
-  if (c < width) {
-    char rest[W * Weight::kBytes] = {};
-    memcpy(rest, from + c * Weight::kBytes, (width - c) * Weight::kBytes);
-    S::Store(to + c, Weight::Load(rest));
+  for (; c + W <= width; c += W) S::Store(to + c, Weight::Load(from, c));
+  if constexpr (Weight::kBlock < W) {
+    if (c == width) return;
+    char rest[Weight::Bytes(W)] = {};
+    memcpy(rest, from + Weight::Bytes(c), Weight::Bytes(width - c));
+    S::Store(to + c, Weight::Load(rest, 0));
   }
 }
 
@@ -172,7 +233,7 @@ void MultiplyFew(const LinearArgs& a, size_t i, size_t j, size_t n) {
     } else {
       AddRest<S, Weight>(n, w, x, width, y);
     }
-    for (size_t r = 0; r < kTileRows; ++r) w[r] += width * Weight::kBytes;
+    for (size_t r = 0; r < kTileRows; ++r) w[r] += Weight::Bytes(width);
     for (size_t t = 0; t < n; ++t) x[t] += width;
   }
   for (size_t t = 0; t < n; ++t) {
@@ -221,7 +282,7 @@ void MultiplyMany(const LinearArgs& a, size_t j, size_t count) {
       const char* from = static_cast<const char*>(a.x) + (j + t) * a.x_stride;
       PackRow<S, WeightF32<S>>(from + c * sizeof(float), width, x[t]);
     }
-    const char* from = static_cast<const char*>(a.w) + c * Weight::kBytes;
+    const char* from = static_cast<const char*>(a.w) + Weight::Bytes(c);
     for (size_t i = 0; i < a.rows; i += kPanelRows) {
       const size_t left = a.rows - i;
       const size_t rows = left < kPanelRows ? left : kPanelRows;
@@ -232,7 +293,7 @@ void MultiplyMany(const LinearArgs& a, size_t j, size_t count) {
       size_t fetched = 0;  // bytes of each row of the next panel
       for (size_t t = 0, n; t < count; t += n) {
         n = TileTokens<S>(count - t);
-        for (; fetched * count < width * Weight::kBytes * (t + n); fetched += 64) {
+        for (; fetched * count < Weight::Bytes(width) * (t + n); fetched += 64) {
           for (size_t r = 0; r < next; ++r) __builtin_prefetch(from + r * a.w_stride + fetched);
         }
         AddPanel<S>(w, rows, x + t, n, Padded<S>(width), a.y + (j + t) * a.y_stride + i,
@@ -268,6 +329,8 @@ constexpr void SetFloatKernels(Kernels* t) {
   t->linear[static_cast<int>(DType::kF32)] = {ActFormat::kF32, LinearFloats<S, WeightF32>};
   t->linear[static_cast<int>(DType::kF16)] = {ActFormat::kF32, LinearFloats<S, WeightF16>};
   t->linear[static_cast<int>(DType::kBF16)] = {ActFormat::kF32, LinearFloats<S, WeightBf16>};
+  t->linear[static_cast<int>(DType::kS24_F16)] = {ActFormat::kF32, LinearFloats<S, WeightS24F16>};
+  t->linear[static_cast<int>(DType::kS24_BF16)] = {ActFormat::kF32, LinearFloats<S, WeightS24Bf16>};
 }
 
 }  // namespace

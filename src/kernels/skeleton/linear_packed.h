@@ -157,6 +157,16 @@ template <class S, class Format, int g>
   }
 }
 
+// A tile, by the format's own way where its rows cannot be unpacked side by side.
+template <class S, class Format>
+inline void Unpack(const uint8_t* tile, uint8_t (*q)[kStepBytes]) {
+  if constexpr (requires { Format::Unpack(tile, q); }) {
+    Format::Unpack(tile, q);
+  } else {
+    UnpackColumns<S, Format, 0>(tile, q);
+  }
+}
+
 // The weights of the next chunk, fetched a few lines at a time: all at once they would fill the
 // miss buffers, and the loads behind them would wait.
 struct Fetch {
@@ -266,7 +276,7 @@ void MultiplyMany(const uint8_t* tiles, size_t columns, const char* x, size_t x_
   for (size_t left = columns / Format::kColumns; left > 0;) {
     const size_t here = left < kPerChunk ? left : kPerChunk;
     for (size_t k = 0; k < here; ++k) {
-      UnpackColumns<S, Format, 0>(tiles, chunk.q + k * Format::kColumns / 4);
+      Unpack<S, Format>(tiles, chunk.q + k * Format::kColumns / 4);
       Format::Factors(tiles, k, &chunk.scales);
       tiles += kPackedRows * Format::kBlockBytes;
     }
