@@ -28,12 +28,7 @@ Status ReadNames(TrainFlags& flags) {
                      Quote(flags.to).c_str());
   }
   job.to = *type;
-  if (flags.precision != "bf16" && flags.precision != "f32") {
-    return MakeError(Code::kInvalidArgument, "--precision %s: bf16 and f32 are known",
-                     Quote(flags.precision).c_str());
-  }
-  job.trainer.precision =
-      flags.precision == "bf16" ? train::Precision::kBf16 : train::Precision::kF32;
+  EW_TRY(job.trainer.precision, train::ParsePrecision(flags.precision));
   EW_TRY(job.trainer.schedule.kind, train::ParseSchedule(flags.schedule).In("--schedule"));
   EW_TRY(job.loss.divergence, train::ParseDivergence(flags.divergence).In("--divergence"));
   if (!flags.format.empty()) {

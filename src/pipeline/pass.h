@@ -75,6 +75,9 @@ struct Pass {
   Status (*run)(const Json& arguments, const PassContext& context, PassState* state);
 };
 
+// True when a pass so far sets weights to zero.
+bool LeavesZeros(const Recipe& recipe);
+
 // Goes on with the GGUF at `path` as the model. Errors: those of Checkpoint::Open.
 Status TakeFile(const std::string& path, PassState* state);
 

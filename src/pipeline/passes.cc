@@ -12,6 +12,7 @@
 #include "pipeline/estimate.h"
 #include "pipeline/packing.h"
 #include "pipeline/pass.h"
+#include "pipeline/pass_distill.h"
 #include "pipeline/quality_card.h"
 #include "pipeline/target.h"
 #include "pipeline/write_model.h"
@@ -60,13 +61,6 @@ constexpr const char* kStructureKeys[] = {"ffn", "heads", "width", "layers"};
 bool RemovesStructure(const Json& arguments) {
   return std::any_of(std::begin(kStructureKeys), std::end(kStructureKeys),
                      [&](const char* key) { return arguments.Find(key) != nullptr; });
-}
-
-// True when a pass so far sets weights to zero.
-bool LeavesZeros(const Recipe& recipe) {
-  return std::any_of(recipe.passes.begin(), recipe.passes.end(), [](const RecipeStep& step) {
-    return step.pass->name == std::string_view("prune") && !RemovesStructure(step.arguments);
-  });
 }
 
 // Rotation: nothing is written; the tensors are rotated as they are loaded.
@@ -540,6 +534,14 @@ constexpr Pass kPasses[] = {
      true,
      CheckPrune,
      RunPrune},
+    {"distill",
+     "learn again from the model what pruning cost; zeros stay",
+     kDistillKeys,
+     kFloatModel,
+     {},
+     true,
+     CheckDistill,
+     RunDistill},
     {"calibrate",
      "run the calibration text and keep what the layers see",
      kCalibrateKeys,
@@ -569,6 +571,12 @@ constexpr Pass kPasses[] = {
 };
 
 }  // namespace
+
+bool LeavesZeros(const Recipe& recipe) {
+  return std::any_of(recipe.passes.begin(), recipe.passes.end(), [](const RecipeStep& step) {
+    return step.pass->name == std::string_view("prune") && !RemovesStructure(step.arguments);
+  });
+}
 
 Status TakeFile(const std::string& path, PassState* state) {
   EW_TRY(state->model, Checkpoint::Open(path));

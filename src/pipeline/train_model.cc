@@ -80,7 +80,11 @@ void SplitHeldOut(const Corpus& all, Corpus* corpus, Corpus* held_out) {
 
 Result<Inputs> ReadInputs(const TrainJob& job) {
   Inputs in;
-  EW_TRY(in.model, OpenModel(job.model));
+  if (job.student != nullptr) {
+    in.model = *job.student;
+  } else {
+    EW_TRY(in.model, OpenModel(job.model));
+  }
   if (!job.teacher.empty()) {
     EW_TRY(in.teacher, Checkpoint::Open(job.teacher));
   }
@@ -164,7 +168,7 @@ Json RunRecipe(const TrainJob& job, const train::TrainerOptions& o) {
   recipe.Set("clip", o.clip).Set("ema", o.ema).Set("keep_zeros", o.keep_zeros);
   recipe.Set("evaluate_every", o.evaluate_every).Set("patience", o.patience);
   recipe.Set("dropout", static_cast<double>(o.network.dropout));
-  recipe.Set("precision", o.precision == train::Precision::kBf16 ? "bf16" : "f32");
+  recipe.Set("precision", train::PrecisionName(o.precision));
   if (job.teacher.empty()) return recipe;
   recipe.Set("divergence", train::DivergenceName(job.loss.divergence));
   recipe.Set("alpha", job.loss.alpha).Set("temperature", job.loss.temperature);
@@ -410,7 +414,7 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   write.tokenizer_path = in.tokenizer_path;
   write.threads = job.threads;
   write.overwrite = true;  // checked above
-  write.source = &source;
+  write.source = job.source != nullptr ? job.source : &source;
   EW_TRY(const ConvertSummary written,
          WriteModel(WithWeights(*in.model, std::move(state.weights)), job.out, write, progress));
   summary.bytes = written.bytes;

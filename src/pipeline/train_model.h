@@ -16,9 +16,10 @@
 namespace edgewise {
 
 struct TrainJob {
-  std::string model;     // to begin from: a checkpoint, or a config.json for random weights
-  std::string teacher;   // a checkpoint; empty: none, the text alone
-  std::string data;      // train/dataset.h
+  std::string model;  // to begin from: a checkpoint, or a config.json for random weights
+  const Checkpoint* student = nullptr;  // in place of opening `model`
+  std::string teacher;                  // a checkpoint; empty: none, the text alone
+  std::string data;                     // train/dataset.h
   std::string held_out;  // likewise; empty: the last fiftieth of the documents of `data`
   train::DatasetOptions format;
   std::string out;  // GGUF
@@ -34,6 +35,7 @@ struct TrainJob {
   bool resume = false;
   bool overwrite = false;
   bool dry_run = false;
+  const SourceHash* source = nullptr;  // as in QuantizeOptions
 };
 
 struct TrainSummary {

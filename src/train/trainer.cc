@@ -125,6 +125,18 @@ Status Prepare(const ParameterLayout& layout, const TrainerOptions& options, Tra
 
 }  // namespace
 
+const char* PrecisionName(Precision precision) {
+  return precision == Precision::kBf16 ? "bf16" : "f32";
+}
+
+Result<Precision> ParsePrecision(std::string_view name) {
+  for (const Precision known : {Precision::kBf16, Precision::kF32}) {
+    if (name == PrecisionName(known)) return known;
+  }
+  return MakeError(Code::kInvalidArgument, "precision %s: bf16 and f32 are known",
+                   Quote(name).c_str());
+}
+
 Status CheckTrainer(const TrainerOptions& options) {
   EW_TRY(options.schedule.Check());
   EW_TRY(CheckShare(options.beta1, "beta1"));

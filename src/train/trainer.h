@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/progress.h"
@@ -37,6 +38,9 @@ struct TrainerOptions {
   NetworkOptions network;
   uint64_t seed = 1;  // of dropout
 };
+// "bf16", "f32" and back. Errors: kInvalidArgument.
+Result<Precision> ParsePrecision(std::string_view name);
+const char* PrecisionName(Precision precision);
 // Errors: kInvalidArgument (a value out of range, named).
 Status CheckTrainer(const TrainerOptions& options);
 

@@ -1,0 +1,110 @@
+#include "pipeline/pass_distill.h"
+
+#include <filesystem>
+#include <string>
+#include <utility>
+
+#include "base/file.h"
+#include "base/strings.h"
+#include "compress/quantize/presets.h"
+#include "pipeline/train_model.h"
+#include "pipeline/write_model.h"
+
+namespace edgewise {
+namespace {
+
+constexpr const char* kFormat = "f16";  // of what this pass writes
+
+std::string TextOr(const Json& arguments, const char* key, const char* otherwise) {
+  const Json* value = arguments.Find(key);
+  return value ? *value->AsString() : otherwise;
+}
+double NumberOr(const Json& arguments, const char* key, double otherwise) {
+  const Json* value = arguments.Find(key);
+  return value ? *value->AsDouble() : otherwise;
+}
+uint64_t CountOr(const Json& arguments, const char* key, uint64_t otherwise) {
+  const Json* value = arguments.Find(key);
+  return value ? *value->AsUint() : otherwise;
+}
+
+Result<TrainJob> ReadJob(const Json& arguments, const Recipe& recipe) {
+  if (arguments.Find("steps") && arguments.Find("epochs")) {
+    return MakeError(Code::kBadData, "give steps or epochs");
+  }
+  TrainJob job;
+  job.teacher = recipe.model;
+  job.tokenizer_path = recipe.tokenizer;
+  job.data = TextOr(arguments, "data", "");
+  job.held_out = TextOr(arguments, "held_out", "");
+  job.steps = CountOr(arguments, "steps", 0);
+  job.epochs = NumberOr(arguments, "epochs", 1);
+  job.warmup = NumberOr(arguments, "warmup", 0.05);
+  job.loss.alpha = NumberOr(arguments, "alpha", 1);
+  job.loss.temperature = NumberOr(arguments, "temperature", 1);
+  EW_TRY(job.loss.divergence, train::ParseDivergence(TextOr(arguments, "divergence", "kl")));
+  train::TrainerOptions& trainer = job.trainer;
+  EW_TRY(trainer.schedule.kind, train::ParseSchedule(TextOr(arguments, "schedule", "cosine")));
+  trainer.schedule.peak = NumberOr(arguments, "learning_rate", 1e-3);
+  trainer.schedule.steps = 1;  // until the data is known
+  trainer.batch.tokens = CountOr(arguments, "batch_tokens", 4096);
+  trainer.batch.sequence = CountOr(arguments, "sequence", 256);
+  trainer.seed = trainer.batch.seed = CountOr(arguments, "seed", 1);
+  trainer.keep_zeros = LeavesZeros(recipe);
+  EW_TRY(trainer.precision, train::ParsePrecision(TextOr(arguments, "precision", "bf16")));
+  EW_TRY(train::CheckLoss(job.loss));
+  EW_TRY(train::CheckTrainer(trainer));
+  return job;
+}
+
+bool SameFile(const std::string& a, const std::string& b) {
+  std::error_code ignored;
+  return std::filesystem::equivalent(a, b, ignored);
+}
+
+}  // namespace
+
+Status CheckDistill(const Json& arguments, const Recipe& recipe, SectionUse*) {
+  EW_TRY(const TrainJob job, ReadJob(arguments, recipe));
+  if (!recipe.evaluation.path.empty() && SameFile(job.data, recipe.evaluation.path)) {
+    return MakeError(Code::kBadData,
+                     "the evaluation text is learned, so that its measurement "
+                     "would flatter; give another");
+  }
+  for (const RecipeStep& step : recipe.passes) {
+    if (step.pass->name == std::string_view("calibrate")) {
+      return MakeError(Code::kBadData, "put distill before calibrate, which sees what was learned");
+    }
+  }
+  return Ok{};
+}
+
+Status RunDistill(const Json& arguments, const PassContext& context, PassState* state) {
+  EW_TRY(TrainJob job, ReadJob(arguments, context.recipe));
+  job.student = &state->model;
+  job.model = state->model.path();
+  job.threads = context.threads;
+  job.source = &context.source;
+  job.out = context.stem + ".gguf";
+  if (context.dry_run) {
+    job.dry_run = true;
+    WriteJob write;
+    EW_TRY(write.plan.preset, FindPreset(kFormat));
+    write.tokenizer_path = job.tokenizer_path;
+    write.source = &context.source;
+    write.dry_run = true;
+    EW_TRY(ConvertSummary plan,
+           WriteModel(state->model, context.recipe.output, write, context.progress));
+    state->tensors = std::move(plan.tensors);
+    state->metadata = std::move(plan.metadata);
+    if (!context.estimate) return Ok{};
+    EW_TRY(const TrainSummary trial, TrainModel(job, context.progress));
+    state->cost = Then(state->cost, Cost{.seconds = trial.seconds, .bytes = trial.memory_bytes});
+    return Ok{};
+  }
+  job.resume = true;
+  if (!FileExists(job.out)) EW_TRY(TrainModel(job, context.progress));
+  return TakeFile(job.out, state);
+}
+
+}  // namespace edgewise
