@@ -122,6 +122,11 @@ struct Kernels {
   uint64_t (*int8_products)(uint64_t rounds) = nullptr;
   // log(sum exp(x)), stable: float terms, double sum; -infinity when n is 0.
   double (*log_sum_exp)(const float* x, size_t n) = nullptr;
+  // Replaces x by softmax(x) and returns its log_sum_exp, in the same precision; for training,
+  // where the cross-entropy of a target is that less the target's x, and its gradient is softmax(x)
+  // less one at the target.
+  double (*softmax)(float* x, size_t n) = nullptr;
+  void (*exp)(const float* x, float* y, size_t n) = nullptr;  // y may be x
 };
 
 // Stores one head's value in `format` at `dst`; `n` as for KvRowBytes. What is not finite makes the

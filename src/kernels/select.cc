@@ -58,6 +58,8 @@ void FillFrom(const Kernels& below, Kernels& table) {
   Fill(table.attend, below.attend);
   Fill(table.int8_products, below.int8_products);
   Fill(table.log_sum_exp, below.log_sum_exp);
+  Fill(table.softmax, below.softmax);
+  Fill(table.exp, below.exp);
 }
 
 std::string WrongName(const char* forced, const Selection& selection) {

@@ -99,6 +99,8 @@ TEST_CASE("every table is complete and agrees on the activation formats") {
     CHECK((k.f32_to_f16 != nullptr));
     CHECK((k.attend != nullptr));
     CHECK((k.log_sum_exp != nullptr));
+    CHECK((k.softmax != nullptr));
+    CHECK((k.exp != nullptr));
   }
 }
 

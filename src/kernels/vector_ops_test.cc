@@ -2,6 +2,7 @@
 // remainder length.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -302,6 +303,50 @@ TEST_CASE("log_sum_exp") {
     CHECK(list.items[table].log_sum_exp(&none, 1) == -std::numeric_limits<double>::infinity());
     CHECK(list.items[table].log_sum_exp(nullptr, 0) == -std::numeric_limits<double>::infinity());
   }
+}
+
+TEST_CASE("softmax in place, and the log of its sum") {
+  ForEachTableAndLength([](const Kernels& k, size_t n) {
+    if (n == 0) return;
+    std::vector<float> x = Random(n, n, 20);
+    if (n > 2) x[n / 2] = -std::numeric_limits<float>::infinity();
+    double largest = D(x[0]), sum = 0;
+    for (const float v : x) largest = std::max(largest, D(v));
+    for (const float v : x) sum += std::exp(D(v) - largest);
+    std::vector<float> y = Padded(x);
+    const double log_sum = k.softmax(y.data(), n);
+    CHECK(std::fabs(log_sum - largest - std::log(sum)) <= 1e-6);
+    CHECK(log_sum == k.log_sum_exp(x.data(), n));
+    // The exponent's own rounding, up to 150 here, is magnified as much.
+    CHECK(Wrong(y, n, 2e-5, 1e-37, [&](size_t i) { return std::exp(D(x[i]) - largest) / sum; }) ==
+          0);
+  });
+}
+
+TEST_CASE("softmax shows what is not a number, and keeps large numbers apart") {
+  const KernelList list = Available();
+  for (size_t i = 0; i < list.size; ++i) {
+    CAPTURE(std::string(list.items[i].name));
+    std::vector<float> x(40, -3e38f);
+    x[37] = 3e38f;
+    CHECK(list.items[i].softmax(x.data(), x.size()) == doctest::Approx(3e38));
+    CHECK(x[37] == 1);
+    CHECK(x[0] == 0);
+    x[3] = std::numeric_limits<float>::quiet_NaN();
+    CHECK(std::isnan(list.items[i].softmax(x.data(), x.size())));
+    CHECK(std::isnan(x[39]));
+  }
+}
+
+TEST_CASE("exp") {
+  ForEachTableAndLength([](const Kernels& k, size_t n) {
+    const std::vector<float> x = Random(n, n, 18);
+    std::vector<float> y = Output(n), in_place = Padded(x);
+    k.exp(x.data(), y.data(), n);
+    k.exp(in_place.data(), in_place.data(), n);
+    CHECK(Wrong(y, n, 3e-7, 2e-45, [&](size_t i) { return std::exp(D(x[i])); }) == 0);
+    CHECK(y == in_place);
+  });
 }
 
 }  // namespace edgewise::kernels

@@ -4,17 +4,18 @@
 #include <cstdlib>
 #include <new>
 
-#include "base/check.h"
 #include "base/round_up.h"
 #include "kernels/kernels.h"
 
 namespace edgewise::train {
 namespace {
 
-constexpr size_t kSlabBytes = 8 << 20;     // of one packed factor: third-level cache
+constexpr size_t kSlabBytesA = 1 << 20;    // of packed rows of a, used at once: second-level cache
+constexpr size_t kSlabBytesB = 8 << 20;    // of packed columns of b, used by many such: third level
 constexpr size_t kBlockBytes = 512 << 10;  // of the columns of b that a thread uses: second level
 constexpr size_t kBlockRows = 512;
 constexpr size_t kBlocksPerThread = 8;  // so that a thread that others disturb does fewer
+constexpr size_t kPiecePanels = 4;      // where values along k are contiguous
 constexpr size_t kPieceLanes = 256;     // 1 KiB of each row where lanes are contiguous,
 constexpr size_t kPieceK = 64;          // of no more rows than address translation remembers
 
@@ -49,7 +50,7 @@ Gemm::Gemm(ThreadPool* pool, const kernels::GemmKernel& kernel) : pool_(pool), k
 // ---- packing ----
 
 size_t Gemm::Slab::PieceLanes() const {
-  return AlongK() ? panel : std::max<size_t>(1, kPieceLanes / panel) * panel;
+  return AlongK() ? kPiecePanels * panel : std::max<size_t>(1, kPieceLanes / panel) * panel;
 }
 size_t Gemm::Slab::PieceK() const { return AlongK() ? k : std::min(k, kPieceK); }
 size_t Gemm::Slab::Pieces() const {
@@ -71,14 +72,24 @@ void Gemm::Slab::Pack(size_t piece, size_t value_bytes) const {
   pack(args);
 }
 
-void Gemm::Pack(const Slab& a, const Slab& b) {
-  const size_t a_pieces = a.Pieces(), pieces = a_pieces + b.Pieces();
+void Gemm::Slab::Set(size_t first_lane, size_t lane_count, size_t first_k, size_t k_count,
+                     size_t lane_bytes) {
+  first = first_lane;
+  lanes = lane_count;
+  k_first = first_k;
+  k = k_count;
+  panel_stride = panel * lane_bytes;
+}
+
+// Packs a, and b unless it is null.
+void Gemm::Pack(const Slab& a, const Slab* b) {
+  const size_t a_pieces = a.Pieces(), pieces = a_pieces + (b ? b->Pieces() : 0);
   pool_->ParallelFor(pieces, 1, [&](size_t begin, size_t end, int) {
     for (size_t piece = begin; piece < end; ++piece) {
       if (piece < a_pieces) {
         a.Pack(piece, kernel_.value_bytes);
       } else {
-        b.Pack(piece - a_pieces, kernel_.value_bytes);
+        b->Pack(piece - a_pieces, kernel_.value_bytes);
       }
     }
   });
@@ -126,22 +137,20 @@ void Gemm::Multiply(const Matrix& a, const Matrix& b, size_t m, size_t n, size_t
   }
   const size_t depth = EvenPart(k, kernel_.max_k, kernel_.k_step);
   const size_t value_bytes = kernel_.value_bytes, lane_bytes = depth * value_bytes;
-  const size_t rows = EvenPart(m, kSlabBytes / lane_bytes, kernel_.a_lanes);
-  const size_t columns = EvenPart(n, kSlabBytes / lane_bytes, kernel_.b_lanes);
-  char* a_packed = a_.Reserve(std::min(rows, RoundUp(m, kernel_.a_lanes)) * lane_bytes);
-  char* b_packed = b_.Reserve(std::min(columns, RoundUp(n, kernel_.b_lanes)) * lane_bytes);
+  const size_t rows = EvenPart(m, kSlabBytesA / lane_bytes, kernel_.a_lanes);
+  const size_t columns = EvenPart(n, kSlabBytesB / lane_bytes, kernel_.b_lanes);
+  Slab a_slab{&a, true, kernel_.a_lanes, kernel_.pack_a};
+  Slab b_slab{&b, false, kernel_.b_lanes, kernel_.pack_b};
+  a_slab.packed = a_.Reserve(rows * lane_bytes);
+  b_slab.packed = b_.Reserve(columns * lane_bytes);
   for (size_t j = 0; j < n; j += columns) {
-    for (size_t i = 0; i < m; i += rows) {
-      for (size_t p = 0; p < k; p += depth) {
-        const size_t part = std::min(depth, k - p),
-                     k_bytes = RoundUp(part, kernel_.k_step) * value_bytes;
-        const Slab a_slab{
-            &a, true, kernel_.a_lanes, kernel_.pack_a,           i, std::min(rows, m - i),
-            p,  part, a_packed,        kernel_.a_lanes * k_bytes};
-        const Slab b_slab{
-            &b, false, kernel_.b_lanes, kernel_.pack_b,           j, std::min(columns, n - j),
-            p,  part,  b_packed,        kernel_.b_lanes * k_bytes};
-        Pack(a_slab, b_slab);
+    for (size_t p = 0; p < k; p += depth) {
+      const size_t part = std::min(depth, k - p);
+      const size_t packed_bytes = RoundUp(part, kernel_.k_step) * value_bytes;
+      b_slab.Set(j, std::min(columns, n - j), p, part, packed_bytes);
+      for (size_t i = 0; i < m; i += rows) {
+        a_slab.Set(i, std::min(rows, m - i), p, part, packed_bytes);
+        Pack(a_slab, i == 0 ? &b_slab : nullptr);
         MultiplySlabs(a_slab, b_slab, c + i * c_stride + j, c_stride, accumulate || p > 0);
       }
     }

@@ -20,8 +20,8 @@ struct Matrix {
   bool transposed = false;
 };
 
-// Owns the buffers into which factors are packed, at most 8 MiB and a panel for each; one caller at
-// a time.
+// Owns the buffers into which factors are packed, at most 9 MiB and two panels; one caller at a
+// time.
 class Gemm {
  public:
   // Uses the kernels of this CPU (kernels::Active); `pool` must outlive this.
@@ -51,17 +51,19 @@ class Gemm {
     bool lanes_are_rows;
     size_t panel;  // lanes
     void (*pack)(const kernels::GemmPackArgs& args);
-    size_t first, lanes, k_first, k;
-    char* packed;
-    size_t panel_stride;  // bytes
+    size_t first = 0, lanes = 0, k_first = 0, k = 0;
+    char* packed = nullptr;
+    size_t panel_stride = 0;  // bytes
 
     bool AlongK() const { return matrix->transposed != lanes_are_rows; }
+    void Set(size_t first_lane, size_t lane_count, size_t first_k, size_t k_count,
+             size_t lane_bytes);
     size_t PieceLanes() const;
     size_t PieceK() const;
     size_t Pieces() const;
     void Pack(size_t piece, size_t value_bytes) const;
   };
-  void Pack(const Slab& a, const Slab& b);
+  void Pack(const Slab& a, const Slab* b);
   void MultiplySlabs(const Slab& a, const Slab& b, float* c, size_t c_stride, bool accumulate);
 
   ThreadPool* pool_;

@@ -35,6 +35,8 @@ void PackTileAlongK(const float* from, size_t stride, size_t rows, size_t k, cha
     if (row < rows) {
       values = Avx512Bf16Gemm::Convert(_mm512_maskz_loadu_ps(high, from + 16),
                                        _mm512_maskz_loadu_ps(low, from));
+      const float* const next[] = {from, from + 16};
+      PrefetchRows(next, 2, kLanes * stride);
     }
     _mm512_storeu_ps(to, values);
   }
@@ -79,16 +81,17 @@ void PackTileAlongRows(const float* from, size_t stride, size_t rows, size_t k, 
 }
 
 void PackA(const GemmPackArgs& p) {
-  for (size_t k = 0; k < p.k; k += kTileK) {
-    const size_t lanes = (p.lanes + kLanes - 1) / kLanes * kLanes;
-    for (size_t lane = 0; lane < lanes; lane += kTile) {
-      const size_t rows = lane < p.lanes ? p.lanes - lane : 0;
-      const float* from = p.from + (rows > 0 ? lane : 0) * p.lane_stride + k * p.k_stride;
-      char* to = p.to + lane / kLanes * p.panel_stride + k * kLanes * 2 + lane % kLanes * 64;
-      if (p.k_stride == 1) {
-        PackTileAlongK(from, p.lane_stride, rows, p.k - k, to);
-      } else {
-        PackTileAlongRows(from, p.k_stride, rows, p.k - k, to);
+  for (size_t lane = 0; lane < p.lanes; lane += kLanes) {
+    for (size_t k = 0; k < p.k; k += kTileK) {
+      char* to = p.to + lane / kLanes * p.panel_stride + k * kLanes * 2;
+      for (size_t row = lane; row < lane + kLanes; row += kTile, to += kTileBytes) {
+        const size_t rows = row < p.lanes ? p.lanes - row : 0;
+        const float* from = p.from + (rows > 0 ? row : 0) * p.lane_stride + k * p.k_stride;
+        if (p.k_stride == 1) {
+          PackTileAlongK(from, p.lane_stride, rows, p.k - k, to);
+        } else {
+          PackTileAlongRows(from, p.k_stride, rows, p.k - k, to);
+        }
       }
     }
   }

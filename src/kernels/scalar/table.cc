@@ -56,6 +56,8 @@ constexpr Kernels Table() {
   t.hadamard = Hadamard;
   t.int8_products = Int8Products;
   t.log_sum_exp = LogSumExp;
+  t.softmax = Softmax;
+  t.exp = ExpEach;
   return t;
 }
 

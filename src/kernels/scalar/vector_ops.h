@@ -104,13 +104,34 @@ void F32ToF16(const float* x, uint16_t* y, size_t n) {
   for (size_t i = 0; i < n; ++i) y[i] = FloatToHalf(x[i]);
 }
 
-double LogSumExp(const float* x, size_t n) {
+float Largest(const float* x, size_t n) {
   float largest = -INFINITY;
   for (size_t i = 0; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+  return largest;
+}
+
+double LogSumExp(const float* x, size_t n) {
+  const float largest = Largest(x, n);
   if (largest == -INFINITY) return static_cast<double>(largest);
   double sum = 0;
   for (size_t i = 0; i < n; ++i) sum += static_cast<double>(expf(x[i] - largest));
   return static_cast<double>(largest) + log(sum);
+}
+
+double Softmax(float* x, size_t n) {
+  const float largest = Largest(x, n);
+  double sum = 0;
+  for (size_t i = 0; i < n; ++i) {
+    x[i] = expf(x[i] - largest);
+    sum += static_cast<double>(x[i]);
+  }
+  const float factor = static_cast<float>(1.0 / sum);
+  for (size_t i = 0; i < n; ++i) x[i] *= factor;
+  return static_cast<double>(largest) + log(sum);
+}
+
+void ExpEach(const float* x, float* y, size_t n) {
+  for (size_t i = 0; i < n; ++i) y[i] = expf(x[i]);
 }
 
 }  // namespace

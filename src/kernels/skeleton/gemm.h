@@ -34,6 +34,15 @@ void PackRest(const GemmPackArgs& p, size_t k) {
   }
 }
 
+// Fetches one line of each row of the panel after this: a processor does not see by itself that
+// so many short runs go on in other rows. An address beyond the matrix does no harm.
+inline void PrefetchRows(const float* const* rows, size_t count, size_t offset) {
+  for (size_t l = 0; l < count; ++l) {
+    const uintptr_t at = reinterpret_cast<uintptr_t>(rows[l]) + offset * sizeof(float);
+    __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 2);
+  }
+}
+
 // Values along k are contiguous: transposes four units of a vector of lanes at a time. Lanes that
 // the matrix lacks repeat the last one; nobody reads their results.
 template <class S, size_t kPanel>
@@ -50,6 +59,7 @@ void PackAlongK(const GemmPackArgs& p) {
         rows[l] = p.from + (lane + (group + l < last ? group + l : last)) * p.lane_stride;
       }
       for (size_t k = 0; k < end; k += kStep) {
+        if (k % 16 == 0) PrefetchRows(rows, W < kPanel ? W : kPanel, kPanel * p.lane_stride + k);
         typename S::V v[4];
         for (size_t r = 0; r < 4; ++r) v[r] = S::LoadAlongK(rows + r, k);
         S::Transpose4(v);

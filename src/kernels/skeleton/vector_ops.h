@@ -229,23 +229,55 @@ struct VectorOps {
     }
   }
 
-  static double LogSumExp(const float* x, size_t n) {
-    V largest_lanes = S::Set(-INFINITY);
+  static float Largest(const float* x, size_t n) {
+    V lanes = S::Set(-INFINITY);
     size_t i = 0;
-    for (; i + W <= n; i += W) largest_lanes = S::Max(S::Load(x + i), largest_lanes);
-    float largest = S::Largest(largest_lanes);
-    for (size_t r = i; r < n; ++r) largest = x[r] > largest ? x[r] : largest;
-    if (largest == -INFINITY) return static_cast<double>(largest);
-    const V shift = S::Set(largest);
+    for (; i + W <= n; i += W) lanes = S::Max(S::Load(x + i), lanes);
+    float largest = S::Largest(lanes);
+    for (; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+    return largest;
+  }
+
+  // The sum of exp(x - shift), each also given to keep(i, values, count).
+  template <class Keep>
+  static double SumExp(const float* x, size_t n, float shift, Keep keep) {
+    const V s = S::Set(shift);
     typename S::D sum = S::ZeroD();
-    for (i = 0; i + W <= n; i += W) sum = S::AddD(sum, Exp<S>(S::Sub(S::Load(x + i), shift)));
+    size_t i = 0;
+    for (; i + W <= n; i += W) {
+      const V e = Exp<S>(S::Sub(S::Load(x + i), s));
+      sum = S::AddD(sum, e);
+      keep(i, e, W);
+    }
     double rest = 0;
     if (i < n) {
       float buffer[W];
-      S::Store(buffer, Exp<S>(S::Sub(LoadPart<S>(x + i, n - i), shift)));
+      const V e = Exp<S>(S::Sub(LoadPart<S>(x + i, n - i), s));
+      S::Store(buffer, e);
       for (size_t r = 0; r < n - i; ++r) rest += static_cast<double>(buffer[r]);
+      keep(i, e, n - i);
     }
-    return static_cast<double>(largest) + log(S::SumD(sum) + rest);
+    return S::SumD(sum) + rest;
+  }
+
+  static double LogSumExp(const float* x, size_t n) {
+    const float largest = Largest(x, n);
+    if (largest == -INFINITY) return static_cast<double>(largest);
+    return static_cast<double>(largest) + log(SumExp(x, n, largest, [](size_t, V, size_t) {}));
+  }
+
+  static double Softmax(float* x, size_t n) {
+    const float largest = Largest(x, n);
+    const double sum = SumExp(x, n, largest, [x](size_t i, V e, size_t count) {
+      if (count == W) return S::Store(x + i, e);
+      StorePart<S>(x + i, e, count);
+    });
+    Scale(static_cast<float>(1.0 / sum), x, n);
+    return static_cast<double>(largest) + log(sum);
+  }
+
+  static void ExpEach(const float* x, float* y, size_t n) {
+    Map<S>(x, y, n, [](V v) { return Exp<S>(v); });
   }
 };
 
@@ -264,6 +296,8 @@ constexpr void SetVectorKernels(Kernels* t) {
   t->softcap = Ops::Softcap;
   t->f32_to_f16 = Ops::F32ToF16;
   t->log_sum_exp = Ops::LogSumExp;
+  t->softmax = Ops::Softmax;
+  t->exp = Ops::ExpEach;
 }
 
 }  // namespace
