@@ -189,13 +189,14 @@ std::string InputName(std::string weight) {
 }
 
 void GroupByInput(std::vector<size_t>* indices, FunctionRef<std::string(size_t index)> name) {
-  std::unordered_map<std::string, size_t> first;  // place in `indices`, by input
-  std::unordered_map<size_t, size_t> place;
+  std::unordered_map<std::string, size_t> first;                // place in `indices`, by input
+  std::unordered_map<size_t, std::pair<size_t, size_t>> order;  // that place, and its own
   for (size_t i = 0; i < indices->size(); ++i) {
-    place[(*indices)[i]] = first.emplace(InputName(name((*indices)[i])), i).first->second;
+    const size_t index = (*indices)[i];
+    order[index] = {first.emplace(InputName(name(index)), i).first->second, i};
   }
-  std::stable_sort(indices->begin(), indices->end(),
-                   [&](size_t a, size_t b) { return place[a] < place[b]; });
+  std::sort(indices->begin(), indices->end(),
+            [&](size_t a, size_t b) { return order[a] < order[b]; });
 }
 
 Result<CalibrationFile> CalibrationFile::Open(const std::string& path) {

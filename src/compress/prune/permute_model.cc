@@ -37,7 +37,7 @@ void ReorderColumns(std::span<float> values, size_t columns, size_t first, size_
 class ModelPermuter {
  public:
   ModelPermuter(const Checkpoint& model, const PruneOptions& options, ThreadPool* pool)
-      : model_(model), spec_(model.spec()), options_(options), pool_(pool), changes_(model) {}
+      : spec_(model.spec()), options_(options), pool_(pool), changes_(model) {}
   // Orders the input of `matrix` of the present layer by these `norms`.
   Status Order(const LayerMatrix& matrix, const std::vector<float>& norms);
   PermutedModel Finish() &&;
@@ -53,7 +53,6 @@ class ModelPermuter {
     return UpdatesWeights(options_.method) ? ScoreMethod::kRia : ScoreOf(options_.method);
   }
 
-  const Checkpoint& model_;
   const ModelSpec& spec_;
   const PruneOptions& options_;
   ThreadPool* pool_;
