@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "compress/quantize/presets.h"
 #include "formats/gguf.h"
 #include "model/checkpoint.h"
 #include "model/model.h"
@@ -31,9 +32,11 @@ ConvertSummary Must(Result<ConvertSummary> summary) {
 
 void QuantizeOwn(const char* preset, const std::string& path, bool pack = false) {
   std::string model = SourcePath("models/edgewise-stories-3M");
-  if (std::string_view(preset).starts_with("s24")) {
+  const auto found = FindPreset(preset);
+  REQUIRE(found);
+  if (const uint32_t group = Info((*found)->type).sparse_group; group > 0) {
     PruneJobOptions prune;
-    prune.prune.sparsity = *Sparsity::NOfM(2, 4);
+    prune.prune.sparsity = *Sparsity::NOfM(group / 2, group);
     Must(Prune(model, path + ".pruned", prune, nullptr));
     model = path + ".pruned";
   }

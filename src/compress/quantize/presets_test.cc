@@ -35,7 +35,7 @@ TEST_CASE("every preset has its own name and file type, and a format that can be
     CHECK((Info(preset.type).encode != nullptr));
     CHECK(std::string(preset.summary).size() > 3);
   }
-  CHECK(names.size() == 22);
+  CHECK(names.size() == 26);
 }
 
 TEST_CASE("names are found in any case, with llama-quantize's aliases") {
