@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "kernels/kernels.h"
 
@@ -36,21 +35,13 @@ Seen SeenBy(const Block& block, size_t i, size_t window) {
 // Turns the scores of one query, raw products with `keys` keys, to probabilities: 0 outside of what
 // is seen. Returns the logarithm of the sum, by which Probabilities finds them again.
 float Softmax(const AttentionShape& shape, Seen seen, size_t keys, float* scores) {
-  float most = -std::numeric_limits<float>::infinity();
-  for (size_t j = seen.first; j < seen.end; ++j) {
-    scores[j] *= shape.scale;
-    if (shape.softcap > 0) scores[j] = shape.softcap * std::tanh(scores[j] / shape.softcap);
-    most = std::max(most, scores[j]);
-  }
-  float sum = 0;
-  for (size_t j = seen.first; j < seen.end; ++j) {
-    scores[j] = std::exp(scores[j] - most);
-    sum += scores[j];
-  }
-  for (size_t j = seen.first; j < seen.end; ++j) scores[j] /= sum;
+  const kernels::Kernels& kernel = kernels::Active();
+  kernel.scale(shape.scale, scores + seen.first, seen.end - seen.first);
+  if (shape.softcap > 0) kernel.softcap(shape.softcap, scores + seen.first, seen.end - seen.first);
+  const double log_sum = kernel.softmax(scores + seen.first, seen.end - seen.first);
   std::fill(scores, scores + seen.first, 0.0f);
   std::fill(scores + seen.end, scores + keys, 0.0f);
-  return most + std::log(sum);
+  return static_cast<float>(log_sum);
 }
 
 // The same in the backward pass. `slopes` receives the derivative of each score by its raw product.
@@ -64,8 +55,9 @@ void Probabilities(const AttentionShape& shape, Seen seen, size_t keys, float lo
       score = shape.softcap * t;
       slopes[j] *= 1 - t * t;
     }
-    scores[j] = std::exp(score - log_sum);
+    scores[j] = score - log_sum;
   }
+  kernels::Active().exp(scores + seen.first, scores + seen.first, seen.end - seen.first);
   for (const auto [begin, end] : {Seen{0, seen.first}, Seen{seen.end, keys}}) {
     std::fill(scores + begin, scores + end, 0.0f);
     std::fill(slopes + begin, slopes + end, 0.0f);

@@ -12,6 +12,7 @@
 namespace edgewise::train {
 namespace {
 
+constexpr size_t kChunk = 256;            // values whose exponentials are computed together
 constexpr size_t kRowGrain = 16;          // rows that a thread takes at once
 constexpr size_t kValueGrain = 1 << 14;   // values of a run
 constexpr size_t kColumnGrain = 64;       // columns of a sum over rows
@@ -19,8 +20,6 @@ constexpr size_t kStatisticsGrain = 128;  // vectors whose weight gradients are 
 
 // Rounded to the runs that values are cut into: sums do not depend on threads.
 size_t Chunks(size_t n, size_t grain) { return (n + grain - 1) / grain; }
-
-float Sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
 
 constexpr float kGeluScale = 0.7978845608028654f;  // sqrt(2 / pi)
 constexpr float kGeluCubic = 0.044715f;
@@ -254,26 +253,44 @@ void CpuOps::NormBackward(const NormShape& shape, const NormWeights& weights, Co
   }
 }
 
+// The derivatives of activations by their input g, and their values, for up to kChunk of them.
+void Silu(const kernels::Kernels& kernel, size_t n, const float* g, float* value, float* slope) {
+  float e[kChunk];
+  for (size_t i = 0; i < n; ++i) e[i] = -g[i];
+  kernel.exp(e, e, n);
+  for (size_t i = 0; i < n; ++i) {
+    const float s = 1 / (1 + e[i]);
+    value[i] = g[i] * s;
+    slope[i] = s * (1 + g[i] * (1 - s));
+  }
+}
+
+void GeluTanh(const kernels::Kernels& kernel, size_t n, const float* g, float* value,
+              float* slope) {
+  float e[kChunk];  // tanh(x) = 1 - 2 / (exp(2 x) + 1)
+  for (size_t i = 0; i < n; ++i) e[i] = 2 * kGeluScale * (g[i] + kGeluCubic * g[i] * g[i] * g[i]);
+  kernel.exp(e, e, n);
+  for (size_t i = 0; i < n; ++i) {
+    const float t = 1 - 2 / (e[i] + 1), half = 0.5f * (1 + t);
+    value[i] = g[i] * half;
+    slope[i] = half + 0.5f * g[i] * (1 - t * t) * kGeluScale * (1 + 3 * kGeluCubic * g[i] * g[i]);
+  }
+}
+
 void CpuOps::GluBackward(Activation activation, size_t rows, size_t n, const float* gate_up,
                          const float* dy, float* dgate_up) {
-  const bool silu = activation == Activation::kSilu;
+  const auto differentiate = activation == Activation::kSilu ? Silu : GeluTanh;
   ForRows(rows, [&](size_t row) {
-    const float *gate = gate_up + row * 2 * n, *up = gate + n, *d = dy + row * n;
-    float *dgate = dgate_up + row * 2 * n, *dup = dgate + n;
-    for (size_t i = 0; i < n; ++i) {
-      const float g = gate[i], u = up[i];
-      float value, slope;
-      if (silu) {
-        const float s = Sigmoid(g);
-        value = g * s;
-        slope = s * (1 + g * (1 - s));
-      } else {
-        const float t = std::tanh(kGeluScale * (g + kGeluCubic * g * g * g));
-        value = 0.5f * g * (1 + t);
-        slope = 0.5f * (1 + t) + 0.5f * g * (1 - t * t) * kGeluScale * (1 + 3 * kGeluCubic * g * g);
+    float value[kChunk], slope[kChunk];
+    for (size_t first = 0; first < n; first += kChunk) {
+      const size_t count = std::min(kChunk, n - first);
+      const float *gate = gate_up + row * 2 * n + first, *up = gate + n, *d = dy + row * n + first;
+      float *dgate = dgate_up + row * 2 * n + first, *dup = dgate + n;
+      differentiate(kernel_, count, gate, value, slope);
+      for (size_t i = 0; i < count; ++i) {
+        dgate[i] = d[i] * up[i] * slope[i];
+        dup[i] = d[i] * value[i];
       }
-      dgate[i] = d[i] * u * slope;
-      dup[i] = d[i] * value;
     }
   });
 }

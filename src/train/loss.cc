@@ -15,6 +15,8 @@ struct Named {
   const char* name;
   Divergence divergence;
 };
+constexpr size_t kChunk = 256;  // values whose exponentials are computed together
+
 constexpr Named kDivergences[] = {{"kl", Divergence::kForwardKl},
                                   {"reverse-kl", Divergence::kReverseKl},
                                   {"jsd", Divergence::kJsd},
@@ -34,10 +36,18 @@ double Diverge(const DistillationLoss& loss, size_t n, const float* log_p, float
   const auto b = static_cast<float>(loss.beta), temperature = static_cast<float>(loss.temperature);
   double sum = 0, mean = 0;
   if (loss.divergence == Divergence::kForwardKl) {
-    for (size_t i = 0; i < n; ++i) {
-      const float p = std::exp(log_p[i]), q = std::exp(log_q[i]);
-      if (p > 0) sum += static_cast<double>(p) * static_cast<double>(log_p[i] - log_q[i]);
-      log_q[i] = temperature * (q - p);
+    const kernels::Kernels& kernel = kernels::Active();
+    float p[kChunk], q[kChunk];
+    for (size_t first = 0; first < n; first += kChunk) {
+      const size_t count = std::min(kChunk, n - first);
+      const float* lp = log_p + first;
+      float* lq = log_q + first;
+      kernel.exp(lp, p, count);
+      kernel.exp(lq, q, count);
+      for (size_t i = 0; i < count; ++i) {
+        if (p[i] > 0) sum += static_cast<double>(p[i]) * static_cast<double>(lp[i] - lq[i]);
+        lq[i] = temperature * (q[i] - p[i]);
+      }
     }
     return sum;
   }
@@ -114,11 +124,11 @@ Status CheckLoss(const DistillationLoss& loss) {
 }
 
 double CrossEntropy(size_t n, int32_t target, float scale, float* logits) {
-  const double log_sum = kernels::Active().log_sum_exp(logits, n);
+  const kernels::Kernels& kernel = kernels::Active();
   const auto at = static_cast<size_t>(target);
-  const double loss = log_sum - static_cast<double>(logits[at]);
-  const auto base = static_cast<float>(log_sum);
-  for (size_t i = 0; i < n; ++i) logits[i] = scale * std::exp(logits[i] - base);
+  const auto chosen = static_cast<double>(logits[at]);
+  const double loss = kernel.softmax(logits, n) - chosen;
+  kernel.scale(scale, logits, n);
   logits[at] -= scale;
   return loss;
 }
