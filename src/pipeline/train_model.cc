@@ -31,6 +31,7 @@ using train::Corpus;
 using train::TrainerState;
 
 constexpr uint64_t kMaxLogBytes = uint64_t{1} << 30;
+constexpr double kSaveSeconds = 300;  // a state is never older, however long steps take
 constexpr size_t kHeldOutShare = 50;  // of the documents one in so many, where no file is given
 
 bool IsConfig(const std::string& path) { return path.ends_with(".json"); }
@@ -225,12 +226,13 @@ class Keeper final : public train::TrainingObserver {
     seconds_ += report.seconds;
     skipped_ += report.skipped;
     if (report.held_out) held_out_ = *report.held_out;
-    if (save_every_ > 0 && report.step % save_every_ == 0) return Save(state);
-    return Ok{};
+    const bool due = save_every_ > 0 && report.step % save_every_ == 0;
+    return due || NowSeconds() - saved_ > kSaveSeconds ? Save(state) : Status(Ok{});
   }
   // The log first: it may be ahead of the state, never behind it.
   Status Save(const TrainerState& state) {
     EW_TRY(WriteText(log_path_, log_));
+    saved_ = NowSeconds();
     return train::SaveState(state, run_, state_path_);
   }
   const std::string& log() const { return log_; }
@@ -244,6 +246,7 @@ class Keeper final : public train::TrainingObserver {
   std::string log_;
   uint64_t lines_ = 0, tokens_ = 0, skipped_ = 0;
   double seconds_ = 0, held_out_ = 0;
+  double saved_ = NowSeconds();
 };
 
 // The loss of the job, with the teacher that it needs.

@@ -30,6 +30,11 @@ constexpr const char* kPrunedInSteps =
     "  - prune: {method: sparsegpt, sparsity: '2:4', steps: 2, permute: true}\n"
     "  - quantize: {to: s24_q4}\n";
 
+constexpr const char* kHealed =
+    "  - prune: {method: magnitude, sparsity: '2:4'}\n"
+    "  - distill: {data: calibration.txt, steps: 3, batch_tokens: 256}\n"
+    "  - quantize: {to: s24_q4}\n";
+
 constexpr const char* kForSize =
     "  - calibrate\n  - quantize: {target_bytes: 1900000, method: imatrix}\n  - pack\n  - eval\n";
 
@@ -45,7 +50,7 @@ class Workplace {
   void WriteRecipe(const std::string& passes) const {
     std::string text =
         "model: " + SourcePath("models/edgewise-stories-3M") + "\noutput: out.gguf\n";
-    if (passes.find("calibrate") != passes.npos || passes.find("gpt") != passes.npos) {
+    if (passes.find("- calibrate") != passes.npos || passes.find("gpt") != passes.npos) {
       text += "calibration: {text: calibration.txt, tokens: 600}\n";
     }
     if (passes.find("eval") != passes.npos) text += "evaluation: {text: held-out.txt}\n";
@@ -131,6 +136,10 @@ TEST_CASE("killed at any moment, a pruned model resumes to the same bytes") {
 
 TEST_CASE("killed at any moment, a model pruned in steps resumes to the same bytes") {
   KillAndResume(kPrunedInSteps, 5);
+}
+
+TEST_CASE("killed at any moment, a healed model resumes to the same bytes") {
+  KillAndResume(kHealed, 6);
 }
 
 TEST_CASE("killed at any moment, formats chosen for a size resume to the same bytes") {
