@@ -79,6 +79,16 @@ void SplitHeldOut(const Corpus& all, Corpus* corpus, Corpus* held_out) {
   }
 }
 
+// The output is none of the files that are read, and replaces one only where that is wanted.
+Status CheckOutputs(const TrainJob& job) {
+  const bool going_on = job.resume && FileExists(JournalFolder(job.out));
+  for (const std::string* input : {&job.model, &job.teacher, &job.data, &job.held_out}) {
+    if (input->empty()) continue;
+    EW_TRY(CheckOutput(*input, job.out, job.overwrite || going_on));
+  }
+  return Ok{};
+}
+
 Result<Inputs> ReadInputs(const TrainJob& job) {
   Inputs in;
   if (job.student != nullptr) {
@@ -106,6 +116,12 @@ Result<Inputs> ReadInputs(const TrainJob& job) {
     SplitHeldOut(all, &in.corpus, &in.held_out);
   } else {
     in.corpus = std::move(all);
+  }
+  if (in.held_out.size() == 0) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: is one document, of which nothing can be held out; name other data with "
+                     "--held-out",
+                     job.data.c_str());
   }
   EW_TRY(in.files, SourceFiles(*in.model, in.tokenizer_path));
   if (in.teacher) {
@@ -352,7 +368,7 @@ Status Predict(const Inputs& in, train::TrainerOptions options, TrainerState sta
 Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   const double start = NowSeconds();
   EW_TRY(const Preset* preset, FindPreset(Info(job.to).name));
-  if (!job.dry_run) EW_TRY(CheckOutput(job.model, job.out, job.overwrite || job.resume));
+  if (!job.dry_run) EW_TRY(CheckOutputs(job));
   EW_TRY(const Inputs in, ReadInputs(job));
   train::TrainerOptions options = job.trainer;
   EW_TRY(Complete(job, in, &options));

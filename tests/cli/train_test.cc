@@ -56,6 +56,7 @@ TEST_CASE("pretrain from a config: the model runs, the log tells each step") {
   CHECK(!std::filesystem::exists(out + ".journal"));
   CHECK(RunProgram({"run", out, "--prompt", "Once", "--max-tokens", "3"}).exit_code == 0);
   CHECK(RunProgram(command).exit_code == 2);  // the output exists
+  CHECK(RunProgram(setup.Pretrain(out, {"--resume"})).exit_code == 2);
 }
 
 TEST_CASE("a run that is killed or stopped goes on to the same bytes") {
@@ -154,6 +155,16 @@ TEST_CASE("what is refused, before anything is trained") {
   fails({"--warmup", "2"}, "warm-up");
   fails({"--dropout", "1"}, "dropout");
   fails({"--format", "csv"}, "alpaca");
+  WriteWhole(setup.folder / "one.txt", "Once upon a time there was one document only.");
+  const ProgramResult one =
+      RunProgram({"pretrain", setup.config, setup.folder / "one.txt", out, "--tokenizer", kModel});
+  CHECK(one.exit_code == 2);
+  CHECK(one.err.find("--held-out") != std::string::npos);
+  const std::string before = ReadWhole(setup.text);
+  CHECK(RunProgram(
+            {"pretrain", setup.config, setup.text, setup.text, "--tokenizer", kModel, "--force"})
+            .exit_code == 2);
+  CHECK(ReadWhole(setup.text) == before);
   const ProgramResult context = RunProgram(
       {"pretrain", setup.config, setup.text, out, "--tokenizer", kModel, "--sequence", "512"});
   CHECK(context.exit_code == 2);
