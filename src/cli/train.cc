@@ -23,7 +23,7 @@ struct TrainFlags {
 Status ReadNames(TrainFlags& flags) {
   TrainJob& job = flags.job;
   const auto type = DTypeFromName(flags.to);
-  if (!type || Info(*type).quantized() || !Info(*type).encode) {
+  if (type != DType::kF32 && type != DType::kF16 && type != DType::kBF16) {
     return MakeError(Code::kInvalidArgument, "--to %s: f32, f16 and bf16 are known",
                      Quote(flags.to).c_str());
   }
@@ -75,7 +75,18 @@ void PrintResult(const TrainSummary& s) {
   }
 }
 
+// A config.json makes a new model, and only a new model is pretrained.
+Status CheckBeginning(const TrainFlags& flags) {
+  const bool config = flags.job.model.ends_with(".json"), wanted = flags.verb[0] == 'p';
+  if (flags.verb[0] == 'd' || config == wanted) return Ok{};
+  return MakeError(Code::kInvalidArgument,
+                   wanted ? "%s: no config.json; `edgewise finetune` trains a model further"
+                          : "%s: no model; `edgewise pretrain` trains a new one from a config.json",
+                   flags.job.model.c_str());
+}
+
 Status RunTrain(TrainFlags& flags, const Common& common) {
+  EW_TRY(CheckBeginning(flags));
   EW_TRY(ReadNames(flags));
   flags.job.threads = common.Threads();
   EW_TRY(const TrainSummary summary, TrainModel(flags.job, common.progress));

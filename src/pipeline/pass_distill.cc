@@ -46,14 +46,13 @@ Result<TrainJob> ReadJob(const Json& arguments, const Recipe& recipe) {
   train::TrainerOptions& trainer = job.trainer;
   EW_TRY(trainer.schedule.kind, train::ParseSchedule(TextOr(arguments, "schedule", "cosine")));
   trainer.schedule.peak = NumberOr(arguments, "learning_rate", 1e-3);
-  trainer.schedule.steps = 1;  // until the data is known
   trainer.batch.tokens = CountOr(arguments, "batch_tokens", 4096);
   trainer.batch.sequence = CountOr(arguments, "sequence", 256);
   trainer.seed = trainer.batch.seed = CountOr(arguments, "seed", 1);
   trainer.keep_zeros = LeavesZeros(recipe);
   EW_TRY(trainer.precision, train::ParsePrecision(TextOr(arguments, "precision", "bf16")));
-  EW_TRY(train::CheckLoss(job.loss));
-  EW_TRY(train::CheckTrainer(trainer));
+  job.format.strict = true;  // nobody would see which rows were left out
+  EW_TRY(CheckTrainJob(job));
   return job;
 }
 

@@ -31,6 +31,9 @@ using train::Corpus;
 using train::TrainerState;
 
 constexpr uint64_t kMaxLogBytes = uint64_t{1} << 30;
+constexpr size_t kMaxBatch = 1u << 24;
+constexpr uint64_t kMaxSteps = uint64_t{1} << 32;
+constexpr size_t kMaxParameters = size_t{1} << 37;  // more than any machine's memory holds
 constexpr double kSaveSeconds = 300;  // a state is never older, however long steps take
 constexpr size_t kHeldOutShare = 50;  // of the documents one in so many, where no file is given
 
@@ -89,6 +92,24 @@ Status CheckOutputs(const TrainJob& job) {
   return Ok{};
 }
 
+// A teacher's probabilities are of its own tokens.
+Status CheckTeacher(const TrainJob& job, const Inputs& in) {
+  const ModelSpec &teacher = in.teacher->spec(), &student = in.model->spec();
+  if (teacher.vocab_size != student.vocab_size) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s gives probabilities of %u tokens and %s of %u: distillation needs the "
+                     "same vocabulary",
+                     job.teacher.c_str(), teacher.vocab_size, job.model.c_str(),
+                     student.vocab_size);
+  }
+  auto tokenizer = OpenTokenizer(*in.teacher, "");
+  // One that brings no tokenizer has the student's, as far as anyone can tell.
+  if (!tokenizer && tokenizer.error().code == Code::kNotFound) return Ok{};
+  EW_TRY(const auto own, std::move(tokenizer));
+  return CheckSameVocabulary(*own, *in.tokenizer)
+      .In("a teacher's probabilities are of its own tokens");
+}
+
 Result<Inputs> ReadInputs(const TrainJob& job) {
   Inputs in;
   if (job.student != nullptr) {
@@ -103,11 +124,7 @@ Result<Inputs> ReadInputs(const TrainJob& job) {
   const bool borrows = IsConfig(job.model) && in.teacher && job.tokenizer_path.empty();
   in.tokenizer_path = borrows ? job.teacher : job.tokenizer_path;
   EW_TRY(in.tokenizer, OpenTokenizer(*in.model, in.tokenizer_path));
-  if (in.teacher && !borrows) {
-    EW_TRY(const auto of_teacher, OpenTokenizer(*in.teacher, ""));
-    EW_TRY(CheckSameVocabulary(*of_teacher, *in.tokenizer)
-               .In("a teacher's probabilities are of its own tokens"));
-  }
+  if (in.teacher) EW_TRY(CheckTeacher(job, in));
   if (!job.held_out.empty()) {
     EW_TRY(in.held_out, ReadCorpus(job.held_out, job.format, &in));
   }
@@ -150,25 +167,21 @@ Status Complete(const TrainJob& job, const Inputs& in, train::TrainerOptions* op
   const uint64_t step = options->batch.tokens * options->accumulation;
   uint64_t steps = job.steps;
   if (steps == 0) {
-    if (!(job.epochs > 0 && job.epochs <= 10000) || step == 0) {
-      return MakeError(Code::kInvalidArgument, "epochs must be above 0 and at most 10000, not %g",
-                       job.epochs);
-    }
     steps = static_cast<uint64_t>(
         std::ceil(job.epochs * static_cast<double>(tokens) / static_cast<double>(step)));
-  }
-  if (!(job.warmup >= 0 && job.warmup <= 1)) {
-    return MakeError(Code::kInvalidArgument, "the warm-up must be from 0 to 1 of the steps");
   }
   options->schedule.steps = std::max<uint64_t>(steps, 1);
   options->schedule.warmup =
       static_cast<uint64_t>(job.warmup * static_cast<double>(options->schedule.steps));
-  const uint32_t context = in.model->spec().context_length;
-  if (options->batch.sequence > context) {
+  for (const auto* model : {&in.model, &in.teacher}) {
+    if (!*model || options->batch.sequence <= (*model)->spec().context_length) continue;
     return MakeError(Code::kInvalidArgument,
-                     "sequences of %zu tokens are longer than the model's context of %u",
-                     options->batch.sequence, context);
+                     "sequences of %zu tokens are longer than the %s's context of %u",
+                     options->batch.sequence, model == &in.model ? "model" : "teacher",
+                     (*model)->spec().context_length);
   }
+  EW_TRY(train::BatchReader::Create(in.corpus, options->batch).In(job.data));
+  EW_TRY(train::AllBatches(in.held_out, options->batch).In("the held-out documents"));
   return train::CheckTrainer(*options);
 }
 
@@ -186,11 +199,36 @@ Json RunRecipe(const TrainJob& job, const train::TrainerOptions& o) {
   recipe.Set("evaluate_every", o.evaluate_every).Set("patience", o.patience);
   recipe.Set("dropout", static_cast<double>(o.network.dropout));
   recipe.Set("precision", train::PrecisionName(o.precision));
+  if (job.format.format) recipe.Set("format", train::DatasetFormatName(*job.format.format));
   if (job.teacher.empty()) return recipe;
   recipe.Set("divergence", train::DivergenceName(job.loss.divergence));
   recipe.Set("alpha", job.loss.alpha).Set("temperature", job.loss.temperature);
   recipe.Set("beta", job.loss.beta);
   return recipe;
+}
+
+// What each input is, so that a run does not go on with others, or with two exchanged.
+Status SetInputs(const TrainJob& job, const Inputs& in, const Progress* progress, Json* run) {
+  std::vector<std::string> model, teacher;
+  EW_TRY(model, SourceFiles(*in.model, in.tokenizer_path));
+  if (in.teacher) {
+    EW_TRY(teacher, SourceFiles(*in.teacher, ""));
+  }
+  const std::pair<const char*, std::vector<std::string>> roles[] = {
+      {"model", model},
+      {"teacher", teacher},
+      {"data", {job.data}},
+      {"held-out data",
+       job.held_out.empty() ? std::vector<std::string>() : std::vector{job.held_out}}};
+  for (const auto& [role, files] : roles) {
+    if (files.empty()) {
+      run->Set(role, "");
+      continue;
+    }
+    EW_TRY(const SourceHash hash, HashFiles(files, [&] { return progress->Cancelled(); }));
+    run->Set(role, hash.digest);
+  }
+  return Ok{};
 }
 
 Json LogLine(const train::StepReport& report) {
@@ -241,7 +279,6 @@ class Keeper final : public train::TrainingObserver {
     tokens_ += report.tokens;
     seconds_ += report.seconds;
     skipped_ += report.skipped;
-    if (report.held_out) held_out_ = *report.held_out;
     const bool due = save_every_ > 0 && report.step % save_every_ == 0;
     return due || NowSeconds() - saved_ > kSaveSeconds ? Save(state) : Status(Ok{});
   }
@@ -253,7 +290,6 @@ class Keeper final : public train::TrainingObserver {
   }
   const std::string& log() const { return log_; }
   double tokens_per_s() const { return seconds_ > 0 ? static_cast<double>(tokens_) / seconds_ : 0; }
-  double held_out() const { return held_out_; }
   uint64_t skipped() const { return skipped_; }
 
  private:
@@ -261,7 +297,7 @@ class Keeper final : public train::TrainingObserver {
   uint64_t save_every_;
   std::string log_;
   uint64_t lines_ = 0, tokens_ = 0, skipped_ = 0;
-  double seconds_ = 0, held_out_ = 0;
+  double seconds_ = 0;
   double saved_ = NowSeconds();
 };
 
@@ -305,6 +341,10 @@ class JobLoss {
 Result<TrainerState> FirstState(const TrainJob& job, const Inputs& in, uint64_t seed) {
   TrainerState state;
   const train::ParameterLayout layout(in.model->spec());
+  if (layout.size() > kMaxParameters) {
+    return MakeError(Code::kOutOfMemory, "%s: a model of %zu parameters", job.model.c_str(),
+                     layout.size());
+  }
   if (IsConfig(job.model)) {
     state.weights = train::RandomParameters(in.model->spec(), layout, seed);
   } else {
@@ -365,9 +405,35 @@ Status Predict(const Inputs& in, train::TrainerOptions options, TrainerState sta
 
 }  // namespace
 
+Status CheckTrainJob(const TrainJob& job) {
+  if (job.steps == 0 && !(job.epochs > 0 && job.epochs <= 10000)) {
+    return MakeError(Code::kInvalidArgument, "epochs must be above 0 and at most 10000, not %g",
+                     job.epochs);
+  }
+  if (!(job.warmup >= 0 && job.warmup <= 1) || job.steps > kMaxSteps) {
+    return MakeError(Code::kInvalidArgument,
+                     "the warm-up must be from 0 to 1 of the steps, and these at most %llu",
+                     static_cast<unsigned long long>(kMaxSteps));
+  }
+  const train::BatchOptions& batch = job.trainer.batch;
+  if (batch.tokens < 2 || batch.tokens > kMaxBatch || job.trainer.accumulation > kMaxBatch ||
+      batch.sequence < 2) {
+    return MakeError(Code::kInvalidArgument,
+                     "batches have from 2 to %zu tokens in sequences of at least 2, and a step at "
+                     "most as many batches",
+                     kMaxBatch);
+  }
+  train::TrainerOptions options = job.trainer;
+  options.schedule.steps = std::max<uint64_t>(job.steps, 1);
+  options.schedule.warmup = 0;
+  if (!job.teacher.empty()) EW_TRY(train::CheckLoss(job.loss));
+  return train::CheckTrainer(options);
+}
+
 Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   const double start = NowSeconds();
   EW_TRY(const Preset* preset, FindPreset(Info(job.to).name));
+  EW_TRY(CheckTrainJob(job));
   if (!job.dry_run) EW_TRY(CheckOutputs(job));
   EW_TRY(const Inputs in, ReadInputs(job));
   train::TrainerOptions options = job.trainer;
@@ -396,19 +462,20 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   EW_TRY(const SourceHash source, HashFiles(in.files, [&] { return progress->Cancelled(); }));
   const Json recipe = RunRecipe(job, options);
   Json run = recipe;
-  run.Set("inputs", source.digest).Set("version", EDGEWISE_VERSION);
+  run.Set("version", EDGEWISE_VERSION);
+  EW_TRY(SetInputs(job, in, progress, &run));
   EW_TRY(RunJournal journal,
          RunJournal::Open(job.out, run, {.resume = job.resume, .replace = job.overwrite}));
   Keeper keeper(journal.folder(), DigestOf(run.Dump()), job.save_every);
   EW_TRY(keeper.Load(&state));
   summary.resumed_steps = state.step;
-  {
+  const auto measure = [&]() -> Result<double> {
     auto ops = train::MakeCpuOps(&pool, options.precision);
     EW_TRY(auto network, train::Network::Create(in.model->spec(), ops.get(), {}));
-    if (state.step == 0) {
-      EW_TRY(summary.first_loss,
-             train::HeldOutLoss(in.held_out, options.batch, state.weights.data(), &pool, &network));
-    }
+    return train::HeldOutLoss(in.held_out, options.batch, state.weights.data(), &pool, &network);
+  };
+  if (state.step == 0) {
+    EW_TRY(summary.first_loss, measure());
   }
   const Status trained = train::RunTraining(in.model->spec(), options, in.corpus, &in.held_out,
                                             loss->get(), &pool, progress, &keeper, &state);
@@ -420,7 +487,7 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   }
   EW_TRY(trained);
   EW_TRY(keeper.Save(state));
-  summary.held_out_loss = options.patience > 0 ? state.best_loss : keeper.held_out();
+  EW_TRY(summary.held_out_loss, measure());
   summary.skipped_steps = keeper.skipped();
   summary.tokens_per_s = keeper.tokens_per_s();
   if (in.teacher) {

@@ -58,6 +58,9 @@ struct TrainSummary {
   uint64_t peak_rss_bytes = 0;
 };
 
+// Finds what of the job cannot be, whatever the data. Errors: kInvalidArgument.
+Status CheckTrainJob(const TrainJob& job);
+
 // Trains `job.model` and writes it to `job.out`, with "OUT.log.jsonl" beside it: a line for each
 // step. The state is kept in the folder "OUT.journal", so that a run that was stopped or killed
 // goes on with `resume`; the same job gives the same bytes for any number of threads, stopped or

@@ -273,19 +273,33 @@ Result<Checkpoint> OrderChannels(const Checkpoint& checkpoint, const WriteJob& j
   return std::move(permuted.model);
 }
 
-// Begins the mask file that the job asks for.
-Result<std::optional<MaskWriter>> CreateMasks(const Checkpoint& checkpoint, const WriteJob& job,
-                                              const std::string& out_path,
-                                              const std::vector<TensorPlan>& plan) {
-  std::optional<MaskWriter> masks;
-  if (job.save_mask.empty()) return masks;
-  if (std::filesystem::path(job.save_mask).lexically_normal() ==
-      std::filesystem::path(out_path).lexically_normal()) {
+// Finds before the work what would keep the mask from being written.
+Status CheckMaskOutput(const std::string& in_path, const std::string& out_path,
+                       const WriteJob& job) {
+  if (job.save_mask.empty()) return Ok{};
+  std::error_code ignored;
+  const auto whole = [&](const std::string& path) {
+    return std::filesystem::weakly_canonical(std::filesystem::absolute(path, ignored), ignored);
+  };
+  if (whole(job.save_mask) == whole(out_path)) {
     return MakeError(Code::kInvalidArgument,
                      "%s: the mask would replace the model; name another file for it",
                      job.save_mask.c_str());
   }
-  EW_TRY(CheckOutput(checkpoint.path(), job.save_mask, job.overwrite));
+  if (job.prune && job.prune->permute) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: the mask would be for channels in another order than those of %s; "
+                     "prune without ordering them",
+                     job.save_mask.c_str(), in_path.c_str());
+  }
+  return CheckOutput(in_path, job.save_mask, job.overwrite);
+}
+
+// Begins the mask file that the job asks for.
+Result<std::optional<MaskWriter>> CreateMasks(const Checkpoint& checkpoint, const WriteJob& job,
+                                              const std::vector<TensorPlan>& plan) {
+  std::optional<MaskWriter> masks;
+  if (job.save_mask.empty()) return masks;
   Metadata metadata;
   for (const char* key : {"general.architecture", "general.name"}) {
     const auto value = checkpoint.metadata().GetString(key);
@@ -389,6 +403,7 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
     checkpoint = structured->StandIn();
   }
   if (!job.dry_run) EW_TRY(CheckOutput(in_path, out_path, job.overwrite));
+  EW_TRY(CheckMaskOutput(in_path, out_path, job));
   std::string rotated;
   if (job.rotate) {
     EW_TRY(rotated, RotateSource(job.plan.allow_requantize, &checkpoint).In(in_path));
@@ -433,7 +448,7 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
                                &summary)
                  .In(in_path));
     }
-    EW_TRY(std::optional<MaskWriter> masks, CreateMasks(checkpoint, job, out_path, plan));
+    EW_TRY(std::optional<MaskWriter> masks, CreateMasks(checkpoint, job, plan));
     if (job.prune) {
       EW_TRY(WritePruned(prepared.weights, plan, *job.prune, {job.journal_path, out_path},
                          std::move(prepared.known), masks ? &*masks : nullptr, &pool, &writer,

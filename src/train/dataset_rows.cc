@@ -68,8 +68,20 @@ std::string_view RowReader::NextLine() {
 }
 
 std::string_view RowReader::NextElement(const char** problem) {
-  at_ = std::min(text_.find_first_not_of(open_ ? " \t\r\n," : kBlanks, at_), text_.size());
+  at_ = std::min(text_.find_first_not_of(kBlanks, at_), text_.size());
+  if (open_ && comma_due_ && at_ < text_.size() && text_[at_] != ']') {
+    if (text_[at_] == ',') {
+      at_ = std::min(text_.find_first_not_of(kBlanks, at_ + 1), text_.size());
+    } else {
+      *problem = "a comma is missing before this row";
+    }
+  }
+  comma_due_ = true;
   const size_t begin = at_;
+  if (begin < text_.size() && open_ && text_[begin] == ',') {
+    *problem = "a row is missing between two commas";
+    return text_.substr(begin, 1);
+  }
   if (begin == text_.size()) {
     if (open_) *problem = "the array is not closed: the file was cut off";
     open_ = false;
@@ -95,7 +107,9 @@ std::string_view RowReader::NextElement(const char** problem) {
       if (c != '\n') continue;
       // No string of JSON has a line end: a quote too many spoils this row, not those after it.
       depth -= std::min(depth, ClosersAtEnd(text_.substr(begin, at_ - begin)));
-      if (depth == 0) break;
+      if (depth > 0) continue;
+      comma_due_ = !Trim(text_.substr(begin, at_ - begin)).ends_with(',');
+      break;
     } else if (c == '"') {
       in_string = true;
     } else if (c == '{' || c == '[') {

@@ -36,7 +36,8 @@ class RowReader {
   size_t at_ = 0;
   size_t counted_ = 0;  // `line_` is the line of this byte
   uint64_t line_ = 1;
-  bool open_ = false;  // inside the array
+  bool open_ = false;       // inside the array
+  bool comma_due_ = false;  // before its next element
 };
 
 }  // namespace edgewise::train

@@ -289,5 +289,22 @@ TEST_CASE("GPTeacher's instructions are read whole") {
   }
 }
 
+TEST_CASE("elements of an array have one comma between them") {
+  const std::string row = R"({"text": "A cat sat on the mat."})";
+  const struct {
+    std::string content;
+    uint64_t bad;
+  } arrays[] = {{"[" + row + "," + row + "]", 0},
+                {"[" + row + row + "]", 1},
+                {"[" + row + " ,, " + row + "]", 1},
+                {"[," + row + "]", 1}};
+  for (const auto& array : arrays) {
+    CAPTURE(array.content);
+    const auto data = ParseDataset(array.content, *Stories(), "");
+    REQUIRE(data.has_value());
+    CHECK(data->bad_row_count == array.bad);
+  }
+}
+
 }  // namespace
 }  // namespace edgewise::train

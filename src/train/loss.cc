@@ -30,6 +30,12 @@ void LogSoftmax(const float* x, size_t n, float temperature, float* log_p) {
   for (size_t i = 0; i < n; ++i) log_p[i] -= sum;
 }
 
+// log(exp(a) + exp(b)), where both may underflow.
+float LogMix(float a, float b) {
+  const float most = std::max(a, b), least = std::min(a, b);
+  return most + std::log1p(std::exp(least - most));
+}
+
 // Returns D(p | q). log_q becomes T^2 times the gradient by the student's logits: where v is the
 // derivative by q, that is T q (v - sum q v).
 double Diverge(const DistillationLoss& loss, size_t n, const float* log_p, float* log_q) {
@@ -51,6 +57,7 @@ double Diverge(const DistillationLoss& loss, size_t n, const float* log_p, float
     }
     return sum;
   }
+  const float log_b = std::log(b), log_rest = std::log1p(-b);
   // First pass: the sums; log_q stays. Second: the gradient.
   const auto slope = [&](float lp, float lq, double* value) {
     const float p = std::exp(lp), q = std::exp(lq);
@@ -59,20 +66,20 @@ double Diverge(const DistillationLoss& loss, size_t n, const float* log_p, float
         *value = q > 0 ? static_cast<double>(q) * static_cast<double>(lq - lp) : 0;
         return lq - lp;
       case Divergence::kJsd: {
-        const float log_m = std::log(b * p + (1 - b) * q);
+        const float log_m = LogMix(log_b + lp, log_rest + lq);
         *value = (p > 0 ? static_cast<double>(b * p) * static_cast<double>(lp - log_m) : 0) +
                  (q > 0 ? static_cast<double>((1 - b) * q) * static_cast<double>(lq - log_m) : 0);
         return (1 - b) * (lq - log_m);
       }
       case Divergence::kSkewKl: {
-        const float m = b * p + (1 - b) * q;
-        *value = p > 0 ? static_cast<double>(p) * static_cast<double>(lp - std::log(m)) : 0;
-        return m > 0 ? -(1 - b) * p / m : 0.0f;
+        const float log_m = LogMix(log_b + lp, log_rest + lq);
+        *value = p > 0 ? static_cast<double>(p) * static_cast<double>(lp - log_m) : 0;
+        return -(1 - b) * std::exp(lp - log_m);
       }
       case Divergence::kSkewReverse: {
-        const float m = (1 - b) * q + b * p;
-        *value = q > 0 ? static_cast<double>(q) * static_cast<double>(lq - std::log(m)) : 0;
-        return m > 0 ? lq - std::log(m) - (1 - b) * q / m : 0.0f;
+        const float log_m = LogMix(log_b + lp, log_rest + lq);
+        *value = q > 0 ? static_cast<double>(q) * static_cast<double>(lq - log_m) : 0;
+        return lq - log_m - (1 - b) * std::exp(lq - log_m);
       }
       case Divergence::kForwardKl:
         break;

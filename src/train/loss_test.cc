@@ -157,6 +157,16 @@ TEST_CASE("extreme logits give finite gradients") {
         Distillation(options, kVocab, kTarget, teacher.data(), 1, logits.data(), work.data());
     CHECK(std::isfinite(loss));
     CHECK(std::all_of(logits.begin(), logits.end(), [](float g) { return std::isfinite(g); }));
+    // Around the smallest numbers of floats, where a probability is not 0 but a share of it is.
+    for (float spread = 80; spread < 110; spread += 0.25f) {
+      std::vector<float> p(kVocab, 0), q(kVocab, 0);
+      p[1] = spread;
+      q[2] = spread + 1;
+      const double small =
+          Distillation(options, kVocab, kTarget, p.data(), 1, q.data(), work.data());
+      REQUIRE(std::isfinite(small));
+      REQUIRE(std::all_of(q.begin(), q.end(), [](float g) { return std::isfinite(g); }));
+    }
   }
 }
 

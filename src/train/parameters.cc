@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <unordered_map>
 
 #include "base/check.h"
 #include "base/rng.h"
@@ -32,12 +33,20 @@ ParameterLayout::ParameterLayout(const ModelSpec& spec) {
     }
     if (rank == 2) matrix_size_ = size_;
   }
-  embedding_ = OffsetOf("token_embd.weight");
-  output_norm_ = OffsetOf("output_norm.weight");
-  logits_ = spec.tied_embeddings ? embedding_ : OffsetOf("output.weight");
+  std::unordered_map<std::string_view, size_t> offsets;
+  for (const Parameter& parameter : parameters_) {
+    offsets.emplace(parameter.name, parameter.offset);
+  }
+  const auto offset = [&](const std::string& name) {
+    const auto found = offsets.find(name);
+    return found == offsets.end() ? kNoParameter : found->second;
+  };
+  embedding_ = offset("token_embd.weight");
+  output_norm_ = offset("output_norm.weight");
+  logits_ = spec.tied_embeddings ? embedding_ : offset("output.weight");
   for (uint32_t l = 0; l < spec.n_layers; ++l) {
     const std::string prefix = Format("blk.%u.", l);
-    const auto at = [&](const char* name) { return OffsetOf(prefix + name); };
+    const auto at = [&](const char* name) { return offset(prefix + name); };
     layers_.push_back({.attention_norm = at("attn_norm.weight"),
                        .post_attention_norm = at("post_attention_norm.weight"),
                        .feed_forward_norm = at("ffn_norm.weight"),
@@ -51,17 +60,6 @@ ParameterLayout::ParameterLayout(const ModelSpec& spec) {
                        .gate_up = at(spec.fused_gate_up ? "ffn_up.weight" : "ffn_gate.weight"),
                        .down = at("ffn_down.weight")});
   }
-}
-
-const Parameter* ParameterLayout::Find(std::string_view name) const {
-  const auto found = std::find_if(parameters_.begin(), parameters_.end(),
-                                  [&](const Parameter& p) { return p.name == name; });
-  return found == parameters_.end() ? nullptr : &*found;
-}
-
-size_t ParameterLayout::OffsetOf(std::string_view name) const {
-  const Parameter* parameter = Find(name);
-  return parameter == nullptr ? kNoParameter : parameter->offset;
 }
 
 Result<std::vector<float>> LoadParameters(const Checkpoint& checkpoint,

@@ -39,7 +39,6 @@ class ParameterLayout {
   explicit ParameterLayout(const ModelSpec& spec);
 
   std::span<const Parameter> all() const { return parameters_; }
-  const Parameter* Find(std::string_view name) const;  // null: none
   size_t size() const { return size_; }                // floats
   size_t matrix_size() const { return matrix_size_; }  // floats of matrices, which come first
   const LayerOffsets& layer(uint32_t i) const { return layers_[i]; }
@@ -49,7 +48,6 @@ class ParameterLayout {
   size_t logits() const { return logits_; }
 
  private:
-  size_t OffsetOf(std::string_view name) const;  // kNoParameter: none
   std::vector<Parameter> parameters_;
   std::vector<LayerOffsets> layers_;
   size_t size_ = 0, matrix_size_ = 0;

@@ -296,7 +296,6 @@ TEST_CASE("a mask goes from one prune to the next, and can be looked at") {
                                             folder / "text.txt",
                                             "--sparsity",
                                             "2:4",
-                                            "--permute",
                                             "--steps",
                                             "2",
                                             "--save-mask",
@@ -320,6 +319,29 @@ TEST_CASE("a mask goes from one prune to the next, and can be looked at") {
                               "--mask", mask, "--mask", out, "--json"}),
                   "prune");
   CHECK(Number(again, "density") == doctest::Approx(0.5).epsilon(1e-3));
+
+  // What is not the model's own zeros in the model's own order is no mask for it.
+  const std::string rounded = folder / "rounded.gguf", ordered = folder / "ordered.gguf";
+  REQUIRE(RunProgram({"quantize", out, rounded, "--to", "q4_k_m"}).exit_code == 0);
+  const auto ria = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {
+        "prune",         BaseModel(),         ordered,      "--method", "ria",
+        "--calibration", folder / "text.txt", "--sparsity", "2:4",      "--permute"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return RunProgram(arguments);
+  };
+  CHECK(ria({"--save-mask", folder / "other.mask"}).exit_code == 2);
+  REQUIRE(ria({}).exit_code == 0);
+  for (const std::string& wrong : {rounded, ordered}) {
+    const ProgramResult refused = RunProgram(
+        {"prune", BaseModel(), folder / "wrong.gguf", "--method", "mask", "--mask", wrong});
+    CHECK(refused.exit_code == 2);
+    CHECK(refused.err.find("no mask") != std::string::npos);
+  }
+  std::filesystem::create_symlink(folder.path(), folder / "link");
+  CHECK(RunProgram({"prune", BaseModel(), folder / "x.gguf", "--method", "magnitude", "--sparsity",
+                    "50%", "--save-mask", folder / "link/x.gguf"})
+            .exit_code == 2);
 }
 
 TEST_CASE("prune removes structure and says what went, layer by layer") {

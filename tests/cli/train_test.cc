@@ -61,7 +61,7 @@ TEST_CASE("pretrain from a config: the model runs, the log tells each step") {
 
 TEST_CASE("a run that is killed or stopped goes on to the same bytes") {
   const Setup setup;
-  const std::vector<std::string> flags = {"--steps", "24", "--save-every", "3"};
+  const std::vector<std::string> flags = {"--steps", "60", "--save-every", "3"};
   const std::string whole = setup.folder / "whole.gguf", cut = setup.folder / "cut.gguf";
   REQUIRE(RunProgram(setup.Pretrain(whole, flags)).exit_code == 0);
   std::vector<std::string> again = flags;
@@ -151,6 +151,7 @@ TEST_CASE("what is refused, before anything is trained") {
   fails({"--steps", "5", "--schedule", "linear"}, "cosine");
   fails({"--precision", "f16"}, "bf16 and f32");
   fails({"--to", "q4_0"}, "f32, f16 and bf16");
+  fails({"--to", "s24_f16"}, "f32, f16 and bf16");
   fails({"--epochs", "-1"}, "epochs");
   fails({"--warmup", "2"}, "warm-up");
   fails({"--dropout", "1"}, "dropout");
@@ -173,6 +174,15 @@ TEST_CASE("what is refused, before anything is trained") {
       RunProgram({"pretrain", setup.config, setup.text, out, "--steps", "2"});
   CHECK(none.exit_code == 3);  // no tokenizer beside the config
   CHECK(none.err.find("--tokenizer") != std::string::npos);
+  CHECK(RunProgram({"finetune", setup.config, setup.text, out}).exit_code == 2);
+  CHECK(RunProgram({"pretrain", BaseModel(), setup.text, out}).exit_code == 2);
+  std::string wider = ReadWhole(setup.config);
+  wider.replace(wider.find("2048"), 4, "2112");
+  WriteWhole(setup.folder / "wider.json", wider);
+  const ProgramResult rows =
+      RunProgram({"distill", kModel, setup.text, out, "--student", setup.folder / "wider.json"});
+  CHECK(rows.exit_code == 2);
+  CHECK(rows.err.find("same vocabulary") != std::string::npos);
   const ProgramResult alpha =
       RunProgram({"distill", kModel, setup.text, out, "--student", setup.config, "--alpha", "2"});
   CHECK(alpha.exit_code == 2);

@@ -47,7 +47,7 @@ double Mask::Density() const {
 }
 
 std::optional<Sparsity> Mask::Pattern() const {
-  for (const uint32_t group : {4u, 8u, 16u, 32u}) {
+  for (const uint32_t group : {4u, 8u, 16u, 32u, 64u}) {
     if (columns_ % group != 0) continue;
     uint32_t most = 0;
     for (size_t row = 0; row < rows_ && most < group; ++row) {

@@ -82,6 +82,39 @@ Status MaskWriter::Write(size_t index, const Mask& mask) {
   return file_.Write(mask.ToBytes());
 }
 
+namespace {
+
+// Zeros are a mask only where rounding made none, and where columns are in the order of the model
+// that the mask is for.
+Status CheckMaskModel(const Checkpoint& model) {
+  for (const CheckpointTensor& tensor : model.tensors()) {
+    const DTypeInfo& format = Info(tensor.dtype);
+    if (tensor.shape.rank() != 2 || !tensor.name.starts_with("blk.") || !format.quantized() ||
+        format.sparse()) {
+      continue;
+    }
+    return MakeError(Code::kInvalidArgument,
+                     "tensor %s is in %s, whose rounding makes and moves zeros: no mask; use the "
+                     "pruned model in floats or in a sparse format",
+                     tensor.name.c_str(), format.name);
+  }
+  EW_TRY(std::string recipe, model.metadata().GetString("edgewise.recipe", ""));
+  if (const auto* history = model.metadata().FindStrings("edgewise.history")) {
+    for (const std::string& before : *history) recipe += before;
+  }
+  for (const char* change : {"\"permute\":true", "\"rotated\""}) {
+    if (recipe.find(change) == std::string::npos) continue;
+    return MakeError(
+        Code::kInvalidArgument,
+        "the columns of this model are not those of the model before: it was %s, so "
+        "its zeros are no mask for another",
+        change[1] == 'p' ? "pruned with its channels in an order of their own" : "rotated");
+  }
+  return Ok{};
+}
+
+}  // namespace
+
 Result<MaskSet> MaskSet::Open(std::span<const std::string> paths) {
   MaskSet set;
   for (const std::string& path : paths) {
@@ -97,6 +130,7 @@ Result<MaskSet> MaskSet::Open(std::span<const std::string> paths) {
       }
     }
     EW_TRY(Checkpoint model, Checkpoint::Open(path));
+    EW_TRY(CheckMaskModel(model).In(path));
     set.sources_.push_back({path, std::move(model)});
   }
   return set;
