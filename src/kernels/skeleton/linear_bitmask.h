@@ -214,7 +214,7 @@ void MultiplyOneExpanded(const uint8_t* tiles, size_t columns, const ActQ8* x, f
     const typename S::Bytes act = S::Join(x[0].q, x[1].q);
     typename S::Ints dots[2];
     S::template AddLanes<kSumsFit16>(
-        [&](size_t row) [[gnu::always_inline]] {
+        [&](size_t row) __attribute__((always_inline)) {
           return S::template Step<T.is_signed>(S::ZeroPart(), ExpandRow<S, Format>(tiles, row),
                                                act);
         },
