@@ -97,6 +97,8 @@ inline __m512i EmulatedExpand(__m512i otherwise, uint64_t mask, __m512i values) 
 #define _mm512_zextsi256_si512(v) EmulatedZeroExtend(v)
 #undef _mm512_mask_expand_epi8
 #define _mm512_mask_expand_epi8(otherwise, mask, values) EmulatedExpand(otherwise, mask, values)
+#undef _mm512_madd_epi16  // SIMDe's takes a mask that it does not pass on
+#define _mm512_madd_epi16(a, b) simde_mm512_madd_epi16(a, b)
 #undef _mm256_dpbusd_avx_epi32
 #define _mm256_dpbusd_avx_epi32(sum, a, b) simde_mm256_dpbusd_epi32(sum, a, b)
 #define _mm512_cvtepu8_epi32(v) EmulatedCvtEpu8(v)

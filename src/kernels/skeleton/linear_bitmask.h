@@ -1,7 +1,8 @@
 // Products of packed bitmask weights (BM_Q4, BM_Q8), written once over the operations S of
 // skeleton/linear_packed.h. The values that a row keeps of 64 columns are spread to their places by
 // its mask, 16 rows are turned into steps of 4 columns in the first-level cache, and the products
-// are those of dense weights, for one activation row as for many.
+// are those of dense weights. Where S has an Expand, one activation row meets the weights row by
+// row in registers instead.
 #pragma once
 
 #include <stddef.h>
@@ -87,7 +88,7 @@ constexpr size_t kKeptAt = 10 * kPackedRows;
 // Each format gives
 //   kZero: how 0 is stored in an unpacked byte;
 //   Kept: the 32 values of one row, xor kZero;
-//   Wide: for S::Expand, its unpacked values, and kZero above.
+//   Wide: for S::Expand, the same values, and kZero above.
 
 template <class S>
 struct PackedBM_Q4 {
@@ -127,14 +128,20 @@ struct PackedBM_Q8 {
   static void Unpack(const uint8_t* tile, uint8_t (*q)[kStepBytes]);
 };
 
+// The 64 columns of one row, unpacked.
+template <class S, class Format>
+inline typename S::Bytes ExpandRow(const uint8_t* tile, size_t row) {
+  return S::Expand(MaskOf(tile, row), Format::Wide(tile, row),
+                   S::Splat(static_cast<int8_t>(Format::kZero)));
+}
+template <class S>
+constexpr bool kExpands = requires(typename S::Bytes v) { S::Expand(0, v, v); };
+
 template <class S, class Format>
 inline void SpreadRows(const uint8_t* tile, MaskedRows& rows) {
-  if constexpr (requires(typename S::Bytes v) { S::Expand(0, v, v); }) {
-    const typename S::Bytes zeros = S::Splat(static_cast<int8_t>(Format::kZero));
+  if constexpr (kExpands<S>) {
 #pragma GCC unroll 16
-    for (size_t r = 0; r < kPackedRows; ++r) {
-      S::Store(rows[r], S::Expand(MaskOf(tile, r), Format::Wide(tile, r), zeros));
-    }
+    for (size_t r = 0; r < kPackedRows; ++r) S::Store(rows[r], ExpandRow<S, Format>(tile, r));
   } else {
     // All are unpacked before the first is read: a load that spans two stores waits for both.
     MaskedRows kept = {};
@@ -192,6 +199,39 @@ void PackedBM_Q8<S>::Unpack(const uint8_t* tile, uint8_t (*q)[kStepBytes]) {
   UnpackMasked<S, PackedBM_Q8>(tile, q);
 }
 
+// One activation row, with S::Expand: a register holds 64 columns of one row, and its products with
+// as many activations are added up across lanes.
+template <class S, class Format>
+void MultiplyOneExpanded(const uint8_t* tiles, size_t columns, const ActQ8* x, float* out) {
+  constexpr Traits T = Format::kTraits;
+  constexpr size_t kTileBytes = kPackedRows * Format::kBlockBytes;
+  constexpr bool kSumsFit16 = 8 * 127 * T.largest <= INT16_MAX;
+  typename S::Floats sum = S::Set(0);
+  for (size_t b = 0; b < columns / kMaskColumns; ++b) {
+    for (size_t at = 0; at < kTileBytes; at += 64) {
+      __builtin_prefetch(tiles + kPrefetchBytes + at, 0, 3);
+    }
+    const typename S::Bytes act = S::Join(x[0].q, x[1].q);
+    typename S::Ints dots[2];
+    S::template AddLanes<kSumsFit16>(
+        [&](size_t row) __attribute__((always_inline)) {
+          return S::template Step<T.is_signed>(S::ZeroPart(), ExpandRow<S, Format>(tiles, row),
+                                               act);
+        },
+        dots);
+    Scales scales;
+    Format::Factors(tiles, 0, &scales);
+#pragma GCC unroll 2
+    for (size_t g = 0; g < 2; ++g) {
+      const typename S::Ints dot = S::AddInts(dots[g], ZeroOffset<S, T>(x[g], 0));
+      sum = AddGroup<S, T>(sum, dot, scales, g, 0, x[g], 0);
+    }
+    tiles += kTileBytes;
+    x += 2;
+  }
+  S::StoreFloats(out, sum);
+}
+
 // One activation row, or a pair where rows go by pairs: `out` has room for both.
 template <class S, class Format>
 void MultiplyOneUnpacked(const uint8_t* tiles, size_t columns, const ActQ8* x, float* out) {
@@ -201,7 +241,11 @@ void MultiplyOneUnpacked(const uint8_t* tiles, size_t columns, const ActQ8* x, f
 
 template <class S, template <class> class Format>
 void LinearBitmask(const LinearArgs& a) {
-  MultiplyRows<MultiplyOneUnpacked<S, Format<S>>, MultiplyMany<S, Format<S>>>(a);
+  if constexpr (kExpands<S>) {
+    MultiplyRows<MultiplyOneExpanded<S, Format<S>>, MultiplyMany<S, Format<S>>>(a);
+  } else {
+    MultiplyRows<MultiplyOneUnpacked<S, Format<S>>, MultiplyMany<S, Format<S>>>(a);
+  }
 }
 
 template <class S>
