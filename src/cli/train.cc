@@ -13,9 +13,13 @@
 namespace edgewise::cli {
 namespace {
 
+// What a verb's model may be.
+enum class Beginning : uint8_t { kConfig, kModel, kEither };
+
 struct TrainFlags {
-  explicit TrainFlags(const char* name) : verb(name) {}
+  TrainFlags(const char* name, Beginning from) : verb(name), beginning(from) {}
   const char* verb;
+  Beginning beginning;
   std::string to = "f16", schedule = "cosine", precision = "bf16", divergence = "kl", format;
   TrainJob job;
 };
@@ -77,8 +81,10 @@ void PrintResult(const TrainSummary& s) {
 
 // A config.json makes a new model, and only a new model is pretrained.
 Status CheckBeginning(const TrainFlags& flags) {
-  const bool config = flags.job.model.ends_with(".json"), wanted = flags.verb[0] == 'p';
-  if (flags.verb[0] == 'd' || config == wanted) return Ok{};
+  const bool wanted = flags.beginning == Beginning::kConfig;
+  if (flags.beginning == Beginning::kEither || IsModelConfig(flags.job.model) == wanted) {
+    return Ok{};
+  }
   return MakeError(Code::kInvalidArgument,
                    wanted ? "%s: no config.json; `edgewise finetune` trains a model further"
                           : "%s: no model; `edgewise pretrain` trains a new one from a config.json",
@@ -190,7 +196,7 @@ void AddKeepZeros(CLI::App& app, TrainFlags* flags) {
 }  // namespace
 
 Runner AddPretrain(CLI::App& app, const Common& common) {
-  auto flags = std::make_shared<TrainFlags>("pretrain");
+  auto flags = std::make_shared<TrainFlags>("pretrain", Beginning::kConfig);
   app.add_option("config", flags->job.model,
                  "config.json of the model, as Hugging Face writes it; its tokenizer lies beside "
                  "it, or --tokenizer names it")
@@ -200,7 +206,7 @@ Runner AddPretrain(CLI::App& app, const Common& common) {
 }
 
 Runner AddFinetune(CLI::App& app, const Common& common) {
-  auto flags = std::make_shared<TrainFlags>("finetune");
+  auto flags = std::make_shared<TrainFlags>("finetune", Beginning::kModel);
   flags->job.trainer.schedule.peak = 1e-4;
   app.add_option("model", flags->job.model, "GGUF file, Hugging Face folder or llama2.c checkpoint")
       ->required();
@@ -210,7 +216,7 @@ Runner AddFinetune(CLI::App& app, const Common& common) {
 }
 
 Runner AddDistill(CLI::App& app, const Common& common) {
-  auto flags = std::make_shared<TrainFlags>("distill");
+  auto flags = std::make_shared<TrainFlags>("distill", Beginning::kEither);
   TrainJob& job = flags->job;
   app.add_option("teacher", job.teacher, "GGUF file, Hugging Face folder or llama2.c checkpoint")
       ->required();

@@ -28,6 +28,8 @@ std::string_view NameOf(std::string_view path) {
   return slash == std::string_view::npos ? path : path.substr(slash + 1);
 }
 
+}  // namespace
+
 SourceHash Combine(const std::vector<std::string>& paths, const std::vector<std::string>& digests) {
   SourceHash hash;
   std::string listing;
@@ -43,8 +45,6 @@ SourceHash Combine(const std::vector<std::string>& paths, const std::vector<std:
                     : Sha256Hex(std::as_bytes(std::span(listing.data(), listing.size())));
   return hash;
 }
-
-}  // namespace
 
 Result<std::vector<std::string>> SourceFiles(const Checkpoint& checkpoint,
                                              const std::string& tokenizer_path) {
@@ -77,8 +77,8 @@ Result<std::vector<std::string>> SourceFiles(const Checkpoint& checkpoint,
   return paths;
 }
 
-Result<SourceHash> HashFiles(const std::vector<std::string>& paths,
-                             const std::function<bool()>& stopped) {
+Result<std::vector<std::string>> FileDigests(const std::vector<std::string>& paths,
+                                             const std::function<bool()>& stopped) {
   std::vector<MappedFile> files;
   for (const std::string& path : paths) {
     EW_TRY(MappedFile file, MappedFile::Open(path));
@@ -97,6 +97,12 @@ Result<SourceHash> HashFiles(const std::vector<std::string>& paths,
     }
     digests.push_back(ToHex(sha.Finish()));
   }
+  return digests;
+}
+
+Result<SourceHash> HashFiles(const std::vector<std::string>& paths,
+                             const std::function<bool()>& stopped) {
+  EW_TRY(const std::vector<std::string> digests, FileDigests(paths, stopped));
   return Combine(paths, digests);
 }
 

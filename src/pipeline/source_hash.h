@@ -26,8 +26,13 @@ Result<std::vector<std::string>> SourceFiles(const Checkpoint& checkpoint,
 
 inline constexpr size_t kHashChunkBytes = 8u << 20;  // of a file, that are in memory at once
 
-// Reads `paths` once, in bounded memory. Errors: those of MappedFile::Open, kCancelled (`stopped`,
-// which is asked every few megabytes, returned true).
+// Returns the SHA-256 of each file in hexadecimals. Reads it once, in bounded memory. Errors: those
+// of MappedFile::Open, kCancelled (`stopped`, which is asked every few megabytes, returned true).
+Result<std::vector<std::string>> FileDigests(const std::vector<std::string>& paths,
+                                             const std::function<bool()>& stopped);
+// The hash of files that have these digests.
+SourceHash Combine(const std::vector<std::string>& paths, const std::vector<std::string>& digests);
+// Both. Errors: those of FileDigests.
 Result<SourceHash> HashFiles(const std::vector<std::string>& paths,
                              const std::function<bool()>& stopped);
 

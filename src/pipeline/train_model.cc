@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -13,13 +12,10 @@
 #include "base/sha256.h"
 #include "base/strings.h"
 #include "compress/quantize/presets.h"
-#include "engine/vocab_metadata.h"
 #include "pipeline/output_path.h"
 #include "pipeline/run_journal.h"
-#include "pipeline/source_hash.h"
+#include "pipeline/train_inputs.h"
 #include "pipeline/write_model.h"
-#include "text/tokenizer.h"
-#include "train/corpus.h"
 #include "train/loss.h"
 #include "train/network.h"
 #include "train/parameters.h"
@@ -27,7 +23,6 @@
 namespace edgewise {
 namespace {
 
-using train::Corpus;
 using train::TrainerState;
 
 constexpr uint64_t kMaxLogBytes = uint64_t{1} << 30;
@@ -35,52 +30,6 @@ constexpr size_t kMaxBatch = 1u << 24;
 constexpr uint64_t kMaxSteps = uint64_t{1} << 32;
 constexpr size_t kMaxParameters = size_t{1} << 37;  // more than any machine's memory holds
 constexpr double kSaveSeconds = 300;  // a state is never older, however long steps take
-constexpr size_t kHeldOutShare = 50;  // of the documents one in so many, where no file is given
-
-bool IsConfig(const std::string& path) { return path.ends_with(".json"); }
-
-Result<Checkpoint> OpenModel(const std::string& path) {
-  return IsConfig(path) ? Checkpoint::FromConfig(path) : Checkpoint::Open(path);
-}
-
-Result<std::unique_ptr<Tokenizer>> OpenTokenizer(const Checkpoint& model,
-                                                 const std::string& tokenizer_path) {
-  EW_TRY(Vocab vocab, LoadVocab(model, tokenizer_path));
-  return Tokenizer::Create(std::move(vocab));
-}
-
-// Everything that is read before the training.
-struct Inputs {
-  std::optional<Checkpoint> model, teacher;
-  std::unique_ptr<Tokenizer> tokenizer;
-  std::string tokenizer_path;  // of the output
-  Corpus corpus, held_out;
-  train::DatasetFormat format = train::DatasetFormat::kText;  // of what was read last
-  uint64_t bad_row_count = 0;
-  std::vector<std::string> bad_rows;
-  std::vector<std::string> files;  // that decide the result
-};
-
-// Reads a training file; what is wrong with its rows goes to `in`.
-Result<Corpus> ReadCorpus(const std::string& path, const train::DatasetOptions& options,
-                          Inputs* in) {
-  const std::string& chat_template = in->tokenizer->vocab().chat_template;
-  EW_TRY(train::Dataset data, train::ReadDataset(path, *in->tokenizer, chat_template, options));
-  in->format = data.format;
-  in->bad_row_count += data.bad_row_count;
-  for (const train::BadRow& row : data.bad_rows) {
-    in->bad_rows.push_back(Format("%s, line %llu: %s", path.c_str(),
-                                  static_cast<unsigned long long>(row.line), row.problem.c_str()));
-  }
-  return std::move(data.corpus);
-}
-
-void SplitHeldOut(const Corpus& all, Corpus* corpus, Corpus* held_out) {
-  const size_t kept = all.size() - std::max<size_t>(all.size() > 1, all.size() / kHeldOutShare);
-  for (size_t d = 0; d < all.size(); ++d) {
-    (d < kept ? corpus : held_out)->Append(all.tokens(d), all.learned(d));
-  }
-}
 
 // The output is none of the files that are read, and replaces one only where that is wanted.
 Status CheckOutputs(const TrainJob& job) {
@@ -92,67 +41,7 @@ Status CheckOutputs(const TrainJob& job) {
   return Ok{};
 }
 
-// A teacher's probabilities are of its own tokens.
-Status CheckTeacher(const TrainJob& job, const Inputs& in) {
-  const ModelSpec &teacher = in.teacher->spec(), &student = in.model->spec();
-  if (teacher.vocab_size != student.vocab_size) {
-    return MakeError(Code::kInvalidArgument,
-                     "%s gives probabilities of %u tokens and %s of %u: distillation needs the "
-                     "same vocabulary",
-                     job.teacher.c_str(), teacher.vocab_size, job.model.c_str(),
-                     student.vocab_size);
-  }
-  auto tokenizer = OpenTokenizer(*in.teacher, "");
-  // One that brings no tokenizer has the student's, as far as anyone can tell.
-  if (!tokenizer && tokenizer.error().code == Code::kNotFound) return Ok{};
-  EW_TRY(const auto own, std::move(tokenizer));
-  return CheckSameVocabulary(*own, *in.tokenizer)
-      .In("a teacher's probabilities are of its own tokens");
-}
-
-Result<Inputs> ReadInputs(const TrainJob& job) {
-  Inputs in;
-  if (job.student != nullptr) {
-    in.model = *job.student;
-  } else {
-    EW_TRY(in.model, OpenModel(job.model));
-  }
-  if (!job.teacher.empty()) {
-    EW_TRY(in.teacher, Checkpoint::Open(job.teacher));
-  }
-  // A model without weights takes its teacher's tokenizer.
-  const bool borrows = IsConfig(job.model) && in.teacher && job.tokenizer_path.empty();
-  in.tokenizer_path = borrows ? job.teacher : job.tokenizer_path;
-  EW_TRY(in.tokenizer, OpenTokenizer(*in.model, in.tokenizer_path));
-  if (in.teacher) EW_TRY(CheckTeacher(job, in));
-  if (!job.held_out.empty()) {
-    EW_TRY(in.held_out, ReadCorpus(job.held_out, job.format, &in));
-  }
-  EW_TRY(Corpus all, ReadCorpus(job.data, job.format, &in));
-  if (job.held_out.empty()) {
-    SplitHeldOut(all, &in.corpus, &in.held_out);
-  } else {
-    in.corpus = std::move(all);
-  }
-  if (in.held_out.size() == 0) {
-    return MakeError(Code::kInvalidArgument,
-                     "%s: is one document, of which nothing can be held out; name other data with "
-                     "--held-out",
-                     job.data.c_str());
-  }
-  EW_TRY(in.files, SourceFiles(*in.model, in.tokenizer_path));
-  if (in.teacher) {
-    EW_TRY(const auto more, SourceFiles(*in.teacher, ""));
-    in.files.insert(in.files.end(), more.begin(), more.end());
-  }
-  in.files.push_back(job.data);
-  if (!job.held_out.empty()) in.files.push_back(job.held_out);
-  std::sort(in.files.begin(), in.files.end());
-  in.files.erase(std::unique(in.files.begin(), in.files.end()), in.files.end());
-  return in;
-}
-
-uint64_t LearnedTokens(const Corpus& corpus) {
+uint64_t LearnedTokens(const train::Corpus& corpus) {
   uint64_t count = 0;
   for (size_t d = 0; d < corpus.size(); ++d) {
     const auto learned = corpus.learned(d);
@@ -162,7 +51,7 @@ uint64_t LearnedTokens(const Corpus& corpus) {
 }
 
 // Sets what the job leaves to the data: steps, warm-up, the longest sequence.
-Status Complete(const TrainJob& job, const Inputs& in, train::TrainerOptions* options) {
+Status Complete(const TrainJob& job, const TrainInputs& in, train::TrainerOptions* options) {
   const uint64_t tokens = in.corpus.token_count() - in.corpus.size();
   const uint64_t step = options->batch.tokens * options->accumulation;
   uint64_t steps = job.steps;
@@ -205,30 +94,6 @@ Json RunRecipe(const TrainJob& job, const train::TrainerOptions& o) {
   recipe.Set("alpha", job.loss.alpha).Set("temperature", job.loss.temperature);
   recipe.Set("beta", job.loss.beta);
   return recipe;
-}
-
-// What each input is, so that a run does not go on with others, or with two exchanged.
-Status SetInputs(const TrainJob& job, const Inputs& in, const Progress* progress, Json* run) {
-  std::vector<std::string> model, teacher;
-  EW_TRY(model, SourceFiles(*in.model, in.tokenizer_path));
-  if (in.teacher) {
-    EW_TRY(teacher, SourceFiles(*in.teacher, ""));
-  }
-  const std::pair<const char*, std::vector<std::string>> roles[] = {
-      {"model", model},
-      {"teacher", teacher},
-      {"data", {job.data}},
-      {"held-out data",
-       job.held_out.empty() ? std::vector<std::string>() : std::vector{job.held_out}}};
-  for (const auto& [role, files] : roles) {
-    if (files.empty()) {
-      run->Set(role, "");
-      continue;
-    }
-    EW_TRY(const SourceHash hash, HashFiles(files, [&] { return progress->Cancelled(); }));
-    run->Set(role, hash.digest);
-  }
-  return Ok{};
 }
 
 Json LogLine(const train::StepReport& report) {
@@ -304,7 +169,7 @@ class Keeper final : public train::TrainingObserver {
 // The loss of the job, with the teacher that it needs.
 class JobLoss {
  public:
-  static Result<std::unique_ptr<JobLoss>> Create(const TrainJob& job, const Inputs& in,
+  static Result<std::unique_ptr<JobLoss>> Create(const TrainJob& job, const TrainInputs& in,
                                                  train::Precision precision, ThreadPool* pool) {
     auto made = std::unique_ptr<JobLoss>(new JobLoss(pool));
     if (!in.teacher) {
@@ -323,10 +188,8 @@ class JobLoss {
   }
   train::TokenLoss* get() { return loss_.get(); }
   // Of the teacher on these documents.
-  Result<double> TeacherLoss(const Corpus& corpus, const train::BatchOptions& options,
-                             const ModelSpec& spec) {
-    EW_TRY(auto network, train::Network::Create(spec, ops_.get(), {}));
-    return train::HeldOutLoss(corpus, options, weights_.data(), pool_, &network);
+  Result<double> TeacherLoss(const train::Corpus& corpus, const train::BatchOptions& options) {
+    return train::HeldOutLoss(corpus, options, weights_.data(), pool_, teacher_->network());
   }
 
  private:
@@ -338,14 +201,14 @@ class JobLoss {
   std::unique_ptr<train::TokenLoss> loss_;
 };
 
-Result<TrainerState> FirstState(const TrainJob& job, const Inputs& in, uint64_t seed) {
+Result<TrainerState> FirstState(const TrainJob& job, const TrainInputs& in, uint64_t seed) {
   TrainerState state;
   const train::ParameterLayout layout(in.model->spec());
   if (layout.size() > kMaxParameters) {
     return MakeError(Code::kOutOfMemory, "%s: a model of %zu parameters", job.model.c_str(),
                      layout.size());
   }
-  if (IsConfig(job.model)) {
+  if (in.from_config) {
     state.weights = train::RandomParameters(in.model->spec(), layout, seed);
   } else {
     EW_TRY(state.weights, train::LoadParameters(*in.model, layout).In(job.model));
@@ -368,7 +231,7 @@ Checkpoint WithWeights(const Checkpoint& model, std::vector<float> weights) {
   return model.Changed(std::move(changes));
 }
 
-uint64_t PlannedBytes(const Inputs& in, const train::TrainerOptions& options) {
+uint64_t PlannedBytes(const TrainInputs& in, const train::TrainerOptions& options) {
   uint64_t bytes = train::TrainingBytes(in.model->spec(), options);
   if (in.teacher) {
     const ModelSpec& spec = in.teacher->spec();
@@ -388,7 +251,7 @@ class Trial final : public train::TrainingObserver {
   train::StepReport last;
 };
 
-Status Predict(const Inputs& in, train::TrainerOptions options, TrainerState state,
+Status Predict(const TrainInputs& in, train::TrainerOptions options, TrainerState state,
                train::TokenLoss* loss, ThreadPool* pool, Progress* progress,
                TrainSummary* summary) {
   constexpr uint64_t kTrialSteps = 2;  // the first one touches the memory
@@ -404,6 +267,8 @@ Status Predict(const Inputs& in, train::TrainerOptions options, TrainerState sta
 }
 
 }  // namespace
+
+bool IsModelConfig(const std::string& path) { return path.ends_with(".json"); }
 
 Status CheckTrainJob(const TrainJob& job) {
   if (job.steps == 0 && !(job.epochs > 0 && job.epochs <= 10000)) {
@@ -435,7 +300,7 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   EW_TRY(const Preset* preset, FindPreset(Info(job.to).name));
   EW_TRY(CheckTrainJob(job));
   if (!job.dry_run) EW_TRY(CheckOutputs(job));
-  EW_TRY(const Inputs in, ReadInputs(job));
+  EW_TRY(const TrainInputs in, ReadTrainInputs(job));
   train::TrainerOptions options = job.trainer;
   EW_TRY(Complete(job, in, &options));
   ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
@@ -459,11 +324,11 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
     return summary;
   }
 
-  EW_TRY(const SourceHash source, HashFiles(in.files, [&] { return progress->Cancelled(); }));
+  EW_TRY(const TrainInputHashes hashes, HashTrainInputs(in, progress));
   const Json recipe = RunRecipe(job, options);
   Json run = recipe;
   run.Set("version", EDGEWISE_VERSION);
-  EW_TRY(SetInputs(job, in, progress, &run));
+  for (const auto& [role, digest] : hashes.roles) run.Set(role, digest);
   EW_TRY(RunJournal journal,
          RunJournal::Open(job.out, run, {.resume = job.resume, .replace = job.overwrite}));
   Keeper keeper(journal.folder(), DigestOf(run.Dump()), job.save_every);
@@ -491,7 +356,7 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   summary.skipped_steps = keeper.skipped();
   summary.tokens_per_s = keeper.tokens_per_s();
   if (in.teacher) {
-    EW_TRY(summary.teacher_loss, loss->TeacherLoss(in.held_out, options.batch, in.teacher->spec()));
+    EW_TRY(summary.teacher_loss, loss->TeacherLoss(in.held_out, options.batch));
   }
   WriteJob write;
   write.plan.preset = preset;
@@ -500,7 +365,7 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   write.tokenizer_path = in.tokenizer_path;
   write.threads = job.threads;
   write.overwrite = true;  // checked above
-  write.source = job.source != nullptr ? job.source : &source;
+  write.source = job.source != nullptr ? job.source : &hashes.all;
   EW_TRY(const ConvertSummary written,
          WriteModel(WithWeights(*in.model, std::move(state.weights)), job.out, write, progress));
   summary.bytes = written.bytes;

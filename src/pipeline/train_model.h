@@ -15,6 +15,9 @@
 
 namespace edgewise {
 
+// True for the path of a config.json: a model without weights.
+bool IsModelConfig(const std::string& path);
+
 struct TrainJob {
   std::string model;  // to begin from: a checkpoint, or a config.json for random weights
   const Checkpoint* student = nullptr;  // in place of opening `model`

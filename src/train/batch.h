@@ -22,14 +22,6 @@ struct Batch {
     for (const int32_t target : targets) count += target != kNoTarget;
     return count;
   }
-  // Appends a sequence that learns to predict each of its tokens but the first.
-  void Append(const int32_t* sequence, size_t count) {
-    for (size_t i = 0; i < count; ++i) {
-      tokens.push_back(sequence[i]);
-      targets.push_back(i + 1 < count ? sequence[i + 1] : kNoTarget);
-    }
-    lengths.push_back(static_cast<uint32_t>(count));
-  }
 };
 
 }  // namespace edgewise::train

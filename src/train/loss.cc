@@ -36,9 +36,9 @@ float LogMix(float a, float b) {
   return most + std::log1p(std::exp(least - most));
 }
 
-// Returns D(p | q). log_q becomes T^2 times the gradient by the student's logits: where v is the
-// derivative by q, that is T q (v - sum q v).
-double Diverge(const DistillationLoss& loss, size_t n, const float* log_p, float* log_q) {
+// Returns D(p | q), and overwrites both. log_q becomes T^2 times the gradient by the student's
+// logits: where v is the derivative by q, that is T q (v - sum q v).
+double Diverge(const DistillationLoss& loss, size_t n, float* log_p, float* log_q) {
   const auto b = static_cast<float>(loss.beta), temperature = static_cast<float>(loss.temperature);
   double sum = 0, mean = 0;
   if (loss.divergence == Divergence::kForwardKl) {
@@ -58,7 +58,7 @@ double Diverge(const DistillationLoss& loss, size_t n, const float* log_p, float
     return sum;
   }
   const float log_b = std::log(b), log_rest = std::log1p(-b);
-  // First pass: the sums; log_q stays. Second: the gradient.
+  // First pass: the sums; log_p becomes v and log_q becomes q. Second: the gradient.
   const auto slope = [&](float lp, float lq, double* value) {
     const float p = std::exp(lp), q = std::exp(lq);
     switch (loss.divergence) {
@@ -88,13 +88,13 @@ double Diverge(const DistillationLoss& loss, size_t n, const float* log_p, float
   };
   double value = 0;
   for (size_t i = 0; i < n; ++i) {
-    const float v = slope(log_p[i], log_q[i], &value);
-    const auto q = static_cast<double>(std::exp(log_q[i]));
+    log_p[i] = slope(log_p[i], log_q[i], &value);
+    log_q[i] = std::exp(log_q[i]);
     sum += value;
-    if (q > 0) mean += q * static_cast<double>(v);
+    if (log_q[i] > 0) mean += static_cast<double>(log_q[i]) * static_cast<double>(log_p[i]);
   }
   for (size_t i = 0; i < n; ++i) {
-    const float v = slope(log_p[i], log_q[i], &value), q = std::exp(log_q[i]);
+    const float v = log_p[i], q = log_q[i];
     log_q[i] = q > 0 ? temperature * q * (v - static_cast<float>(mean)) : 0.0f;
   }
   return sum;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "train/test_batch.h"
 
 namespace edgewise::train {
 namespace {
@@ -201,7 +202,7 @@ class FixedTeacher final : public Teacher {
 TEST_CASE("a teacher's rows meet the student's") {
   Batch batch;
   const int32_t tokens[] = {1, 2, 3, 4, 5};
-  batch.Append(tokens, 5);
+  AppendSequence(tokens, &batch);
   const std::vector<uint32_t> rows = {0, 2, 3};
   ThreadPool pool(2);
   FixedTeacher teacher;

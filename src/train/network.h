@@ -66,6 +66,7 @@ class NetworkTeacher final : public Teacher {
     network_.Logits(weights_, rows, logits);
     return Ok{};
   }
+  Network* network() { return &network_; }
 
  private:
   Network network_;

@@ -12,6 +12,7 @@
 #include "model/tiny_model.h"
 #include "tests/test_data.h"
 #include "train/network.h"
+#include "train/test_batch.h"
 
 namespace edgewise::train {
 namespace {
@@ -23,7 +24,7 @@ Batch PackedBatch(uint64_t vocab) {
   Batch batch;
   for (const uint32_t length : kLengths) {
     const std::vector<int32_t> tokens = TinyTokens(length, vocab, length);
-    batch.Append(tokens.data(), tokens.size());
+    AppendSequence(tokens, &batch);
   }
   batch.targets[3] = kNoTarget;  // as a prompt's
   return batch;
