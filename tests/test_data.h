@@ -6,6 +6,8 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <sstream>
 #include <string>
 
 namespace edgewise {
@@ -22,6 +24,14 @@ inline std::string ExternalPath(const std::string& path) {
   const std::string root = folder ? folder : std::string(EDGEWISE_SOURCE_DIR) + "/../shared";
   const std::string full = root + "/" + path;
   return std::filesystem::exists(full) ? full : std::string();
+}
+
+// The content of a file; empty when it cannot be read.
+inline std::string ReadWhole(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
 }
 
 // A directory for one test's files, removed with its content at the end.

@@ -74,6 +74,18 @@ Status ActivationWalk::Pass(LinearTap tap) {
   return Ok{};
 }
 
+Result<std::array<ColumnMoments, kLinearInputs>> ActivationWalk::PassWithMoments() {
+  std::array<ColumnMoments, kLinearInputs> moments;
+  for (const LayerMatrix& matrix : matrices()) {
+    moments[static_cast<size_t>(matrix.input)] = ColumnMoments(matrix.columns);
+  }
+  EW_TRY(Pass([&](LinearInput input, const float* rows, size_t n, size_t stride) {
+    moments[static_cast<size_t>(input)].Add(rows, n, stride);
+    return true;
+  }));
+  return moments;
+}
+
 Status ActivationWalk::VisitOutput(
     FunctionRef<void(const float* rows, size_t n, size_t stride)> tap) {
   const size_t dim = spec().dim;

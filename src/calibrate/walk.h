@@ -1,6 +1,7 @@
 // ActivationWalk: calibration sequences on their way through a model, layer by layer.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -9,6 +10,7 @@
 #include "base/result.h"
 #include "base/scratch.h"
 #include "base/thread_pool.h"
+#include "calibrate/statistics.h"
 #include "model/checkpoint.h"
 #include "model/layer_stream.h"
 
@@ -42,7 +44,9 @@ class ActivationWalk {
   std::span<const std::vector<int32_t>> sequences() const { return sequences_; }
   // Passes the loaded layer; `tap` may look on, and its return value must be true.
   Status Pass(LinearTap tap);
-  // The same for one sequence, each once.
+  // Passes the loaded layer, and returns the moments of its inputs, by LinearInput.
+  Result<std::array<ColumnMoments, kLinearInputs>> PassWithMoments();
+  // As Pass for one sequence, each once.
   Status PassSequence(size_t index, LinearTap tap);
   // The residual stream of a sequence before the layer that it passes next: (tokens, dim).
   std::span<const float> Stream(size_t index) const { return Rows(index); }

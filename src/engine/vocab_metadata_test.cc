@@ -313,13 +313,6 @@ TEST_CASE("files beside a SentencePiece model add to it") {
   CHECK(LoadVocab(*checkpoint).error().code == Code::kNotFound);
 }
 
-std::string ReadAll(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
 // Each input of the .inp file must give the ids on the same line of the .out file.
 void CheckVocabFile(const std::string& name) {
   EW_EXTERNAL_OR_SKIP(path, "tokenizers/ggml-vocab-" + name + ".gguf");
@@ -329,7 +322,7 @@ void CheckVocabFile(const std::string& name) {
   REQUIRE_MESSAGE(vocab, (vocab ? "" : vocab.error().message));
   auto tokenizer = Tokenizer::Create(*vocab);
   REQUIRE_MESSAGE(tokenizer, (tokenizer ? "" : tokenizer.error().message));
-  const std::string input = ReadAll(path + ".inp"), output = ReadAll(path + ".out");
+  const std::string input = ReadWhole(path + ".inp"), output = ReadWhole(path + ".out");
   const auto texts = Split(input, "\n__ggml_vocab_test__\n");
   const auto lines = Split(output, "\n");
   REQUIRE(texts.size() > 40);

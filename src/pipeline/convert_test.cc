@@ -29,13 +29,6 @@ namespace {
 
 std::string OwnModel() { return SourcePath("models/edgewise-stories-3M"); }
 
-std::string ReadAll(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
 std::string TextHash(const std::string& text) {
   return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
 }
@@ -205,7 +198,7 @@ TEST_CASE("GGUF to GGUF keeps the metadata and records the history") {
                                          "edgewise.source.sha256", "edgewise.source.files"});
   CHECK(full.metadata().GetUint("general.file_type").value_or(99) == 0);
   CHECK(full.metadata().GetString("edgewise.source.sha256").value_or("") ==
-        TextHash(ReadAll(folder / "half.gguf")));
+        TextHash(ReadWhole(folder / "half.gguf")));
   const auto* history = full.metadata().FindStrings("edgewise.history");
   REQUIRE(history);
   REQUIRE(history->size() == 1);
@@ -233,7 +226,7 @@ TEST_CASE("provenance names version, recipe and the hash of every source file") 
     REQUIRE(line.size() > 66);
     const std::string name = line.substr(66);
     names.insert(name);
-    CHECK(line.substr(0, 64) == TextHash(ReadAll(OwnModel() + "/" + name)));
+    CHECK(line.substr(0, 64) == TextHash(ReadWhole(OwnModel() + "/" + name)));
   }
   CHECK(names == std::set<std::string>{"config.json", "generation_config.json", "model.safetensors",
                                        "tokenizer.model", "tokenizer_config.json"});
@@ -366,7 +359,7 @@ TEST_CASE("the same bytes for any number of threads") {
       options.threads = threads;
       options.overwrite = true;
       MustQuantize(OwnModel(), folder / "out.gguf", options);
-      const std::string bytes = ReadAll(folder / "out.gguf");
+      const std::string bytes = ReadWhole(folder / "out.gguf");
       if (first.empty()) first = bytes;
       CHECK(bytes == first);
     }

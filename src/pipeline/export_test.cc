@@ -46,13 +46,6 @@ Error ExportError(const std::string& in, const std::string& out, const ExportOpt
   return summary.error();
 }
 
-std::string ReadAll(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
 std::vector<float> Values(const Checkpoint& checkpoint, size_t index) {
   const auto tensor = checkpoint.Load(index);
   REQUIRE(tensor.has_value());
@@ -132,9 +125,9 @@ TEST_CASE("an exported folder has a config and the tokenizer of its source") {
   const std::string out = folder / "out";
   MustExport(OwnModel(), out, To("awq"));
   for (const char* name : {"tokenizer.model", "tokenizer_config.json", "generation_config.json"}) {
-    CHECK(ReadAll(out + "/" + name) == ReadAll(OwnModel() + "/" + name));
+    CHECK(ReadWhole(out + "/" + name) == ReadWhole(OwnModel() + "/" + name));
   }
-  const auto config = ParseJson(ReadAll(out + "/config.json"));
+  const auto config = ParseJson(ReadWhole(out + "/config.json"));
   REQUIRE(config);
   CHECK(*config->Find("model_type")->AsString() == "llama");
   const Json* quantization = config->Find("quantization_config");
@@ -159,8 +152,8 @@ TEST_CASE("the same bytes for any number of threads") {
     MustExport(OwnModel(), one, options);
     options.threads = 3;
     MustExport(OwnModel(), three, options);
-    CHECK(ReadAll(one + "/model.safetensors") == ReadAll(three + "/model.safetensors"));
-    CHECK(ReadAll(one + "/config.json") == ReadAll(three + "/config.json"));
+    CHECK(ReadWhole(one + "/model.safetensors") == ReadWhole(three + "/model.safetensors"));
+    CHECK(ReadWhole(one + "/config.json") == ReadWhole(three + "/config.json"));
   }
 }
 

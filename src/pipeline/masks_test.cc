@@ -199,7 +199,7 @@ TEST_CASE("a job that was stopped goes on with the first tensor that is not prun
     const ConvertSummary whole = MustPrune(folder / "whole.gguf", options);
     options.journal_path = journal;
     MustPrune(out, options);
-    CHECK(ReadAll(out) == ReadAll(folder / "whole.gguf"));
+    CHECK(ReadWhole(out) == ReadWhole(folder / "whole.gguf"));
     const uint64_t bytes = std::filesystem::file_size(journal);
     for (const double share : {0.0, 0.3, 0.77, 1.0}) {
       CAPTURE(share);
@@ -209,7 +209,7 @@ TEST_CASE("a job that was stopped goes on with the first tensor that is not prun
         std::filesystem::resize_file(StepPath(journal, 0), static_cast<uint64_t>(2e6 * share));
       }
       const ConvertSummary resumed = MustPrune(out, options);
-      CHECK(ReadAll(out) == ReadAll(folder / "whole.gguf"));
+      CHECK(ReadWhole(out) == ReadWhole(folder / "whole.gguf"));
       CHECK(std::filesystem::file_size(journal) == bytes);
       CHECK(resumed.density == doctest::Approx(whole.density).epsilon(1e-12));
       for (size_t i = 0; i < whole.tensors.size(); ++i) {

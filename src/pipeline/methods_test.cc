@@ -18,17 +18,10 @@ namespace {
 
 const std::string kModel = SourcePath("models/edgewise-stories-3M");
 
-std::string ReadAll(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
 // A calibration by the first stories, and the last ones to measure on.
 struct Texts {
   Texts() {
-    const std::string all = ReadAll(kModel + "/stories.txt");
+    const std::string all = ReadWhole(kModel + "/stories.txt");
     held_out = all.substr(66000);
     std::ofstream(folder / "head.txt") << all.substr(0, 20000);
     RunCalibrationOptions options;
@@ -85,7 +78,7 @@ TEST_CASE("scaled columns: the same size, no worse, the same bytes for any numbe
   CHECK(divergence("awq+gptq") < 1.05 * feedback);
   CHECK(divergence("smooth") < 1.5 * plain);
   MustQuantize(folder / "one", By("awq+gptq", "q3_k_s", 1));
-  CHECK(ReadAll(folder / "one") == ReadAll(folder / "awq+gptq"));
+  CHECK(ReadWhole(folder / "one") == ReadWhole(folder / "awq+gptq"));
 }
 
 TEST_CASE("a size asked for is met, with no more loss than a preset of that size") {

@@ -160,7 +160,7 @@ TEST_CASE("a text prunes layer by layer; any number of threads gives the same by
   CheckPruned(folder / "two", options.prune.sparsity);
   options.threads = 1;
   MustPrune(folder / "one", options);
-  CHECK(ReadAll(folder / "one") == ReadAll(folder / "two"));
+  CHECK(ReadWhole(folder / "one") == ReadWhole(folder / "two"));
   MustPrune(folder / "file", By("sparsegpt", "2:4"));
   CHECK(Divergence(folder / "two") < 1.1 * Divergence(folder / "file"));
 }
@@ -348,7 +348,7 @@ TEST_CASE("a dry run tells what goes, and any number of threads gives the same b
   const ConvertSummary done = MustPrune(folder / "one", options);
   options.threads = 2;
   MustPrune(folder / "two", options);
-  CHECK(ReadAll(folder / "one") == ReadAll(folder / "two"));
+  CHECK(ReadWhole(folder / "one") == ReadWhole(folder / "two"));
   CHECK(plan.bytes == done.bytes);
   REQUIRE((plan.structure && done.structure));
   CHECK(plan.structure->notes.size() == 1);  // 20 % of 768 is no multiple of 32

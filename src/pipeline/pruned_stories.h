@@ -19,17 +19,10 @@ namespace edgewise {
 
 inline const std::string kModel = SourcePath("models/edgewise-stories-3M");
 
-inline std::string ReadAll(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
 // A calibration text and the file made from it, and the last stories to measure on.
 struct Texts {
   Texts() {
-    const std::string all = ReadAll(kModel + "/stories.txt");
+    const std::string all = ReadWhole(kModel + "/stories.txt");
     held_out = all.substr(68000);
     std::ofstream(folder / "head.txt") << all.substr(0, 8000);
     std::ofstream(folder / "long.txt") << all.substr(0, 40000);

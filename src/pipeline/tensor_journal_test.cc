@@ -13,13 +13,6 @@ namespace {
 
 const std::vector<uint64_t> kSizes = {5, 0, 40, 7};
 
-std::string ReadAll(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
 std::span<const std::byte> Bytes(const std::string& text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
@@ -70,7 +63,7 @@ TEST_CASE("cut or damaged anywhere, the records before are kept and the rest is 
     MustAppend(&journal, 0, "hello", 1);
     MustAppend(&journal, 3, "another", 1);
   }
-  const std::string whole = ReadAll(path);
+  const std::string whole = ReadWhole(path);
   const uint64_t first = ParseTensorJournal(Bytes(whole), kSizes).all.size() == 2
                              ? whole.size() - (whole.size() - 5 - 7) / 2 - 7
                              : 0;
@@ -90,7 +83,7 @@ TEST_CASE("cut or damaged anywhere, the records before are kept and the rest is 
     CHECK(journal.Find(3) == nullptr);
     MustAppend(&journal, 3, "another", 1);
   }
-  CHECK(ReadAll(path) == whole);
+  CHECK(ReadWhole(path) == whole);
 }
 
 TEST_CASE("records of other tensors end the journal") {
@@ -100,7 +93,7 @@ TEST_CASE("records of other tensors end the journal") {
     TensorJournal journal = MustOpen(path);
     MustAppend(&journal, 3, "another", 1);
   }
-  const std::string whole = ReadAll(path);
+  const std::string whole = ReadWhole(path);
   CHECK(ParseTensorJournal(Bytes(whole), std::vector<uint64_t>{5, 0, 40}).all.empty());
   CHECK(ParseTensorJournal(Bytes(whole), std::vector<uint64_t>{5, 0, 40, 8}).all.empty());
   CHECK(ParseTensorJournal(Bytes(whole + whole), kSizes).all.size() == 1);

@@ -105,15 +105,10 @@ void Pack(const BlockParts& parts, void* bytes) {
   *static_cast<Block*>(bytes) = block;
 }
 
-// One scale for the block, in groups as wide as those of dense formats.
-template <class Block, int16_t kLow, int16_t kHigh>
-constexpr BlockForm kForm = {kBlock / 2, kLow, kHigh, nullptr,       1,
-                             1,          0,    0,     Unpack<Block>, Pack<Block>};
-
 }  // namespace
 
-const BlockForm kFormBM_Q4 = kForm<BlockBM_Q4, -8, 7>;
-const BlockForm kFormBM_Q8 = kForm<BlockBM_Q8, -127, 127>;
+const BlockForm kFormBM_Q4 = SparseForm<-8, 7>(Unpack<BlockBM_Q4>, Pack<BlockBM_Q4>);
+const BlockForm kFormBM_Q8 = SparseForm<-127, 127>(Unpack<BlockBM_Q8>, Pack<BlockBM_Q8>);
 
 void DecodeBM_Q4(const void* blocks, float* values, size_t n) {
   Decode<BlockBM_Q4>(blocks, values, n);

@@ -2,6 +2,7 @@
 // Q4_0 and Q8_0 are. A format differs in which it may keep and in how it says so.
 #pragma once
 
+#include "quant/block_parts.h"
 #include "quant/legacy.h"
 
 namespace edgewise::quant {
@@ -58,6 +59,13 @@ void EncodeHalf8(const float* values, const float* weights, void* blocks, size_t
                  Store store) {
   static constexpr float kStarts[] = {127.0f, 126.2f, 125.4f, 124.3f, 123.1f, 121.7f};
   EncodeHalf<IntegerGrid<-127, 127>, Block>(values, weights, blocks, n, kStarts, 1, prune, store);
+}
+
+// How error feedback takes a block apart: one scale, in groups as wide as those of dense formats.
+template <int16_t kLow, int16_t kHigh>
+constexpr BlockForm SparseForm(void (*unpack)(const void* block, BlockParts* parts),
+                               void (*pack)(const BlockParts& parts, void* block)) {
+  return {kSparseBlock / 2, kLow, kHigh, nullptr, 1, 1, 0, 0, unpack, pack};
 }
 
 }  // namespace edgewise::quant

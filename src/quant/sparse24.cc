@@ -153,15 +153,10 @@ void EncodeHalves(const float* values, const float* weights, float largest, void
   }
 }
 
-// One scale for the block, in groups as wide as those of dense formats.
-template <class Block, int16_t kLow, int16_t kHigh>
-constexpr BlockForm kForm = {kBlock / 2, kLow, kHigh, nullptr,       1,
-                             1,          0,    0,     Unpack<Block>, Pack<Block>};
-
 }  // namespace
 
-const BlockForm kFormS24_Q4 = kForm<BlockS24_Q4, -8, 7>;
-const BlockForm kFormS24_Q8 = kForm<BlockS24_Q8, -127, 127>;
+const BlockForm kFormS24_Q4 = SparseForm<-8, 7>(Unpack<BlockS24_Q4>, Pack<BlockS24_Q4>);
+const BlockForm kFormS24_Q8 = SparseForm<-127, 127>(Unpack<BlockS24_Q8>, Pack<BlockS24_Q8>);
 
 void DecodeS24_Q4(const void* blocks, float* values, size_t n) {
   Decode<BlockS24_Q4>(blocks, values, n);

@@ -12,42 +12,12 @@
 #include "base/rng.h"
 #include "quant/blocks.h"
 #include "quant/dtype.h"
+#include "quant/test_sparse.h"
 
 namespace edgewise {
 namespace {
 
-using Values = std::vector<float>;
-
 constexpr DType kSparse[] = {DType::kS24_Q4, DType::kS24_Q8};
-constexpr uint16_t kOne = 0x3C00;  // a half
-
-template <class Block>
-Values Decode(DType type, const Block& block) {
-  Values values(64);
-  Info(type).decode(&block, values.data(), 64);
-  return values;
-}
-
-Values RoundTrip(DType type, const Values& x, const float* weights = nullptr) {
-  std::vector<uint8_t> bytes(Info(type).RowBytes(x.size()));
-  Info(type).encode(x.data(), weights, bytes.data(), x.size());
-  Values y(x.size());
-  Info(type).decode(bytes.data(), y.data(), y.size());
-  return y;
-}
-
-Values Random(size_t n, uint64_t seed) {
-  Rng rng(seed);
-  Values x(n);
-  for (float& v : x) v = static_cast<float>(rng.Gaussian());
-  return x;
-}
-
-double Error(const Values& x, const Values& y) {
-  double error = 0;
-  for (size_t i = 0; i < x.size(); ++i) error += (double{x[i]} - y[i]) * (double{x[i]} - y[i]);
-  return error;
-}
 
 // The larger two of each four; of equal ones, the first.
 Values PrunedByMagnitude(const Values& x) {

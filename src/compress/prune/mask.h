@@ -43,7 +43,7 @@ class Mask {
   size_t CountDifferent(const Mask& other) const;
   // The share of weights kept.
   double Density() const;
-  // The N:M that it follows, with the smallest M of 4, 8, 16 and 32; empty: none.
+  // The N:M that it follows, with the smallest M of 4, 8, 16, 32 and 64; empty: none.
   std::optional<Sparsity> Pattern() const;
   // True when as many weights are pruned as `sparsity` asks for: M - N or more in each group of
   // each row, or in all as many as PrunedOf(columns) in each row.

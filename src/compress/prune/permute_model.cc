@@ -166,14 +166,7 @@ Result<PermutedModel> PermuteModel(const Checkpoint& model, const PruneOptions& 
   EW_TRY(ActivationWalk walk, ActivationWalk::Create(model, sequences, pool));
   for (uint32_t layer = 0; layer < model.spec().n_layers; ++layer) {
     EW_TRY(walk.Load(layer));
-    ColumnMoments moments[kLinearInputs];
-    for (const LayerMatrix& matrix : walk.matrices()) {
-      moments[static_cast<size_t>(matrix.input)] = ColumnMoments(matrix.columns);
-    }
-    EW_TRY(walk.Pass([&](LinearInput input, const float* rows, size_t n, size_t stride) {
-      moments[static_cast<size_t>(input)].Add(rows, n, stride);
-      return true;
-    }));
+    EW_TRY(const auto moments, walk.PassWithMoments());
     for (const LayerMatrix& matrix : walk.matrices()) {
       if (!IsOrdered(matrix)) continue;
       EW_TRY(permuter.Order(matrix, ColumnNorms(moments[static_cast<size_t>(matrix.input)])));

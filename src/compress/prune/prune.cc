@@ -190,14 +190,7 @@ Result<std::vector<double>> RatiosOf(const Checkpoint& checkpoint, const Sparsit
   OutlierCount outliers;
   for (uint32_t layer = 0; layer < walk.spec().n_layers; ++layer) {
     EW_TRY(walk.Load(layer));
-    ColumnMoments moments[kLinearInputs];
-    for (const LayerMatrix& matrix : walk.matrices()) {
-      moments[static_cast<size_t>(matrix.input)] = ColumnMoments(matrix.columns);
-    }
-    EW_TRY(walk.Pass([&](LinearInput input, const float* rows, size_t n, size_t stride) {
-      moments[static_cast<size_t>(input)].Add(rows, n, stride);
-      return true;
-    }));
+    EW_TRY(const auto moments, walk.PassWithMoments());
     for (const LayerMatrix& matrix : walk.matrices()) {
       EW_TRY(outliers
                  .Add({matrix.values, matrix.rows * matrix.columns}, matrix.columns,

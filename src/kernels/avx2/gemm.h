@@ -20,12 +20,10 @@ struct Avx2Gemm : Avx2Floats {
   }
   template <size_t kCount>
   static V LoadLanes(const float* p) {
-    if constexpr (kCount == kWidth) return Load(p);
     return _mm256_maskload_ps(p, First<kCount>());
   }
   template <size_t kCount>
   static void StoreLanes(float* p, V v) {
-    if constexpr (kCount == kWidth) return Store(p, v);
     _mm256_maskstore_ps(p, First<kCount>(), v);
   }
   static V LoadRows(const float* const* rows, size_t k) {

@@ -13,16 +13,6 @@ namespace {
 struct NeonGemm : NeonFloats {
   static constexpr size_t kRows = 8, kVectors = 3;  // 24 sums, 3 columns and a row of 32 registers
 
-  template <size_t kCount>
-  static V LoadLanes(const float* p) {
-    static_assert(kCount == kWidth);
-    return Load(p);
-  }
-  template <size_t kCount>
-  static void StoreLanes(float* p, V v) {
-    static_assert(kCount == kWidth);
-    Store(p, v);
-  }
   static V LoadRows(const float* const* rows, size_t k) { return Load(rows[0] + k); }
   static void Transpose4(V* v) {
     const float64x2_t even01 = vreinterpretq_f64_f32(vtrn1q_f32(v[0], v[1]));

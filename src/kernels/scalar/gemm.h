@@ -24,16 +24,6 @@ struct PlainGemm {
   static V Add(V a, V b) { return a + b; }
   static V Fma(V a, V b, V c) { return a * b + c; }
 
-  template <size_t kCount>
-  static V LoadLanes(const float* p) {
-    static_assert(kCount == kWidth);
-    return Load(p);
-  }
-  template <size_t kCount>
-  static void StoreLanes(float* p, V v) {
-    static_assert(kCount == kWidth);
-    Store(p, v);
-  }
   static V LoadRows(const float* const* rows, size_t k) { return Load(rows[0] + k); }
   static void Transpose4(V* v) {
     const V rows[4] = {v[0], v[1], v[2], v[3]};

@@ -247,11 +247,17 @@ struct GemmFloats : F {
   static V LoadAlongK(const float* const* rows, size_t k) { return Rounded(F::LoadRows(rows, k)); }
   template <size_t kCount>
   static V LoadFirst(const float* p, size_t) {
-    return Rounded(F::template LoadLanes<kCount>(p));
+    if constexpr (kCount == F::kWidth)
+      return Rounded(F::Load(p));
+    else
+      return Rounded(F::template LoadLanes<kCount>(p));
   }
   template <size_t kCount>
   static void StoreFirst(char* p, V v) {
-    F::template StoreLanes<kCount>(reinterpret_cast<float*>(p), v);
+    if constexpr (kCount == F::kWidth)
+      F::Store(reinterpret_cast<float*>(p), v);
+    else
+      F::template StoreLanes<kCount>(reinterpret_cast<float*>(p), v);
   }
   static V LoadUnits(const char* p) { return F::Load(reinterpret_cast<const float*>(p)); }
   static V Broadcast(const char* p) { return F::Set(*reinterpret_cast<const float*>(p)); }
