@@ -78,6 +78,12 @@ struct Pass {
 // True when a pass so far sets weights to zero.
 bool LeavesZeros(const Recipe& recipe);
 
+// The first step of this pass, or null.
+const RecipeStep* FindStep(const Recipe& recipe, std::string_view name);
+
+// Takes what a plan tells of the file that a pass would write.
+void TakePlan(ConvertSummary summary, PassState* state);
+
 // Goes on with the GGUF at `path` as the model. Errors: those of Checkpoint::Open.
 Status TakeFile(const std::string& path, PassState* state);
 

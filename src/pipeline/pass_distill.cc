@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/strings.h"
 #include "compress/quantize/presets.h"
+#include "pipeline/pass_arguments.h"
 #include "pipeline/train_model.h"
 #include "pipeline/write_model.h"
 
@@ -14,19 +15,6 @@ namespace edgewise {
 namespace {
 
 constexpr const char* kFormat = "f16";  // of what this pass writes
-
-std::string TextOr(const Json& arguments, const char* key, const char* otherwise) {
-  const Json* value = arguments.Find(key);
-  return value ? *value->AsString() : otherwise;
-}
-double NumberOr(const Json& arguments, const char* key, double otherwise) {
-  const Json* value = arguments.Find(key);
-  return value ? *value->AsDouble() : otherwise;
-}
-uint64_t CountOr(const Json& arguments, const char* key, uint64_t otherwise) {
-  const Json* value = arguments.Find(key);
-  return value ? *value->AsUint() : otherwise;
-}
 
 Result<TrainJob> ReadJob(const Json& arguments, const Recipe& recipe) {
   if (arguments.Find("steps") && arguments.Find("epochs")) {
@@ -94,8 +82,7 @@ Status RunDistill(const Json& arguments, const PassContext& context, PassState* 
     write.dry_run = true;
     EW_TRY(ConvertSummary plan,
            WriteModel(state->model, context.recipe.output, write, context.progress));
-    state->tensors = std::move(plan.tensors);
-    state->metadata = std::move(plan.metadata);
+    TakePlan(std::move(plan), state);
     if (!context.estimate) return Ok{};
     EW_TRY(const TrainSummary trial, TrainModel(job, context.progress));
     state->cost = Then(state->cost, Cost{.seconds = trial.seconds, .bytes = trial.memory_bytes});

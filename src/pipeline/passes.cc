@@ -1,7 +1,5 @@
 #include <algorithm>
 #include <filesystem>
-#include <iterator>
-#include <unordered_map>
 #include <utility>
 
 #include "base/file.h"
@@ -12,33 +10,17 @@
 #include "pipeline/estimate.h"
 #include "pipeline/packing.h"
 #include "pipeline/pass.h"
+#include "pipeline/pass_arguments.h"
 #include "pipeline/pass_distill.h"
+#include "pipeline/pass_prune.h"
 #include "pipeline/quality_card.h"
 #include "pipeline/target.h"
 #include "pipeline/write_model.h"
-#include "pipeline/write_pruned.h"
 
 namespace edgewise {
 namespace {
 
 constexpr uint64_t kMaxCardBytes = 1u << 20;
-
-const RecipeStep* FindStep(const Recipe& recipe, std::string_view name) {
-  for (const RecipeStep& step : recipe.passes) {
-    if (step.pass->name == name) return &step;
-  }
-  return nullptr;
-}
-
-bool Flag(const Json& arguments, const char* key) {
-  const Json* value = arguments.Find(key);
-  return value && *value->AsBool();
-}
-
-std::string Text(const Json& arguments, const char* key) {
-  const Json* value = arguments.Find(key);
-  return value ? *value->AsString() : "";
-}
 
 // Tensor bytes in bits for each parameter.
 double BitsPerWeight(const std::vector<ConvertedTensor>& tensors) {
@@ -48,19 +30,6 @@ double BitsPerWeight(const std::vector<ConvertedTensor>& tensors) {
     parameters += tensor.shape.elements();
   }
   return 8.0 * static_cast<double>(bytes) / static_cast<double>(parameters);
-}
-
-void TakePlan(ConvertSummary summary, PassState* state) {
-  if (summary.estimate) state->cost = Then(state->cost, *summary.estimate);
-  state->tensors = std::move(summary.tensors);
-  state->metadata = std::move(summary.metadata);
-}
-
-constexpr const char* kStructureKeys[] = {"ffn", "heads", "width", "layers"};
-
-bool RemovesStructure(const Json& arguments) {
-  return std::any_of(std::begin(kStructureKeys), std::end(kStructureKeys),
-                     [&](const char* key) { return arguments.Find(key) != nullptr; });
 }
 
 // Rotation: nothing is written; the tensors are rotated as they are loaded.
@@ -75,186 +44,11 @@ Status RunRotate(const Json&, const PassContext& context, PassState* state) {
   return Ok{};
 }
 
-constexpr uint64_t kMaxPruneSteps = 64;
-
-constexpr RecipeKey kPruneKeys[] = {
-    {"method", KeyType::kText,
-     "magnitude, global-magnitude, random, wanda, ria, magnitude+dsnot, wanda+dsnot, sparsegpt, "
-     "alps or mask; of structure flap, minitron, magnitude or random",
-     true},
-    {"sparsity", KeyType::kText, "share of the weights to set to zero (\"50%\"), or N:M (\"2:4\")"},
-    {"mask", KeyType::kPath, "with method mask: a mask file, or a pruned model as one GGUF"},
-    {"permute", KeyType::kFlag, "with N:M: order channels first so that more is kept"},
-    {"steps", KeyType::kCount, "to the sparsity, each on the model pruned so far (default 1)",
-     false, 1, kMaxPruneSteps},
-    {"ffn", KeyType::kAmount, "neurons: share to remove (\"25%\"), or number to keep"},
-    {"heads", KeyType::kAmount, "query heads: share to remove, or number to keep"},
-    {"width", KeyType::kAmount, "channels: share to remove, or number to keep"},
-    {"layers", KeyType::kAmount, "layers: share or number to remove"},
-    {"multiple", KeyType::kCount, "of columns, to which shares are rounded", false, 1, 1u << 16},
-    {"repair", KeyType::kFlag, "fit what reads the structure that is left (default true)"},
-    {"owl", KeyType::kFlag, "with sparsity: layers with more outliers keep more (default false)"},
-    {"seed", KeyType::kCount, "of method random (default 1)"},
-};
-
-Result<Amount> ReadAmount(const Json& arguments, const char* key) {
-  const Json* value = arguments.Find(key);
-  if (!value) return Amount();
-  const std::string* text = value->AsString();
-  return Amount::Parse(text ? *text : std::to_string(*value->AsUint())).In(key);
-}
-
-Result<StructureOptions> ReadStructure(const Json& arguments) {
-  StructureOptions options;
-  EW_TRY(options.method, ParseStructureMethod(Text(arguments, "method")));
-  EW_TRY(options.request.ffn, ReadAmount(arguments, "ffn"));
-  EW_TRY(options.request.heads, ReadAmount(arguments, "heads"));
-  EW_TRY(options.request.width, ReadAmount(arguments, "width"));
-  EW_TRY(options.request.layers, ReadAmount(arguments, "layers"));
-  if (const Json* multiple = arguments.Find("multiple")) {
-    options.request.multiple = *multiple->AsUint();
-  }
-  options.repair = !arguments.Find("repair") || Flag(arguments, "repair");
-  if (const Json* seed = arguments.Find("seed")) options.seed = *seed->AsUint();
-  return options;
-}
-
-// Fills in what is pruned. Returns whether it needs the calibration text.
-Result<bool> ReadPrune(const Json& arguments, PruneJobOptions* options) {
-  const bool weights = arguments.Find("sparsity") || arguments.Find("mask");
-  if (weights == RemovesStructure(arguments)) {
-    return MakeError(
-        Code::kBadData, "%s",
-        weights ? "sparsity, mask and the structure keys do not go together; use two passes"
-                : "give sparsity, mask, or any of ffn, heads, width and layers");
-  }
-  if (!weights) {
-    for (const char* key : {"owl", "permute", "steps"}) {
-      if (!arguments.Find(key)) continue;
-      return MakeError(Code::kBadData, "%s goes with sparsity only", key);
-    }
-    EW_TRY(options->structure, ReadStructure(arguments));
-    return NeedsText(*options->structure);
-  }
-  for (const char* key : {"multiple", "repair"}) {
-    if (arguments.Find(key)) {
-      return MakeError(Code::kBadData, "%s has no use with %s", key,
-                       arguments.Find("mask") ? "mask" : "sparsity");
-    }
-  }
-  PruneOptions& prune = options->prune;
-  EW_TRY(prune.method, ParsePruneMethod(Text(arguments, "method")));
-  if (arguments.Find("mask") || prune.method == PruneMethod::kMask) {
-    if (arguments.AsObject()->size() != 2 || !arguments.Find("mask") ||
-        prune.method != PruneMethod::kMask) {
-      return MakeError(Code::kBadData, "method mask takes mask, and no other key");
-    }
-    options->masks = {Text(arguments, "mask")};
-    return false;
-  }
-  EW_TRY(prune.sparsity, Sparsity::Parse(Text(arguments, "sparsity")).In("sparsity"));
-  if (const Json* seed = arguments.Find("seed")) prune.seed = *seed->AsUint();
-  prune.owl = Flag(arguments, "owl");
-  prune.permute = Flag(arguments, "permute");
-  if (const Json* steps = arguments.Find("steps")) {
-    prune.steps = static_cast<uint32_t>(*steps->AsUint());
-  }
-  return NeedsCalibration(prune.method);
-}
-
-Status CheckPrune(const Json& arguments, const Recipe& recipe, SectionUse* use) {
-  PruneJobOptions options;
-  EW_TRY(const bool calibrated, ReadPrune(arguments, &options));
-  if (FindStep(recipe, "calibrate")) {
-    return MakeError(Code::kBadData,
-                     "put prune before calibrate, which sees the pruned model then");
-  }
-  if (LeavesZeros(recipe)) {
-    return MakeError(Code::kBadData,
-                     options.structure ? "remove structure first: fitting what is left would fill "
-                                         "the zeros"
-                                       : "the weights are pruned already");
-  }
-  if (!calibrated) return Ok{};
-  if (recipe.calibration.path.empty()) {
-    return MakeError(Code::kBadData, "method %s needs a calibration text",
-                     Text(arguments, "method").c_str());
-  }
-  use->calibration = true;
-  return Ok{};
-}
-
-// Stands in for the pruned model in plans: formats that hold N of M weights refuse the dense one.
-Checkpoint WithZeros(const Checkpoint& model, const Sparsity& sparsity) {
-  std::unordered_map<size_t, TensorChange> changes;
-  const auto zero = [sparsity](std::span<float> values) {
-    for (size_t i = 0; i < values.size(); ++i) {
-      if (i % sparsity.group >= sparsity.keep) values[i] = 0;
-    }
-  };
-  for (size_t i = 0; i < model.tensors().size(); ++i) {
-    if (IsPrunable(model.tensors()[i])) changes.emplace(i, zero);
-  }
-  return model.Changed(std::move(changes));
-}
-
-// The same for masks, which are known.
-Result<Checkpoint> WithMasks(const Checkpoint& model, const std::vector<std::string>& paths) {
-  EW_TRY(const MaskSet masks, MaskSet::Open(paths));
-  std::unordered_map<size_t, TensorChange> changes;
-  for (size_t i = 0; i < model.tensors().size(); ++i) {
-    const CheckpointTensor& tensor = model.tensors()[i];
-    if (!IsPrunable(tensor)) continue;
-    EW_TRY(Mask mask, masks.Load({tensor.name, tensor.shape.rows(), tensor.shape.columns()}));
-    changes.emplace(i, [mask = std::move(mask)](std::span<float> values) { mask.Apply(values); });
-  }
-  return model.Changed(std::move(changes));
-}
-
-Status RunPrune(const Json& arguments, const PassContext& context, PassState* state) {
-  PruneJobOptions options;
-  EW_TRY(const bool calibrated, ReadPrune(arguments, &options));
-  if (calibrated) options.calibration = context.recipe.calibration;
-  options.tokenizer_path = context.recipe.tokenizer;
-  options.threads = context.threads;
-  options.source = &context.source;
-  if (context.dry_run) {
-    options.dry_run = true;
-    options.estimate = context.estimate;
-    EW_TRY(ConvertSummary plan,
-           Prune(state->model, context.recipe.output, options, context.progress));
-    TakePlan(std::move(plan), state);
-    if (options.structure) {
-      EW_TRY(const StructurePlan sizes,
-             PlanStructure(state->model.spec(), options.structure->request));
-      state->model = CutModel(state->model, Structure::First(sizes.kept));
-    } else if (options.prune.sparsity.structured()) {
-      state->model = WithZeros(state->model, options.prune.sparsity);
-    } else if (!options.masks.empty()) {
-      EW_TRY(state->model, WithMasks(state->model, options.masks));
-    }
-    return Ok{};
-  }
-  const std::string path = context.stem + ".gguf", journal = context.stem + ".tensors";
-  if (!FileExists(path)) {
-    if (!options.structure) options.journal_path = journal;
-    EW_TRY(Prune(state->model, path, options, context.progress));
-  }
-  std::error_code ignored;
-  std::filesystem::remove(journal, ignored);
-  for (size_t step = 0; step < options.prune.steps; ++step) {
-    std::filesystem::remove(StepPath(journal, step), ignored);
-  }
-  return TakeFile(path, state);
-}
-
 constexpr RecipeKey kCalibrateKeys[] = {
     {"hessians", KeyType::kFlag, "second moments too, which gptq needs (default true)"},
 };
 
-bool WithHessians(const Json& arguments) {
-  return !arguments.Find("hessians") || Flag(arguments, "hessians");
-}
+bool WithHessians(const Json& arguments) { return FlagOr(arguments, "hessians", true); }
 
 Status CheckCalibrate(const Json&, const Recipe& recipe, SectionUse* use) {
   if (recipe.calibration.path.empty()) {
@@ -303,7 +97,7 @@ constexpr RecipeKey kQuantizeKeys[] = {
 Result<std::optional<DType>> ReadFormat(const Json& arguments, const char* key) {
   std::optional<DType> type;
   if (arguments.Find(key)) {
-    EW_TRY(type, ParseFormat(Text(arguments, key)).In(key));
+    EW_TRY(type, ParseFormat(TextOr(arguments, key, "")).In(key));
   }
   return type;
 }
@@ -327,10 +121,10 @@ Result<QuantizeOptions> ReadQuantize(const Json& arguments) {
       return MakeError(Code::kBadData, "target_bpw must be above 0 and at most 32");
     }
   }
-  if (arguments.Find("method")) EW_TRY(ParseMethod(Text(arguments, "method"), &options));
+  if (arguments.Find("method")) EW_TRY(ParseMethod(TextOr(arguments, "method", ""), &options));
   if (options.rotate) {
     return MakeError(Code::kBadData, "method %s: rotation is a pass of its own; put rotate before",
-                     Quote(Text(arguments, "method")).c_str());
+                     Quote(TextOr(arguments, "method", "")).c_str());
   }
   if (const Json* types = arguments.Find("tensor_types")) {
     for (const Json& item : *types->AsArray()) {
@@ -340,12 +134,12 @@ Result<QuantizeOptions> ReadQuantize(const Json& arguments) {
   }
   EW_TRY(options.output_type, ReadFormat(arguments, "output_type"));
   EW_TRY(options.embedding_type, ReadFormat(arguments, "embedding_type"));
-  options.leave_output = Flag(arguments, "leave_output");
-  options.pure = Flag(arguments, "pure");
+  options.leave_output = FlagOr(arguments, "leave_output", false);
+  options.pure = FlagOr(arguments, "pure", false);
   if (options.pure && to == nullptr) {
     return MakeError(Code::kBadData, "pure has no use with a target size");
   }
-  options.allow_requantize = Flag(arguments, "allow_requantize");
+  options.allow_requantize = FlagOr(arguments, "allow_requantize", false);
   return options;
 }
 
@@ -395,7 +189,7 @@ Status CheckZeros(const QuantizeOptions& options, const std::string& method) {
 
 Status CheckQuantize(const Json& arguments, const Recipe& recipe, SectionUse* use) {
   EW_TRY(const QuantizeOptions options, ReadQuantize(arguments));
-  const std::string method = Text(arguments, "method");
+  const std::string method = TextOr(arguments, "method", "");
   if (LeavesZeros(recipe)) EW_TRY(CheckZeros(options, method));
   if (!UsesInputs(method) && !HasTarget(options)) return Ok{};
   const std::string who = HasTarget(options) ? "a target size" : "method " + method;
@@ -416,7 +210,7 @@ Status CheckQuantize(const Json& arguments, const Recipe& recipe, SectionUse* us
 
 Status RunQuantize(const Json& arguments, const PassContext& context, PassState* state) {
   EW_TRY(QuantizeOptions options, ReadQuantize(arguments));
-  if (UsesInputs(Text(arguments, "method")) || HasTarget(options)) {
+  if (UsesInputs(TextOr(arguments, "method", "")) || HasTarget(options)) {
     options.calibration = context.recipe.calibration;
     if (!state->calibration.empty()) options.calibration.path = state->calibration;
   }
@@ -572,10 +366,17 @@ constexpr Pass kPasses[] = {
 
 }  // namespace
 
-bool LeavesZeros(const Recipe& recipe) {
-  return std::any_of(recipe.passes.begin(), recipe.passes.end(), [](const RecipeStep& step) {
-    return step.pass->name == std::string_view("prune") && !RemovesStructure(step.arguments);
-  });
+const RecipeStep* FindStep(const Recipe& recipe, std::string_view name) {
+  for (const RecipeStep& step : recipe.passes) {
+    if (step.pass->name == name) return &step;
+  }
+  return nullptr;
+}
+
+void TakePlan(ConvertSummary summary, PassState* state) {
+  if (summary.estimate) state->cost = Then(state->cost, *summary.estimate);
+  state->tensors = std::move(summary.tensors);
+  state->metadata = std::move(summary.metadata);
 }
 
 Status TakeFile(const std::string& path, PassState* state) {
