@@ -201,7 +201,7 @@ Status WritePruned(const Checkpoint& checkpoint, const std::vector<TensorPlan>& 
     ConvertedTensor& row = summary->tensors[index];
     row.density = effect.density;
     row.relative_rmse = effect.relative_error;
-    changed = changed || 1 - effect.density > ZeroShare(before);
+    changed = changed || effect.density < 1 - ZeroShare(before);
     kept += effect.density * static_cast<double>(after.size());
     all += static_cast<double>(after.size());
     if (masks == nullptr) return Ok{};
