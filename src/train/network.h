@@ -66,7 +66,6 @@ class NetworkTeacher final : public Teacher {
     network_.Logits(weights_, rows, logits);
     return Ok{};
   }
-  Network* network() { return &network_; }
 
  private:
   Network network_;

@@ -1,0 +1,94 @@
+#include "pipeline/live_teacher.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/strings.h"
+#include "quant/dtype.h"
+#include "train/network.h"
+#include "train/parameters.h"
+#include "train/runtime_teacher.h"
+#include "train/trainer.h"
+
+namespace edgewise {
+namespace {
+
+bool UsesRuntime(const Checkpoint& checkpoint, TeacherEngine engine) {
+  if (engine != TeacherEngine::kAuto) return engine == TeacherEngine::kRuntime;
+  const auto tensors = checkpoint.tensors();
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const CheckpointTensor& tensor) { return Info(tensor.dtype).quantized(); });
+}
+
+uint64_t KvBytes(const ModelSpec& spec, size_t sequence) {
+  return uint64_t{2} * spec.n_layers * spec.kv_dim() * sequence * sizeof(uint16_t);
+}
+
+}  // namespace
+
+Result<TeacherEngine> ParseTeacherEngine(std::string_view name) {
+  if (name == "auto") return TeacherEngine::kAuto;
+  if (name == "runtime") return TeacherEngine::kRuntime;
+  if (name == "floats") return TeacherEngine::kFloats;
+  return MakeError(Code::kInvalidArgument, "%s: no such engine; known are auto, runtime, floats",
+                   Quote(name).c_str());
+}
+
+std::string TeacherEngineName(const Checkpoint& checkpoint, const TeacherOptions& options) {
+  if (UsesRuntime(checkpoint, options.engine)) return "runtime";
+  return std::string("floats-") + train::PrecisionName(options.precision);
+}
+
+uint64_t TeacherBytes(const Checkpoint& checkpoint, const TeacherOptions& options) {
+  const ModelSpec& spec = checkpoint.spec();
+  if (!UsesRuntime(checkpoint, options.engine)) {
+    return train::ParameterLayout(spec).size() * sizeof(float) +
+           train::ActivationBytes(spec, {}, options.batch.tokens, false);
+  }
+  uint64_t bytes = KvBytes(spec, options.batch.sequence);
+  for (const CheckpointTensor& tensor : checkpoint.tensors()) {
+    const auto size = TensorBytes(tensor.dtype, tensor.shape, tensor.layout);
+    if (size) bytes += *size;
+  }
+  return bytes;
+}
+
+Result<std::unique_ptr<LiveTeacher>> LiveTeacher::Create(const Checkpoint& checkpoint,
+                                                         const TeacherOptions& options,
+                                                         ThreadPool* pool) {
+  const ModelSpec& spec = checkpoint.spec();
+  std::unique_ptr<LiveTeacher> live(new LiveTeacher(spec, options, pool));
+  if (UsesRuntime(checkpoint, options.engine)) {
+    EW_TRY(live->model_, Model::Load(checkpoint, pool));
+    EW_TRY(live->teacher_, train::RuntimeTeacher::Create(
+                               *live->model_, static_cast<uint32_t>(options.batch.sequence), pool));
+    return live;
+  }
+  EW_TRY(live->weights_, train::LoadParameters(checkpoint, train::ParameterLayout(spec)));
+  live->ops_ = train::MakeCpuOps(pool, options.precision);
+  EW_TRY(train::Network network, train::Network::Create(spec, live->ops_.get(), {}));
+  live->teacher_ =
+      std::make_unique<train::NetworkTeacher>(std::move(network), live->weights_.data());
+  return live;
+}
+
+Result<double> LiveTeacher::HeldOutLoss(const train::Corpus& corpus, const Progress& progress) {
+  EW_TRY(const std::vector<train::Batch> batches, train::AllBatches(corpus, batch_));
+  train::CrossEntropyLoss loss(pool_);
+  double sum = 0;
+  size_t targets = 0;
+  for (const train::Batch& batch : batches) {
+    EW_TRY(train::EachTeacherRows(teacher_.get(), batch, vocab_size_,
+                                  [&](std::span<const uint32_t> rows, float* logits) -> Status {
+                                    EW_TRY(const double part,
+                                           loss.Rows(batch, rows, vocab_size_, 1.0f, logits));
+                                    sum += part;
+                                    targets += rows.size();
+                                    return Ok{};
+                                  }));
+    if (progress.Cancelled()) return MakeError(Code::kCancelled, "stopped while measuring");
+  }
+  return sum / static_cast<double>(targets);
+}
+
+}  // namespace edgewise
