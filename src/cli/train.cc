@@ -23,7 +23,7 @@ struct TrainFlags {
   const char* verb;
   Beginning beginning;
   std::string to = "f16", schedule = "cosine", precision = "bf16", divergence = "kl", format;
-  std::string engine = "auto";
+  std::string engine = "floats";
   TrainJob job;
 };
 
@@ -203,8 +203,8 @@ void AddKeepZeros(CLI::App& app, TrainFlags* flags) {
 
 constexpr const char* kModelKinds = "GGUF file, Hugging Face folder or llama2.c checkpoint";
 constexpr const char* kEngines =
-    "What runs the teacher: runtime, on weights as they are stored; floats, on all of them in F32; "
-    "auto: runtime for quantized files";
+    "What runs the teacher: floats, with all weights in F32, or runtime, with weights as they are "
+    "stored, which takes far less memory";
 
 // With a cache DATA and OUTPUT are all, and the first of them stands where a teacher would.
 Status PlaceArguments(TrainJob* job) {
@@ -248,7 +248,7 @@ Runner AddLearn(CLI::App& app, const Common& common) {
 }
 
 struct CacheFlags {
-  std::string engine = "auto", precision = "bf16", format;
+  std::string engine = "floats", precision = "bf16", format;
   CacheTeacherJob job;
 };
 

@@ -193,7 +193,7 @@ Result<CacheTeacherSummary> CacheTeacher(const CacheTeacherJob& job, Progress* p
   info.shape = {job.top_k, teacher.spec().vocab_size};
   info.temperature = job.temperature;
   info.sequence = job.options.batch.sequence;
-  info.engine = TeacherEngineName(teacher, job.options);
+  info.engine = TeacherEngineName(job.options);
   EW_TRY(train::CheckCacheInfo(info));
 
   CacheTeacherSummary summary;

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/strings.h"
-#include "quant/dtype.h"
 #include "train/network.h"
 #include "train/parameters.h"
 #include "train/runtime_teacher.h"
@@ -13,13 +12,6 @@
 namespace edgewise {
 namespace {
 
-bool UsesRuntime(const Checkpoint& checkpoint, TeacherEngine engine) {
-  if (engine != TeacherEngine::kAuto) return engine == TeacherEngine::kRuntime;
-  const auto tensors = checkpoint.tensors();
-  return std::any_of(tensors.begin(), tensors.end(),
-                     [](const CheckpointTensor& tensor) { return Info(tensor.dtype).quantized(); });
-}
-
 uint64_t KvBytes(const ModelSpec& spec, size_t sequence) {
   return uint64_t{2} * spec.n_layers * spec.kv_dim() * sequence * sizeof(uint16_t);
 }
@@ -27,25 +19,25 @@ uint64_t KvBytes(const ModelSpec& spec, size_t sequence) {
 }  // namespace
 
 Result<TeacherEngine> ParseTeacherEngine(std::string_view name) {
-  if (name == "auto") return TeacherEngine::kAuto;
-  if (name == "runtime") return TeacherEngine::kRuntime;
   if (name == "floats") return TeacherEngine::kFloats;
-  return MakeError(Code::kInvalidArgument, "%s: no such engine; known are auto, runtime, floats",
+  if (name == "runtime") return TeacherEngine::kRuntime;
+  return MakeError(Code::kInvalidArgument, "%s: no such engine; known are floats, runtime",
                    Quote(name).c_str());
 }
 
-std::string TeacherEngineName(const Checkpoint& checkpoint, const TeacherOptions& options) {
-  if (UsesRuntime(checkpoint, options.engine)) return "runtime";
+std::string TeacherEngineName(const TeacherOptions& options) {
+  if (options.engine == TeacherEngine::kRuntime) return "runtime";
   return std::string("floats-") + train::PrecisionName(options.precision);
 }
 
 uint64_t TeacherBytes(const Checkpoint& checkpoint, const TeacherOptions& options) {
   const ModelSpec& spec = checkpoint.spec();
-  if (!UsesRuntime(checkpoint, options.engine)) {
+  if (options.engine == TeacherEngine::kFloats) {
     return train::ParameterLayout(spec).size() * sizeof(float) +
            train::ActivationBytes(spec, {}, options.batch.tokens, false);
   }
-  uint64_t bytes = KvBytes(spec, options.batch.sequence);
+  const uint64_t rows = std::min(options.batch.tokens, train::kTeacherRows);
+  uint64_t bytes = KvBytes(spec, options.batch.sequence) + rows * spec.vocab_size * sizeof(float);
   for (const CheckpointTensor& tensor : checkpoint.tensors()) {
     const auto size = TensorBytes(tensor.dtype, tensor.shape, tensor.layout);
     if (size) bytes += *size;
@@ -58,7 +50,7 @@ Result<std::unique_ptr<LiveTeacher>> LiveTeacher::Create(const Checkpoint& check
                                                          ThreadPool* pool) {
   const ModelSpec& spec = checkpoint.spec();
   std::unique_ptr<LiveTeacher> live(new LiveTeacher(spec, options, pool));
-  if (UsesRuntime(checkpoint, options.engine)) {
+  if (options.engine == TeacherEngine::kRuntime) {
     EW_TRY(live->model_, Model::Load(checkpoint, pool));
     EW_TRY(live->teacher_, train::RuntimeTeacher::Create(
                                *live->model_, static_cast<uint32_t>(options.batch.sequence), pool));

@@ -21,21 +21,20 @@ namespace edgewise {
 
 // What runs a teacher.
 enum class TeacherEngine : uint8_t {
-  kAuto,     // the runtime for quantized files, floats for others
-  kRuntime,  // the forward pass of `edgewise run`, on the weights as they are stored
-  kFloats,   // that of training, on all weights in F32
+  kFloats,   // the forward pass of training, on all weights in F32
+  kRuntime,  // that of `edgewise run`, on the weights as they are stored: a fraction of the memory
 };
-// Errors: kInvalidArgument, listing the names: "auto", "runtime", "floats".
+// Errors: kInvalidArgument, listing the names: "floats", "runtime".
 Result<TeacherEngine> ParseTeacherEngine(std::string_view name);
 
 struct TeacherOptions {
-  TeacherEngine engine = TeacherEngine::kAuto;
+  TeacherEngine engine = TeacherEngine::kFloats;
   train::Precision precision = train::Precision::kBf16;  // of the products of floats
   train::BatchOptions batch;
 };
-// What the options come to for a model: "runtime", "floats-bf16" or "floats-f32".
-std::string TeacherEngineName(const Checkpoint& checkpoint, const TeacherOptions& options);
-// Bytes that a teacher takes: weights, keys and values, activations.
+// What decides the probabilities beside the model: "runtime", "floats-bf16" or "floats-f32".
+std::string TeacherEngineName(const TeacherOptions& options);
+// Bytes that a teacher takes: weights, keys and values, activations, logits.
 uint64_t TeacherBytes(const Checkpoint& checkpoint, const TeacherOptions& options);
 
 // Not thread-safe.

@@ -105,8 +105,8 @@ Json RunRecipe(const TrainJob& job, const TrainInputs& in, const train::TrainerO
   recipe.Set("precision", train::PrecisionName(o.precision));
   if (job.format.format) recipe.Set("format", train::DatasetFormatName(*job.format.format));
   if (!Distils(job)) return recipe;
-  recipe.Set("teacher_engine", in.teacher ? TeacherEngineName(*in.teacher, OptionsOf(job, o))
-                                          : in.cache->info().engine);
+  recipe.Set("teacher_engine",
+             in.teacher ? TeacherEngineName(OptionsOf(job, o)) : in.cache->info().engine);
   if (in.cache) recipe.Set("cache_top", in.cache->info().shape.k);
   recipe.Set("divergence", train::DivergenceName(job.loss.divergence));
   recipe.Set("alpha", job.loss.alpha).Set("temperature", job.loss.temperature);

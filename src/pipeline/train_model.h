@@ -23,7 +23,7 @@ struct TrainJob {
   std::string model;  // to begin from: a checkpoint, or a config.json for random weights
   const Checkpoint* student = nullptr;  // in place of opening `model`
   std::string teacher;                  // a checkpoint; empty: none, the text or a cache alone
-  TeacherEngine teacher_engine = TeacherEngine::kAuto;
+  TeacherEngine teacher_engine = TeacherEngine::kFloats;
   std::string cache;     // of a teacher's probabilities, in place of one; empty: none
   std::string data;      // train/dataset.h
   std::string held_out;  // likewise; empty: the last fiftieth of the documents of `data`

@@ -228,17 +228,16 @@ Result<double> TeacherLoss::Rows(const Batch& batch, std::span<const uint32_t> r
 
 Status EachTeacherRows(Teacher* teacher, const Batch& batch, size_t vocab,
                        FunctionRef<Status(std::span<const uint32_t> rows, float* logits)> use) {
-  constexpr size_t kRows = 512;
   std::vector<uint32_t> rows;
   for (size_t i = 0; i < batch.size(); ++i) {
     if (batch.targets[i] != kNoTarget) rows.push_back(static_cast<uint32_t>(i));
   }
   if (rows.empty()) return Ok{};
   EW_TRY(teacher->Begin(batch));
-  std::vector<float> logits(std::min(rows.size(), kRows) * vocab);
-  for (size_t first = 0; first < rows.size(); first += kRows) {
-    const auto part =
-        std::span<const uint32_t>(rows).subspan(first).first(std::min(kRows, rows.size() - first));
+  std::vector<float> logits(std::min(rows.size(), kTeacherRows) * vocab);
+  for (size_t first = 0; first < rows.size(); first += kTeacherRows) {
+    const auto part = std::span<const uint32_t>(rows).subspan(first).first(
+        std::min(kTeacherRows, rows.size() - first));
     EW_TRY(teacher->Logits(part, logits.data()));
     EW_TRY(use(part, logits.data()));
   }

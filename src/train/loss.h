@@ -90,8 +90,10 @@ class Teacher {
   virtual Status Logits(std::span<const uint32_t> rows, float* logits) = 0;
 };
 
+inline constexpr size_t kTeacherRows = 512;  // whose logits are in memory together
+
 // Begins `batch` and calls `use` with the logits (rows.size(), vocab) of all of its rows with
-// targets, a few hundred at a time. Errors: those of `teacher` and `use`.
+// targets, kTeacherRows at a time. Errors: those of `teacher` and `use`.
 Status EachTeacherRows(Teacher* teacher, const Batch& batch, size_t vocab,
                        FunctionRef<Status(std::span<const uint32_t> rows, float* logits)> use);
 

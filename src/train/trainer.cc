@@ -180,7 +180,9 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
                    TrainingObserver* observer, TrainerState* state) {
   EW_TRY(CheckTrainer(options));
   auto ops = MakeCpuOps(pool, options.precision);
-  EW_TRY(Network network, Network::Create(spec, ops.get(), options.network));
+  NetworkOptions network_options = options.network;
+  network_options.rows = options.batch.tokens;
+  EW_TRY(Network network, Network::Create(spec, ops.get(), network_options));
   EW_TRY(Prepare(network.layout(), options, state));
   EW_TRY(BatchReader reader, BatchReader::Create(corpus, options.batch));
   EW_TRY(reader.Seek(state->position));

@@ -182,7 +182,33 @@ TEST_CASE("a cache of a teacher: stopped and gone on, learned from without it, o
   refused(learn(setup.text, {"--sequence", "64"}), 4, "damaged: block");
 }
 
-TEST_CASE("a quantized teacher is run by the runtime, unless told otherwise") {
+TEST_CASE("a recipe heals from a cache, and from no other data") {
+  const Setup setup;
+  const std::string cache = setup.folder / "text.cache", recipe = setup.folder / "recipe.yaml";
+  const std::string out = setup.folder / "out.gguf";
+  REQUIRE(RunProgram({"distill", "cache", BaseModel(), setup.text, cache, "--teacher-engine",
+                      "runtime", "--top", "16"})
+              .exit_code == 0);
+  const auto write = [&](const std::string& data) {
+    WriteWhole(recipe, "model: " + BaseModel() + "\noutput: " + out +
+                           "\npasses:\n  - prune: {method: magnitude, sparsity: \"2:4\"}\n" +
+                           "  - distill: {data: " + data + ", cache: " + cache +
+                           ", steps: 2, batch_tokens: 512}\n  - quantize: {to: s24_q4}\n");
+  };
+  const std::string other = setup.folder / "other.txt";
+  WriteWhole(other, ReadWhole(setup.text).substr(0, 30000));
+  write(other);
+  const ProgramResult refused = RunProgram({"compress", recipe});
+  CHECK(refused.exit_code == 2);
+  CHECK(refused.err.find("was not made of") != std::string::npos);
+  write(setup.text);
+  const ProgramResult made = RunProgram({"compress", recipe, "--force"});
+  CAPTURE(made.err);
+  REQUIRE(made.exit_code == 0);
+  CHECK(RunProgram({"run", out, "--prompt", "Once", "--max-tokens", "3"}).exit_code == 0);
+}
+
+TEST_CASE("the runtime teaches what floats teach, in less memory") {
   const Setup setup;
   const std::string teacher = setup.folder / "q8.gguf";
   REQUIRE(RunProgram({"quantize", BaseModel(), teacher, "--to", "q8_0"}).exit_code == 0);
@@ -192,7 +218,7 @@ TEST_CASE("a quantized teacher is run by the runtime, unless told otherwise") {
     const Json made = ParseObject(
         RunProgram({"distill", teacher, setup.text, out, "--student", setup.config, "--steps", "2",
                     "--batch-tokens", "512", "--sequence", "64", "--precision", "f32",
-                    "--teacher-engine", i == 0 ? "auto" : "floats", "--json"}),
+                    "--teacher-engine", i == 0 ? "runtime" : "floats", "--json"}),
         "distill");
     losses[i] = Number(made, "teacher_loss");
     memory[i] = Number(made, "memory_bytes");
