@@ -10,6 +10,7 @@
 #include <fstream>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/half.h"
@@ -62,8 +63,9 @@ TEST_CASE("a record keeps the most probable tokens and the mass of the others") 
       const std::vector<double> p = Softmax(logits, temperature);
       std::vector<int32_t> order(kVocab);
       std::iota(order.begin(), order.end(), 0);
-      std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-        return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+      std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+        return std::pair(-logits[static_cast<size_t>(a)], a) <
+               std::pair(-logits[static_cast<size_t>(b)], b);
       });
       order.resize(k);
       std::sort(order.begin(), order.end());
