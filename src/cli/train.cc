@@ -27,6 +27,12 @@ struct TrainFlags {
   TrainJob job;
 };
 
+Status ReadFormat(const std::string& name, train::DatasetOptions* options) {
+  if (name.empty()) return Ok{};
+  EW_TRY(options->format, train::ParseDatasetFormat(name).In("--format"));
+  return Ok{};
+}
+
 Status ReadNames(TrainFlags& flags) {
   TrainJob& job = flags.job;
   const auto type = DTypeFromName(flags.to);
@@ -39,9 +45,7 @@ Status ReadNames(TrainFlags& flags) {
   EW_TRY(job.trainer.schedule.kind, train::ParseSchedule(flags.schedule).In("--schedule"));
   EW_TRY(job.loss.divergence, train::ParseDivergence(flags.divergence).In("--divergence"));
   EW_TRY(job.teacher_engine, ParseTeacherEngine(flags.engine).In("--teacher-engine"));
-  if (!flags.format.empty()) {
-    EW_TRY(job.format.format, train::ParseDatasetFormat(flags.format).In("--format"));
-  }
+  EW_TRY(ReadFormat(flags.format, &job.format));
   job.trainer.batch.seed = job.trainer.seed;
   return Ok{};
 }
@@ -150,9 +154,17 @@ void AddOptimizerFlags(CLI::App& app, TrainFlags* flags) {
       ->capture_default_str();
 }
 
-constexpr const char* kDataFormats =
-    "Of the data: text, jsonl, alpaca, dolly, sharegpt, chatml; without it as the first good row "
-    "has it";
+void AddFormat(CLI::App& app, std::string* format, bool* strict) {
+  app.add_option("--format", *format,
+                 "Of the data: text, jsonl, alpaca, dolly, sharegpt, chatml; without it as the "
+                 "first good row has it");
+  app.add_flag("--strict", *strict, "A bad row is an error; without it it is left out");
+}
+
+void AddResume(CLI::App& app, bool* resume, bool* overwrite) {
+  app.add_flag("--resume", *resume, "Go on with a run that was stopped");
+  app.add_flag("--force", *overwrite, "Replace the output, or begin anew");
+}
 
 void AddRunFlags(CLI::App& app, TrainFlags* flags) {
   TrainJob& job = flags->job;
@@ -160,8 +172,7 @@ void AddRunFlags(CLI::App& app, TrainFlags* flags) {
   app.add_option("--epochs", job.epochs, "Passes over the text")->capture_default_str();
   app.add_option("--held-out", job.held_out,
                  "Data to measure on; without it the last fiftieth of the documents is held out");
-  app.add_option("--format", flags->format, kDataFormats);
-  app.add_flag("--strict", job.format.strict, "A bad row is an error; without it it is left out");
+  AddFormat(app, &flags->format, &job.format.strict);
   app.add_option("--evaluate-every", job.trainer.evaluate_every,
                  "Steps between measurements; 0: at the end only")
       ->capture_default_str();
@@ -175,8 +186,7 @@ void AddRunFlags(CLI::App& app, TrainFlags* flags) {
       ->capture_default_str();
   app.add_option("--tokenizer", job.tokenizer_path,
                  "Tokenizer file or folder, where the model does not bring one");
-  app.add_flag("--resume", job.resume, "Go on with a run that was stopped");
-  app.add_flag("--force", job.overwrite, "Replace the output, or begin anew");
+  AddResume(app, &job.resume, &job.overwrite);
   app.add_flag("--dry-run", job.dry_run,
                "Tell memory, steps and time by a trial, and write nothing");
 }
@@ -256,9 +266,7 @@ Status RunCache(CacheFlags& flags, const Common& common) {
   CacheTeacherJob& job = flags.job;
   EW_TRY(job.options.engine, ParseTeacherEngine(flags.engine).In("--teacher-engine"));
   EW_TRY(job.options.precision, train::ParsePrecision(flags.precision));
-  if (!flags.format.empty()) {
-    EW_TRY(job.format.format, train::ParseDatasetFormat(flags.format).In("--format"));
-  }
+  EW_TRY(ReadFormat(flags.format, &job.format));
   job.threads = common.Threads();
   EW_TRY(const CacheTeacherSummary s, CacheTeacher(job, common.progress));
   if (common.json) return PrintJson("distill", ToJson(s));
@@ -296,12 +304,10 @@ Runner AddCache(CLI::App& app, const Common& common) {
   app.add_option("--teacher-engine", flags->engine, kEngines)->capture_default_str();
   app.add_option("--precision", flags->precision, "Of the factors of products in floats: bf16, f32")
       ->capture_default_str();
-  app.add_option("--format", flags->format, kDataFormats);
-  app.add_flag("--strict", job.format.strict, "A bad row is an error; without it it is left out");
+  AddFormat(app, &flags->format, &job.format.strict);
   app.add_option("--tokenizer", job.tokenizer_path,
                  "Tokenizer file or folder, where the teacher does not bring one");
-  app.add_flag("--resume", job.resume, "Go on with a run that was stopped");
-  app.add_flag("--force", job.overwrite, "Replace the output, or begin anew");
+  AddResume(app, &job.resume, &job.overwrite);
   app.add_flag("--dry-run", job.dry_run,
                "Tell size, memory and time by a trial, and write nothing");
   return [flags, &common] { return RunCache(*flags, common); };

@@ -65,22 +65,19 @@ Result<std::unique_ptr<LiveTeacher>> LiveTeacher::Create(const Checkpoint& check
 }
 
 Result<double> LiveTeacher::HeldOutLoss(const train::Corpus& corpus, const Progress& progress) {
-  EW_TRY(const std::vector<train::Batch> batches, train::AllBatches(corpus, batch_));
   train::CrossEntropyLoss loss(pool_);
-  double sum = 0;
-  size_t targets = 0;
-  for (const train::Batch& batch : batches) {
-    EW_TRY(train::EachTeacherRows(teacher_.get(), batch, vocab_size_,
-                                  [&](std::span<const uint32_t> rows, float* logits) -> Status {
-                                    EW_TRY(const double part,
-                                           loss.Rows(batch, rows, vocab_size_, 1.0f, logits));
-                                    sum += part;
-                                    targets += rows.size();
-                                    return Ok{};
-                                  }));
-    if (progress.Cancelled()) return MakeError(Code::kCancelled, "stopped while measuring");
-  }
-  return sum / static_cast<double>(targets);
+  return train::HeldOutLoss(
+      corpus, batch_, progress, [&](const train::Batch& batch) -> Result<double> {
+        double sum = 0;
+        EW_TRY(train::EachTeacherRows(teacher_.get(), batch, vocab_size_,
+                                      [&](std::span<const uint32_t> rows, float* logits) -> Status {
+                                        EW_TRY(const double part,
+                                               loss.Rows(batch, rows, vocab_size_, 1.0f, logits));
+                                        sum += part;
+                                        return Ok{};
+                                      }));
+        return sum;
+      });
 }
 
 }  // namespace edgewise

@@ -1,6 +1,7 @@
 #include "pipeline/pass_eval.h"
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -55,7 +56,7 @@ Recipe DenseRecipe(const PassContext& context, const PassState& state) {
   return recipe;
 }
 
-// The plan of the dense model, or nothing where formats take more bytes, or none takes as many.
+// The plan of the dense model, or nothing where no mixture of formats takes so many bytes.
 Result<std::optional<CompressSummary>> PlanDense(const Recipe& recipe, const PassContext& context,
                                                  bool estimate) {
   auto plan = PlanCompression(recipe, context.threads, estimate, context.progress);

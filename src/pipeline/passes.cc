@@ -14,7 +14,6 @@
 #include "pipeline/pass_distill.h"
 #include "pipeline/pass_eval.h"
 #include "pipeline/pass_prune.h"
-#include "pipeline/quality_card.h"
 #include "pipeline/target.h"
 #include "pipeline/write_model.h"
 

@@ -49,6 +49,21 @@ Result<std::unique_ptr<Engine>> Load(const std::string& path, const std::string&
   return Engine::Load(path, options);
 }
 
+// What the dense model in as many bytes costs, from a pruned model's card.
+std::string DenseText(const Json& dense) {
+  const auto number = [&](const char* key) {
+    const Json* member = dense.Find(key);
+    return member ? member->AsDouble() : std::nullopt;
+  };
+  const auto bytes = number("bytes"), kl = number("kl_mean"), top1 = number("top1_agreement");
+  std::string text = "none can be made";
+  if (bytes && kl && top1) {
+    text = Format("mean KL %.5f nats, top-1 agreement %.2f %%, in %.0f bytes", *kl, 100 * *top1,
+                  *bytes);
+  }
+  return Format("  %-17s %s\n", "dense, as large", text.c_str());
+}
+
 }  // namespace
 
 Result<EvaluationInput> ReadEvaluation(const EvaluationText& source) {
@@ -110,25 +125,6 @@ Result<Json> FindCard(const Metadata& metadata) {
   if (!card.is_object()) return MakeError(Code::kBadData, "%s: is no JSON object", kCardKey);
   return card;
 }
-
-namespace {
-
-// What the dense model in as many bytes costs, from a pruned model's card.
-std::string DenseText(const Json& dense) {
-  const auto number = [&](const char* key) {
-    const Json* member = dense.Find(key);
-    return member ? member->AsDouble() : std::nullopt;
-  };
-  const auto bytes = number("bytes"), kl = number("kl_mean"), top1 = number("top1_agreement");
-  std::string text = "none can be made";
-  if (bytes && kl && top1) {
-    text = Format("mean KL %.5f nats, top-1 agreement %.2f %%, in %.0f bytes", *kl, 100 * *top1,
-                  *bytes);
-  }
-  return Format("  %-17s %s\n", "dense, as large", text.c_str());
-}
-
-}  // namespace
 
 std::string CardText(const Json& card) {
   struct Line {

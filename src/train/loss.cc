@@ -7,6 +7,7 @@
 
 #include "base/strings.h"
 #include "kernels/kernels.h"
+#include "train/top_k.h"
 
 namespace edgewise::train {
 namespace {
@@ -112,17 +113,6 @@ double WithHardLabel(const DistillationLoss& loss, size_t n, int32_t target, dou
   const double hard = CrossEntropy(n, target, static_cast<float>(1 - loss.alpha) * scale, logits);
   for (size_t i = 0; i < n; ++i) logits[i] += soft_scale * gradient[i];
   return loss.alpha * soft + (1 - loss.alpha) * hard;
-}
-
-// Copies the x (n) whose index is not among `ids`; returns how many.
-size_t CopyOthers(const float* x, size_t n, std::span<const int32_t> ids, float* others) {
-  size_t first = 0;
-  float* out = others;
-  for (const int32_t id : ids) {
-    out = std::copy(x + first, x + id, out);
-    first = static_cast<size_t>(id) + 1;
-  }
-  return static_cast<size_t>(std::copy(x + first, x + n, out) - others);
 }
 
 }  // namespace

@@ -38,6 +38,21 @@ void PutHalf(double value, std::byte* out) {
 
 }  // namespace
 
+size_t CopyOthers(const float* x, size_t n, std::span<const int32_t> ids, float* others) {
+  size_t first = 0;
+  float* out = others;
+  const auto copy_until = [&](size_t end) {
+    std::memmove(out, x + first, (end - first) * sizeof(float));
+    out += end - first;
+  };
+  for (const int32_t id : ids) {
+    copy_until(static_cast<size_t>(id));
+    first = static_cast<size_t>(id) + 1;
+  }
+  copy_until(n);
+  return static_cast<size_t>(out - others);
+}
+
 Status EncodeTopK(const TopKShape& shape, double temperature, const float* logits,
                   std::byte* record) {
   const kernels::Kernels& kernel = kernels::Active();
@@ -65,14 +80,7 @@ Status EncodeTopK(const TopKShape& shape, double temperature, const float* logit
   }
   if (shape.k == shape.vocabulary) return Ok{};
   // What is left of the values when the kept ones are taken out.
-  size_t kept = 0, others = 0;
-  for (size_t i = 0; i < n; ++i) {
-    if (kept < ids.size() && static_cast<size_t>(ids[kept]) == i) {
-      ++kept;
-    } else {
-      scaled[others++] = scaled[i];
-    }
-  }
+  const size_t others = CopyOthers(scaled.data(), n, ids, scaled.data());
   PutHalf(kernel.log_sum_exp(scaled.data(), others) - sum, out);
   return Ok{};
 }

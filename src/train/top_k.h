@@ -13,6 +13,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/result.h"
@@ -29,6 +30,9 @@ struct TopKShape {
   uint64_t values() const { return uint64_t{k} + (k < vocabulary); }
   uint64_t record_bytes() const { return ids_bytes() + 2 * values(); }
 };
+
+// Copies the x (n) whose index is not among `ids`, which rise; returns how many. `others` may be x.
+size_t CopyOthers(const float* x, size_t n, std::span<const int32_t> ids, float* others);
 
 // Writes the record of softmax(logits / temperature) to `record` (record_bytes()). Of equal
 // probabilities the lower id is taken first. Errors: kBadData (logits that are not finite).

@@ -162,12 +162,19 @@ uint64_t TrainingBytes(const ModelSpec& spec, const TrainerOptions& options) {
 
 Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options, const float* weights,
                            ThreadPool* pool, const Progress& progress, Network* network) {
-  EW_TRY(const std::vector<Batch> batches, AllBatches(corpus, options));
   CrossEntropyLoss loss(pool);
+  return HeldOutLoss(corpus, options, progress,
+                     [&](const Batch& batch) { return network->Evaluate(batch, weights, &loss); });
+}
+
+Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options,
+                           const Progress& progress,
+                           FunctionRef<Result<double>(const Batch&)> evaluate) {
+  EW_TRY(const std::vector<Batch> batches, AllBatches(corpus, options));
   double sum = 0;
   size_t targets = 0;
   for (const Batch& batch : batches) {
-    EW_TRY(const double part, network->Evaluate(batch, weights, &loss));
+    EW_TRY(const double part, evaluate(batch));
     sum += part;
     targets += batch.CountTargets();
     if (progress.Cancelled()) return MakeError(Code::kCancelled, "stopped while measuring");
