@@ -170,6 +170,10 @@ void AddLatencyFlags(CLI::App& app, BenchFlags* flags) {
                  "Tokens to generate (default: 128 if they fit)");
   app.add_option("--repetitions", flags->options.repetitions, "Runs to take the median of")
       ->capture_default_str();
+  app.add_option("--min-seconds", flags->options.min_seconds,
+                 "Repeat until all runs together took as long")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
   AddKvFlag(app, &flags->kv);
 }
 

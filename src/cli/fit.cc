@@ -30,6 +30,8 @@ namespace {
 const std::map<std::string, double> kSizes = {{"B", 1.0},     {"KB", 1e3},     {"MB", 1e6},
                                               {"GB", 1e9},    {"KiB", 0x1p10}, {"MiB", 0x1p20},
                                               {"GiB", 0x1p30}};
+// A small model's step takes less than a millisecond: a moment's disturbance must not decide.
+constexpr const char* kBenchSeconds = "0.5";
 const std::map<std::string, double> kTimes = {{"us", 1e-3}, {"ms", 1.0}, {"s", 1e3}};
 
 // Reads "2.5MB" by the table of units; without a unit it is one of 1. Empty: 0.
@@ -140,6 +142,8 @@ Status SetBench(FitFlags* flags, const Common& common) {
                                              std::to_string(decoded),
                                              "--repetitions",
                                              std::to_string(flags->repetitions),
+                                             "--min-seconds",
+                                             kBenchSeconds,
                                              "--kv",
                                              flags->kv,
                                              "--threads",

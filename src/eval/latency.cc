@@ -102,7 +102,6 @@ Status ChooseSizes(const LatencyOptions& options, uint32_t trained, LatencyResul
     return Error{Code::kInvalidArgument, "0 sequences measure nothing; ask for at least 1"};
   }
   result->sequences = options.sequences;
-  result->repetitions = options.repetitions;
   result->prompt_tokens =
       options.prompt_tokens > 0 ? options.prompt_tokens : std::min(512u, trained / 2);
   result->new_tokens = options.new_tokens > 0 ? options.new_tokens : std::min(128u, trained / 4);
@@ -177,12 +176,15 @@ Result<LatencyResult> MeasureLatency(Engine* engine, const LatencyOptions& optio
   EW_TRY(const Run ignored,
          streams.Generate(prompts, warm_up, std::min(result.new_tokens, 4u), progress));
   std::vector<Run> runs;
-  for (uint32_t i = 0; i < options.repetitions; ++i) {
+  const double start = NowSeconds();
+  while (runs.size() < options.repetitions || NowSeconds() - start < options.min_seconds) {
     EW_TRY(Run run, streams.Generate(prompts, result.prompt_tokens, result.new_tokens, progress));
     runs.push_back(std::move(run));
     result.peak_anon_bytes = std::max(result.peak_anon_bytes, ReadMemoryUse().anonymous_bytes);
-    progress->Update("measuring speed", i + 1, options.repetitions);
+    progress->Update("measuring speed", std::min<size_t>(runs.size(), options.repetitions),
+                     options.repetitions);
   }
+  result.repetitions = static_cast<uint32_t>(runs.size());
   Summarize(runs, &result);
   result.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
   return result;

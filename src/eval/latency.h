@@ -19,6 +19,7 @@ struct LatencyOptions {
   uint32_t sequences = 1;      // prompts that are computed together, and decode together
   uint32_t repetitions =
       3;  // each prefills and decodes from an empty cache, after one short warm-up
+  double min_seconds = 0;  // more repetitions follow until all of them took as long
   kernels::KvFormat kv_format = kernels::KvFormat::kF16;
   uint64_t seed = 1;  // of the prompt's random tokens; speed does not depend on which
 };

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "base/process.h"
 #include "engine/test_engine.h"
 #include "eval/percentile.h"
 
@@ -45,6 +46,19 @@ TEST_CASE("Latency is measured as asked and its figures fit together") {
   // once.
   CHECK(result->prefill_ops == 2ull * (4 * (4 * 256 * 256 + 3 * 256 * 768) * 40 + 2048 * 256));
   CHECK(result->bandwidth_share == 0);
+}
+
+TEST_CASE("Runs are repeated until they took as long as asked") {
+  LatencyOptions options;
+  options.prompt_tokens = 8;
+  options.new_tokens = 2;
+  options.repetitions = 2;
+  CHECK(MeasureLatency(BundledEngine(), options)->repetitions == 2);
+  options.min_seconds = 0.3;
+  const double start = NowSeconds();
+  const auto result = MeasureLatency(BundledEngine(), options);
+  CHECK(NowSeconds() - start >= 0.3);
+  CHECK(result->repetitions >= 2);
 }
 
 TEST_CASE("Several sequences are measured together") {

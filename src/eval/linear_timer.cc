@@ -17,7 +17,7 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kMinPasses = 9;      // over the weights; the median counts
-constexpr double kMinSeconds = 0.02;  // of all passes, so that short ones are many
+constexpr double kMinSeconds = 0.05;  // of all passes, so that short ones are many
 constexpr int kWeightByte = 0x11;     // makes small positive numbers of every float format
 constexpr float kActivation = 0.5f;
 
