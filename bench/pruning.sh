@@ -47,10 +47,10 @@ prune() {
     ${calibration:+--calibration "$text" --calibration-tokens "$tokens"} --force --json --quiet > "$folder/made.json"
 }
 decode_speed() { "$edgewise" bench "$1" --prompt-tokens 16 --decode-tokens 128 --repetitions 3 --json --quiet | field decode_tokens_per_s; }
-# speed_ratio FILE: its decode speed over that of the model in q8_0, the median of three alternations
+# speed_ratio FILE: its decode speed over that of the model in q8_0, the median of seven alternations
 speed_ratio() {
   : > "$folder/ratios"
-  for _ in 1 2 3; do
+  for _ in 1 2 3 4 5 6 7; do
     awk "BEGIN { print $(decode_speed "$1") / $(decode_speed "$folder/whole.gguf") }" >> "$folder/ratios"
   done
   median "$folder/ratios"

@@ -45,6 +45,8 @@ figcaption{color:var(--soft);font-size:.9rem;margin-top:8px;max-width:75ch}
 .plot-line{fill:none;stroke:var(--accent);stroke-width:1.5;opacity:.55}
 .plot-point{fill:var(--card);stroke:var(--accent);stroke-width:2}
 .plot-strong{fill:var(--accent)}
+.plot-curve{fill:none;stroke:var(--soft);stroke-width:1.2;opacity:.8}
+.plot-curve.plot-strong{fill:none;stroke:var(--accent);stroke-width:2.2;opacity:1}
 .plot-mark{stroke:var(--soft);stroke-width:1.2;stroke-dasharray:5 4}
 .facts{display:grid;grid-template-columns:minmax(110px,max-content) 1fr;gap:6px 20px;margin:0}
 .facts dt{color:var(--soft)}

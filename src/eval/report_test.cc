@@ -146,8 +146,22 @@ TEST_CASE("Points without a finite place are left out, and equal ones are drawn"
   const std::string same = ScatterSvg(Plot({{2, 2}, {2, 2}, {2, 2}}, true));
   CHECK(Count(same, "<circle") == 3);
   CHECK(same.find("nan") == std::string::npos);
+  CHECK(Count(ScatterSvg(Plot({{1, 0.001}, {2, std::nextafter(0.001, 1)}}, false)), "<circle") ==
+        2);
   CHECK(ScatterSvg(Plot({{1, 0}}, true)).find("Nothing to show") != std::string::npos);
   CHECK(ScatterSvg(Plot({}, false)).find("Nothing to show") != std::string::npos);
+}
+
+TEST_CASE("Curves are drawn through what can be drawn, and set the axes") {
+  ScatterPlot plot = Plot({}, true);
+  plot.curves.push_back({{{0, 1}, {5, 10}, {6, 0}, {10, 100}}, "end", true});
+  const std::string svg = ScatterSvg(plot);
+  CHECK(svg.find("points=\"76.0,362.0 386.0,195.0\"") != std::string::npos);
+  CHECK(svg.find("points=\"696.0,28.0\"") != std::string::npos);
+  CHECK(Count(svg, "class=\"plot-curve plot-strong\"") == 2);
+  CHECK(svg.find(">end<") != std::string::npos);
+  plot.curves = {{{{0, 0}, {1, -1}}, "", false}};
+  CHECK(ScatterSvg(plot).find("Nothing to show") != std::string::npos);
 }
 
 TEST_CASE("Points lie where their values are") {

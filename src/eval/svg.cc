@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
+#include <optional>
 
 #include "base/strings.h"
 
@@ -34,10 +36,16 @@ struct Box {
   }
 };
 
+struct Range {
+  double low = std::numeric_limits<double>::infinity(), high = -low;
+  void Cover(double value) { low = std::min(low, value), high = std::max(high, value); }
+};
+
 bool CanDraw(double value, bool log) { return std::isfinite(value) && (!log || value > 0); }
 
 Axis MakeAxis(double low, double high, bool log, int ticks, double from, double to) {
-  if (low == high) {
+  // Values that differ by their rounding are one.
+  if (high - low <= 1e-9 * std::max(std::fabs(low), std::fabs(high))) {
     const double room = low == 0 ? 1 : std::fabs(low) / 2;
     low = log ? low / 2 : low - room;
     high = log ? high * 2 : high + room;
@@ -107,10 +115,40 @@ Box PlaceLabel(double x, double y, double width, const Axis& x_axis, std::vector
   return taken->back();
 }
 
+// Each run of points that can be drawn as a line of its own; labels stand at the right end.
+std::string DrawCurves(const ScatterPlot& plot, const Axis& x, const Axis& y,
+                       std::vector<Box>* taken) {
+  std::string lines, labels, path;
+  for (const PlotCurve& curve : plot.curves) {
+    const char* css = curve.emphasized ? " plot-strong" : "";
+    std::optional<std::pair<double, double>> last;
+    const auto end_line = [&] {
+      if (!path.empty()) {
+        lines += Format("<polyline class=\"plot-curve%s\" points=\"%s\"/>\n", css, path.c_str());
+      }
+      path.clear();
+    };
+    for (const auto& [px, py] : curve.points) {
+      if (!CanDraw(px, plot.log_x) || !CanDraw(py, plot.log_y)) {
+        end_line();
+        continue;
+      }
+      last = {x.Place(px), y.Place(py)};
+      path += Format("%s%.1f,%.1f", path.empty() ? "" : " ", last->first, last->second);
+    }
+    end_line();
+    if (!last || curve.label.empty()) continue;
+    const double width = kCharWidth * static_cast<double>(Characters(curve.label));
+    const Box box = PlaceLabel(last->first, last->second, width, x, taken);
+    labels += Text(box.left, box.bottom - 3.5, "start", "plot-label", curve.label);
+  }
+  return lines + labels;
+}
+
 std::string DrawPoints(const std::vector<PlotPoint>& points, const std::vector<PlotMark>& marks,
-                       const Axis& x, const Axis& y) {
+                       const Axis& x, const Axis& y, std::vector<Box>* taken_places) {
   std::string svg;
-  std::vector<Box> taken;
+  std::vector<Box>& taken = *taken_places;
   for (const PlotMark& mark : marks) {
     const double at = x.Place(mark.x);
     svg += Line("plot-mark", at, y.from, at, y.to);
@@ -240,17 +278,21 @@ std::string ScatterSvg(const ScatterPlot& plot) {
       "<title id=\"%s-title\">%s</title>\n<desc id=\"%s-desc\">%s</desc>\n",
       plot.width, plot.height, id.c_str(), id.c_str(), id.c_str(), EscapeHtml(plot.title).c_str(),
       id.c_str(), EscapeHtml(plot.description).c_str());
-  if (points.empty()) return svg + EmptyPlot(plot) + "</svg>\n";
-
-  double low_x = points[0].x, high_x = points[0].x, low_y = points[0].y, high_y = points[0].y;
-  for (const PlotPoint& p : points) {
-    low_x = std::min(low_x, p.x), high_x = std::max(high_x, p.x);
-    low_y = std::min(low_y, p.y), high_y = std::max(high_y, p.y);
+  Range xs, ys;
+  const auto cover = [&](double px, double py) {
+    if (CanDraw(px, plot.log_x) && CanDraw(py, plot.log_y)) xs.Cover(px), ys.Cover(py);
+  };
+  for (const PlotPoint& p : points) cover(p.x, p.y);
+  for (const PlotCurve& curve : plot.curves) {
+    for (const auto& [px, py] : curve.points) cover(px, py);
   }
-  for (const PlotMark& m : marks) low_x = std::min(low_x, m.x), high_x = std::max(high_x, m.x);
-  const Axis x = MakeAxis(low_x, high_x, plot.log_x, 6, kLeft, plot.width - kRight);
-  const Axis y = MakeAxis(low_y, high_y, plot.log_y, 5, plot.height - kBottom, kTop);
-  return svg + DrawAxes(plot, x, y) + DrawPoints(points, marks, x, y) + "</svg>\n";
+  if (xs.low > xs.high) return svg + EmptyPlot(plot) + "</svg>\n";
+  for (const PlotMark& m : marks) xs.Cover(m.x);
+  const Axis x = MakeAxis(xs.low, xs.high, plot.log_x, 6, kLeft, plot.width - kRight);
+  const Axis y = MakeAxis(ys.low, ys.high, plot.log_y, 5, plot.height - kBottom, kTop);
+  std::vector<Box> taken;
+  svg += DrawAxes(plot, x, y) + DrawPoints(points, marks, x, y, &taken);
+  return svg + DrawCurves(plot, x, y, &taken) + "</svg>\n";
 }
 
 }  // namespace edgewise

@@ -1,10 +1,11 @@
-// A scatter plot as an SVG element for embedding in HTML; colours come from CSS classes of the
-// page.
+// A plot of points and curves as an SVG element for embedding in HTML; colours come from CSS
+// classes of the page.
 #pragma once
 
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace edgewise {
@@ -28,6 +29,13 @@ struct PlotMark {
   std::string label;
 };
 
+// A line through its points, in their order; those that cannot be drawn leave a gap.
+struct PlotCurve {
+  std::vector<std::pair<double, double>> points;  // x, y
+  std::string label;                              // at its end
+  bool emphasized = false;                        // drawn strongly, over the others
+};
+
 struct ScatterPlot {
   std::string id;           // unique in the page: letters, digits and dashes
   std::string title;        // for screen readers
@@ -38,13 +46,14 @@ struct ScatterPlot {
   bool log_y = false;
   std::vector<PlotPoint> points;
   std::vector<PlotMark> marks;
+  std::vector<PlotCurve> curves;
   int width = 720;  // user units; the element scales with its container
   int height = 420;
 };
 
 // Returns the <svg> element with classes plot, plot-grid, plot-axis, plot-text, plot-line,
-// plot-point (and plot-strong), plot-mark, plot-label. A plot without a point that can be drawn
-// says so. Labels are moved off each other.
+// plot-point (and plot-strong), plot-mark, plot-curve (and plot-strong), plot-label. A plot without
+// a point that can be drawn says so. Labels are moved off each other.
 std::string ScatterSvg(const ScatterPlot& plot);
 
 // Returns about `count` round values that cover [low, high]; 1-2-5 steps, or powers of ten (with 2

@@ -15,6 +15,7 @@
 #include "pipeline/output_path.h"
 #include "pipeline/run_journal.h"
 #include "pipeline/train_inputs.h"
+#include "pipeline/training_page.h"
 #include "pipeline/write_model.h"
 #include "train/loss.h"
 #include "train/network.h"
@@ -31,13 +32,18 @@ constexpr uint64_t kMaxSteps = uint64_t{1} << 32;
 constexpr size_t kMaxParameters = size_t{1} << 37;  // more than any machine's memory holds
 constexpr double kSaveSeconds = 300;  // a state is never older, however long steps take
 
+std::string LogPath(const std::string& out) { return out + ".log.jsonl"; }
+std::string PagePath(const std::string& out) { return out + ".log.html"; }
+
 // The output is none of the files that are read, and replaces one only where that is wanted.
 Status CheckOutputs(const TrainJob& job) {
   const bool going_on = job.resume && FileExists(JournalFolder(job.out));
   for (const std::string* input :
        {&job.model, &job.teacher, &job.cache, &job.data, &job.held_out}) {
     if (input->empty()) continue;
-    EW_TRY(CheckOutput(*input, job.out, job.overwrite || going_on));
+    for (const std::string& output : {job.out, LogPath(job.out), PagePath(job.out)}) {
+      EW_TRY(CheckOutput(*input, output, job.overwrite || going_on));
+    }
   }
   return Ok{};
 }
@@ -380,18 +386,21 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   EW_TRY(const ConvertSummary written,
          WriteModel(WithWeights(*in.model, std::move(state.weights)), job.out, write, progress));
   summary.bytes = written.bytes;
-  summary.log = job.out + ".log.jsonl";
-  EW_TRY(WriteText(summary.log, keeper.log()));
-  journal.Remove();
+  summary.log = LogPath(job.out);
+  summary.page = PagePath(job.out);
   summary.seconds = NowSeconds() - start;
   summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
+  EW_TRY(WriteText(summary.log, keeper.log()));
+  EW_TRY(const std::string page, TrainingHtml(summary, recipe, keeper.log()));
+  EW_TRY(WriteText(summary.page, page));
+  journal.Remove();
   return summary;
 }
 
 Json ToJson(const TrainSummary& s) {
   Json json{JsonObject{}};
   json.Set("output", s.output);
-  if (!s.log.empty()) json.Set("log", s.log).Set("bytes", s.bytes);
+  if (!s.log.empty()) json.Set("log", s.log).Set("page", s.page).Set("bytes", s.bytes);
   json.Set("parameters", s.parameters).Set("format", s.format).Set("documents", s.documents);
   json.Set("bad_row_count", s.bad_row_count);
   json.Set("bad_rows", JsonArray(s.bad_rows.begin(), s.bad_rows.end()));

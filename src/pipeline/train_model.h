@@ -45,8 +45,8 @@ struct TrainJob {
 };
 
 struct TrainSummary {
-  std::string output, log;  // paths
-  uint64_t bytes = 0;       // of the output
+  std::string output, log, page;  // paths
+  uint64_t bytes = 0;             // of the output
   uint64_t parameters = 0;
   std::string format;  // of the data
   uint64_t documents = 0, held_out_documents = 0;
@@ -68,12 +68,13 @@ struct TrainSummary {
 Status CheckTrainJob(const TrainJob& job);
 
 // Trains `job.model` and writes it to `job.out`, with "OUT.log.jsonl" beside it: a line for each
-// step. The state is kept in the folder "OUT.journal", so that a run that was stopped or killed
-// goes on with `resume`; the same job gives the same bytes for any number of threads, stopped or
-// not. With a cache no sequence is cut by a batch's end (BatchOptions::whole). A dry run plans the
-// memory and tells the time by a trial step. Errors: kInvalidArgument (output exists, an option out
-// of range, teacher and model have different vocabularies: the first token that differs is named),
-// those of ReadTrainInputs, RunTraining and Convert.
+// step, and "OUT.log.html", its curves. The state is kept in the folder "OUT.journal", so that a
+// run that was stopped or killed goes on with `resume`; the same job gives the same bytes for any
+// number of threads, stopped or not. With a cache no sequence is cut by a batch's end
+// (BatchOptions::whole). A dry run plans the memory and tells the time by a trial step. Errors:
+// kInvalidArgument (output exists, an option out of range, teacher and model have different
+// vocabularies: the first token that differs is named), those of ReadTrainInputs, RunTraining and
+// Convert.
 Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress);
 
 // The members of `edgewise distill --json`.
