@@ -80,6 +80,15 @@ void PrintResult(const TrainSummary& s) {
   if (s.resumed_steps == 0) std::printf(", before %.4f", s.first_loss);
   if (s.teacher_loss > 0) std::printf(", the teacher's %.4f", s.teacher_loss);
   std::printf("\n");
+  if (s.draft) {
+    std::printf(
+        "as a drafter of the teacher: %llu of %llu guesses right (%.0f %%), decoding %.2f "
+        "times as fast (%llu tokens after %llu held-out beginnings)\n",
+        static_cast<unsigned long long>(s.draft->accepted),
+        static_cast<unsigned long long>(s.draft->drafted), 100 * s.draft->acceptance(),
+        s.draft->speed_up(), static_cast<unsigned long long>(s.draft->tokens),
+        static_cast<unsigned long long>(s.draft->prompts));
+  }
   if (s.skipped_steps > 0) {
     std::printf("%llu steps were left out: their gradients were not finite\n",
                 static_cast<unsigned long long>(s.skipped_steps));
@@ -251,6 +260,9 @@ Runner AddLearn(CLI::App& app, const Common& common) {
   app.add_option("--beta", job.loss.beta, "The teacher's share of the mixture in jsd and skew-*")
       ->capture_default_str();
   AddKeepZeros(app, flags.get());
+  app.add_flag("--draft", job.draft,
+               "Measure the result as a drafter that guesses tokens for the teacher: how many are "
+               "right, and how much faster the teacher writes");
   return [flags, &common]() -> Status {
     EW_TRY(PlaceArguments(&flags->job));
     return RunTrain(*flags, common);

@@ -308,6 +308,10 @@ Status CheckTrainJob(const TrainJob& job) {
                      job.teacher.c_str(), job.cache.c_str());
   }
   if (Distils(job)) EW_TRY(train::CheckLoss(job.loss));
+  if (job.draft && job.teacher.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     "a draft model is measured with its teacher: name that, not a cache");
+  }
   return train::CheckTrainer(options);
 }
 
@@ -386,6 +390,10 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   EW_TRY(const ConvertSummary written,
          WriteModel(WithWeights(*in.model, std::move(state.weights)), job.out, write, progress));
   summary.bytes = written.bytes;
+  if (job.draft) {
+    EW_TRY(summary.draft, MeasureDraft({job.teacher, job.out, job.tokenizer_path, job.threads},
+                                       in.held_out, progress));
+  }
   summary.log = LogPath(job.out);
   summary.page = PagePath(job.out);
   summary.seconds = NowSeconds() - start;
@@ -411,6 +419,7 @@ Json ToJson(const TrainSummary& s) {
     json.Set("held_out_loss", s.held_out_loss).Set("skipped_steps", s.skipped_steps);
     if (s.teacher_loss > 0) json.Set("teacher_loss", s.teacher_loss);
   }
+  if (s.draft) json.Set("draft", ToJson(*s.draft));
   json.Set("tokens_per_s", s.tokens_per_s).Set("seconds", s.seconds);
   json.Set("memory_bytes", s.memory_bytes).Set("peak_rss_bytes", s.peak_rss_bytes);
   return json;

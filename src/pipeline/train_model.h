@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "base/result.h"
 #include "pipeline/convert.h"
 #include "pipeline/live_teacher.h"
+#include "pipeline/measure_draft.h"
 #include "quant/dtype.h"
 #include "train/dataset.h"
 #include "train/trainer.h"
@@ -41,6 +43,7 @@ struct TrainJob {
   bool resume = false;
   bool overwrite = false;
   bool dry_run = false;
+  bool draft = false;                  // measure the result as the drafter of `teacher`
   const SourceHash* source = nullptr;  // as in QuantizeOptions
 };
 
@@ -58,6 +61,7 @@ struct TrainSummary {
   double held_out_loss = 0;  // after the last one; with patience the best
   double teacher_loss = 0;   // 0: no teacher
   uint64_t skipped_steps = 0;
+  std::optional<DraftReport> draft;
   double tokens_per_s = 0;    // of this process; in a dry run of a trial
   double seconds = 0;         // in a dry run as predicted
   uint64_t memory_bytes = 0;  // as planned: weights, gradients, moments, activations, the teacher

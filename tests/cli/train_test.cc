@@ -228,6 +228,29 @@ TEST_CASE("the runtime teaches what floats teach, in less memory") {
   CHECK(losses[0] == doctest::Approx(losses[1]).epsilon(2e-3));
 }
 
+TEST_CASE("a student is measured as the drafter of its teacher") {
+  const Setup setup;
+  const std::string out = setup.folder / "draft.gguf";
+  const auto draft_of = [&](const std::string& student) {
+    const Json made =
+        ParseObject(RunProgram({"distill", kModel, setup.text, out, "--student", student, "--steps",
+                                "1", "--learning-rate", "1e-9", "--batch-tokens", "512", "--draft",
+                                "--to", "f32", "--force", "--json"}),
+                    "distill");
+    REQUIRE(made.Find("draft") != nullptr);
+    return *made.Find("draft");
+  };
+  // What has learned nothing guesses as the teacher itself would, or at random.
+  const Json same = draft_of(kModel), other = draft_of(setup.config);
+  CHECK(Number(same, "prompts") > 0);
+  CHECK(Number(same, "tokens") > Number(same, "prompts"));
+  CHECK(Number(same, "drafted") > Number(same, "tokens") / 2);
+  CHECK(Number(same, "acceptance") > 0.95);
+  CHECK(Number(other, "drafted") > 0);
+  CHECK(Number(other, "acceptance") < 0.2);
+  CHECK(Number(same, "speed_up") > 0);
+}
+
 TEST_CASE("finetune on instructions, whose bad rows are told") {
   const Setup setup;
   const std::string rows = setup.folder / "rows.jsonl", out = setup.folder / "out.gguf";
