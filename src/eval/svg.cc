@@ -139,7 +139,7 @@ std::string DrawCurves(const ScatterPlot& plot, const Axis& x, const Axis& y,
     end_line();
     if (!last || curve.label.empty()) continue;
     const double width = kCharWidth * static_cast<double>(Characters(curve.label));
-    const Box box = PlaceLabel(last->first, last->second, width, x, taken);
+    const Box box = PlaceLabel(last->first, last->second - kLineHeight, width, x, taken);
     labels += Text(box.left, box.bottom - 3.5, "start", "plot-label", curve.label);
   }
   return lines + labels;
