@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -83,7 +84,7 @@ inline TinyModel Gemma3() {
 }  // namespace test_models
 
 struct NamedModel {
-  const char* name;
+  std::string name;
   TinyModel model;
 };
 
