@@ -103,6 +103,7 @@ Status RunTrain(TrainFlags& flags, const Common& common) {
   EW_TRY(ReadNames(flags));
   flags.job.threads = common.Threads();
   EW_TRY(const TrainSummary summary, TrainModel(flags.job, common.progress));
+  if (train::OrAlone(flags.job.trainer.processes).rank() != 0) return Ok{};
   if (common.json) return PrintJson(flags.verb, ToJson(summary));
   PrintBadRows(summary.bad_row_count, summary.bad_rows);
   if (flags.job.dry_run) {
@@ -113,6 +114,15 @@ Status RunTrain(TrainFlags& flags, const Common& common) {
   return Ok{};
 }
 
+// Runs `run` in each process that was started; they end together, and rank 0 says why.
+Status RunTogether(TrainFlags* flags, FunctionRef<Status()> run) {
+  EW_TRY(const auto processes, train::JoinProcesses());
+  flags->job.trainer.processes = processes.get();
+  Status status = run();
+  if (!status && processes->rank() != 0) return Error{status.error().code, kToldElsewhere};
+  return status;
+}
+
 void AddBatchFlags(CLI::App& app, TrainFlags* flags) {
   train::TrainerOptions& trainer = flags->job.trainer;
   app.add_option("--batch-tokens", trainer.batch.tokens, "Tokens that are computed together")
@@ -120,7 +130,9 @@ void AddBatchFlags(CLI::App& app, TrainFlags* flags) {
   app.add_option("--sequence", trainer.batch.sequence,
                  "Tokens of a sequence at most; longer documents are cut")
       ->capture_default_str();
-  app.add_option("--accumulate", trainer.accumulation, "Batches of a step")->capture_default_str();
+  app.add_option("--accumulate", trainer.accumulation,
+                 "Batches of a step; processes that mpirun started share them")
+      ->capture_default_str();
   app.add_option("--precision", flags->precision,
                  "Of the factors of products: bf16 or f32; sums and weights are F32")
       ->capture_default_str();
@@ -251,9 +263,11 @@ Runner AddLearn(CLI::App& app, const Common& common) {
   app.add_option("--beta", job.loss.beta, "The teacher's share of the mixture in jsd and skew-*")
       ->capture_default_str();
   AddKeepZeros(app, flags.get());
-  return [flags, &common]() -> Status {
-    EW_TRY(PlaceArguments(&flags->job));
-    return RunTrain(*flags, common);
+  return [flags, &common] {
+    return RunTogether(flags.get(), [&]() -> Status {
+      EW_TRY(PlaceArguments(&flags->job));
+      return RunTrain(*flags, common);
+    });
   };
 }
 
@@ -263,6 +277,12 @@ struct CacheFlags {
 };
 
 Status RunCache(CacheFlags& flags, const Common& common) {
+  EW_TRY(const auto processes, train::JoinProcesses());
+  if (processes->size() > 1) {
+    if (processes->rank() != 0) return Error{Code::kUnsupported, kToldElsewhere};
+    return MakeError(Code::kUnsupported,
+                     "one process makes a cache; several may learn from it together");
+  }
   CacheTeacherJob& job = flags.job;
   EW_TRY(job.options.engine, ParseTeacherEngine(flags.engine).In("--teacher-engine"));
   EW_TRY(job.options.precision, train::ParsePrecision(flags.precision));
@@ -322,7 +342,9 @@ Runner AddPretrain(CLI::App& app, const Common& common) {
                  "it, or --tokenizer names it")
       ->required();
   AddCommon(app, flags.get());
-  return [flags, &common] { return RunTrain(*flags, common); };
+  return [flags, &common] {
+    return RunTogether(flags.get(), [&] { return RunTrain(*flags, common); });
+  };
 }
 
 Runner AddFinetune(CLI::App& app, const Common& common) {
@@ -332,7 +354,9 @@ Runner AddFinetune(CLI::App& app, const Common& common) {
       ->required();
   AddCommon(app, flags.get());
   AddKeepZeros(app, flags.get());
-  return [flags, &common] { return RunTrain(*flags, common); };
+  return [flags, &common] {
+    return RunTogether(flags.get(), [&] { return RunTrain(*flags, common); });
+  };
 }
 
 Runner AddDistill(CLI::App& app, const Common& common) {
