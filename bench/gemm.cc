@@ -1,7 +1,7 @@
 // Times the matrix products of training, a JSON line per shape, use and precision: 10^9 operations
 // per second (a product and a sum are two) of ours and, where the build found it, of OpenBLAS, the
-// shares of the peaks measured beside them, and the least time by operations and by bytes. usage:
-// gemm [THREADS [f32|bf16|both [ROUNDS]]]
+// shares of the peaks measured beside them, and the least time by operations and by bytes; or the
+// peaks alone. usage: gemm [THREADS [f32|bf16|both [ROUNDS [peak]]]]
 #include <time.h>
 
 #include <algorithm>
@@ -130,6 +130,11 @@ std::vector<Shape> Shapes() {
   return shapes;
 }
 
+const kernels::GemmKernel& KernelOf(Precision precision) {
+  const kernels::Kernels& table = kernels::Active();
+  return precision == Precision::kF32 ? table.gemm_f32 : table.gemm_bf16;
+}
+
 void Measure(ThreadPool* pool, Precision precision, size_t rounds) {
   const kernels::Kernels& table = kernels::Active();
   const bool f32 = precision == Precision::kF32;
@@ -149,7 +154,7 @@ void Measure(ThreadPool* pool, Precision precision, size_t rounds) {
     const double bytes =
         4.0 * static_cast<double>(buffers.a.size() + buffers.b.size() + 2 * buffers.c.size());
     const Seconds ours = Time(threads, rounds, [&] { Multiply(gemm, s, buffers); });
-    const double peak = Peak(f32 ? table.gemm_f32 : table.gemm_bf16) * static_cast<double>(threads);
+    const double peak = Peak(KernelOf(precision)) * static_cast<double>(threads);
     Json line;
     line.Set("layer", s.name).Set("use", kUses[s.use]).Set("precision", f32 ? "f32" : "bf16");
     line.Set("isa", table.name).Set("threads", pool->size());
@@ -173,6 +178,14 @@ void Measure(ThreadPool* pool, Precision precision, size_t rounds) {
   }
 }
 
+void PrintPeak(Precision precision, int threads) {
+  Json line;
+  line.Set("precision", precision == Precision::kF32 ? "f32" : "bf16").Set("threads", threads);
+  line.Set("isa", kernels::Active().name);
+  line.Set("peak_gflops", 1e-9 * Peak(KernelOf(precision)) * threads);
+  std::printf("%s\n", line.Dump().c_str());
+}
+
 int Run(int argc, char** argv) {
   if (const char* error = kernels::CheckIsa()) {
     std::fprintf(stderr, "gemm: %s\n", error);
@@ -181,8 +194,15 @@ int Run(int argc, char** argv) {
   ThreadPool pool(argc > 1 ? std::max(1, std::atoi(argv[1])) : ThreadPool::AvailableCpus());
   const std::string precision = argc > 2 ? argv[2] : "both";
   const size_t rounds = argc > 3 ? static_cast<size_t>(std::max(1, std::atoi(argv[3]))) : 7;
-  if (precision != "bf16") Measure(&pool, Precision::kF32, rounds);
-  if (precision != "f32") Measure(&pool, Precision::kBf16, rounds);
+  const bool peak = argc > 4 && argv[4] == std::string("peak");
+  for (const Precision each : {Precision::kF32, Precision::kBf16}) {
+    if (precision == (each == Precision::kF32 ? "bf16" : "f32")) continue;
+    if (peak) {
+      PrintPeak(each, pool.size());
+    } else {
+      Measure(&pool, each, rounds);
+    }
+  }
   return 0;
 }
 

@@ -8,7 +8,8 @@ cd "$(dirname "$0")/.."
 build_packages=(g++ make cmake ninja-build ccache nlohmann-json3-dev libcli11-dev libeigen3-dev
   libyaml-cpp-dev)
 test_packages=(doctest-dev libpcre2-dev libutf8proc-dev libsimde-dev clang-19 clang-format-19 libclang-rt-19-dev llvm-19
-  g++-aarch64-linux-gnu qemu-user-static python3 binutils)
+  g++-aarch64-linux-gnu qemu-user-static python3 binutils
+  libtorch-dev libopenmpi-dev openmpi-bin)  # 190 packages, 500 MB: the referee of training, and training on several processes
 
 wanted=("${build_packages[@]}")
 if [ "${1:-}" = tests ]; then

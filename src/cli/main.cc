@@ -15,6 +15,7 @@
 #include "cli/output.h"
 #include "cli/terminal.h"
 #include "kernels/kernels.h"
+#include "train/communicator.h"
 
 namespace edgewise::cli {
 
@@ -161,6 +162,7 @@ void AddCommonFlags(CLI::App* app, Common* common) {
 }
 
 int Fail(const char* verb, const Common& common, const Error& error) {
+  if (error.message == kToldElsewhere) return ExitCode(error.code);
   std::fprintf(stderr, "edgewise %s: %s\n", verb, error.message.c_str());
   if (common.json && !JsonPrinted()) {
     Json object;
@@ -185,7 +187,9 @@ int Main(int argc, char** argv) {
   CLI::App app(
       "Edgewise makes language models small and fast for edge devices, and shows what that cost.",
       "edgewise");
-  app.set_version_flag("--version", std::string("edgewise ") + kVersion);
+  const std::string mpi = train::MpiVersion();
+  app.set_version_flag("--version",
+                       std::string("edgewise ") + kVersion + (mpi.empty() ? "" : ", " + mpi));
   app.require_subcommand(1);
   app.footer(
       "Exit codes: 0 ok, 1 internal error, 2 usage, 3 input not found, 4 input malformed, 5 "

@@ -112,6 +112,7 @@ Status RunTrain(TrainFlags& flags, const Common& common) {
   EW_TRY(ReadNames(flags));
   flags.job.threads = common.Threads();
   EW_TRY(const TrainSummary summary, TrainModel(flags.job, common.progress));
+  if (train::OrAlone(flags.job.trainer.processes).rank() != 0) return Ok{};
   if (common.json) return PrintJson(flags.verb, ToJson(summary));
   PrintBadRows(summary.bad_row_count, summary.bad_rows);
   if (flags.job.dry_run) {
@@ -122,6 +123,15 @@ Status RunTrain(TrainFlags& flags, const Common& common) {
   return Ok{};
 }
 
+// Runs `run` in each process that was started; they end together, and rank 0 says why.
+Status RunTogether(TrainFlags* flags, FunctionRef<Status()> run) {
+  EW_TRY(const auto processes, train::JoinProcesses());
+  flags->job.trainer.processes = processes.get();
+  Status status = run();
+  if (!status && processes->rank() != 0) return Error{status.error().code, kToldElsewhere};
+  return status;
+}
+
 void AddBatchFlags(CLI::App& app, TrainFlags* flags) {
   train::TrainerOptions& trainer = flags->job.trainer;
   app.add_option("--batch-tokens", trainer.batch.tokens, "Tokens that are computed together")
@@ -129,7 +139,9 @@ void AddBatchFlags(CLI::App& app, TrainFlags* flags) {
   app.add_option("--sequence", trainer.batch.sequence,
                  "Tokens of a sequence at most; longer documents are cut")
       ->capture_default_str();
-  app.add_option("--accumulate", trainer.accumulation, "Batches of a step")->capture_default_str();
+  app.add_option("--accumulate", trainer.accumulation,
+                 "Batches of a step; processes that mpirun started share them")
+      ->capture_default_str();
   app.add_option("--precision", flags->precision,
                  "Of the factors of products: bf16 or f32; sums and weights are F32")
       ->capture_default_str();
@@ -263,9 +275,11 @@ Runner AddLearn(CLI::App& app, const Common& common) {
   app.add_flag("--draft", job.draft,
                "Measure the result as a drafter that guesses tokens for the teacher: how many are "
                "right, and how much faster the teacher writes");
-  return [flags, &common]() -> Status {
-    EW_TRY(PlaceArguments(&flags->job));
-    return RunTrain(*flags, common);
+  return [flags, &common] {
+    return RunTogether(flags.get(), [&]() -> Status {
+      EW_TRY(PlaceArguments(&flags->job));
+      return RunTrain(*flags, common);
+    });
   };
 }
 
@@ -275,6 +289,12 @@ struct CacheFlags {
 };
 
 Status RunCache(CacheFlags& flags, const Common& common) {
+  EW_TRY(const auto processes, train::JoinProcesses());
+  if (processes->size() > 1) {
+    if (processes->rank() != 0) return Error{Code::kUnsupported, kToldElsewhere};
+    return MakeError(Code::kUnsupported,
+                     "one process makes a cache; several may learn from it together");
+  }
   CacheTeacherJob& job = flags.job;
   EW_TRY(job.options.engine, ParseTeacherEngine(flags.engine).In("--teacher-engine"));
   EW_TRY(job.options.precision, train::ParsePrecision(flags.precision));
@@ -334,7 +354,9 @@ Runner AddPretrain(CLI::App& app, const Common& common) {
                  "it, or --tokenizer names it")
       ->required();
   AddCommon(app, flags.get());
-  return [flags, &common] { return RunTrain(*flags, common); };
+  return [flags, &common] {
+    return RunTogether(flags.get(), [&] { return RunTrain(*flags, common); });
+  };
 }
 
 Runner AddFinetune(CLI::App& app, const Common& common) {
@@ -344,7 +366,9 @@ Runner AddFinetune(CLI::App& app, const Common& common) {
       ->required();
   AddCommon(app, flags.get());
   AddKeepZeros(app, flags.get());
-  return [flags, &common] { return RunTrain(*flags, common); };
+  return [flags, &common] {
+    return RunTogether(flags.get(), [&] { return RunTrain(*flags, common); });
+  };
 }
 
 Runner AddDistill(CLI::App& app, const Common& common) {

@@ -12,6 +12,7 @@
 #include "base/sha256.h"
 #include "base/strings.h"
 #include "compress/quantize/presets.h"
+#include "kernels/kernels.h"
 #include "pipeline/output_path.h"
 #include "pipeline/run_journal.h"
 #include "pipeline/train_inputs.h"
@@ -231,6 +232,22 @@ Result<TrainerState> FirstState(const TrainJob& job, const TrainInputs& in, uint
   return state;
 }
 
+// Weights stay equal only where all train the same run by the same arithmetic.
+Status CheckSameRun(train::Communicator& processes, const Json& run) {
+  for (const auto& [what, own] :
+       {std::pair<const char*, std::string>{"has other options, models or data than process 0",
+                                            run.Dump()},
+        {"computes by another instruction set than process 0; EDGEWISE_ISA chooses one for all",
+         kernels::Active().name}}) {
+    const std::string digest = DigestOf(own);
+    std::string first = digest;
+    processes.Broadcast(std::as_writable_bytes(std::span(first)));
+    EW_TRY(processes.Agree(first == digest ? Status(Ok{})
+                                           : MakeError(Code::kInvalidArgument, "%s", what)));
+  }
+  return Ok{};
+}
+
 // The model with other weights.
 Checkpoint WithWeights(const Checkpoint& model, std::vector<float> weights) {
   const auto shared = std::make_shared<const std::vector<float>>(std::move(weights));
@@ -252,8 +269,8 @@ uint64_t PlannedBytes(const TrainJob& job, const TrainInputs& in,
   return in.teacher ? bytes + TeacherBytes(*in.teacher, OptionsOf(job, options)) : bytes;
 }
 
-// Sees one step, which tells how long all will take.
-class Trial final : public train::TrainingObserver {
+// Sees each step and remembers the last one.
+class LastStep final : public train::TrainingObserver {
  public:
   Status OnStep(const train::StepReport& report, const TrainerState&) override {
     last = report;
@@ -269,7 +286,7 @@ Status Predict(const TrainInputs& in, train::TrainerOptions options, TrainerStat
   const uint64_t steps = options.schedule.steps;
   options.schedule.steps = std::min(steps, kTrialSteps);
   options.schedule.warmup = 0;
-  Trial trial;
+  LastStep trial;  // tells how long all will take
   EW_TRY(train::RunTraining(in.model->spec(), options, in.corpus, nullptr, loss, pool, progress,
                             &trial, &state));
   summary->tokens_per_s = static_cast<double>(trial.last.tokens) / trial.last.seconds;
@@ -317,15 +334,17 @@ Status CheckTrainJob(const TrainJob& job) {
 
 Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   const double start = NowSeconds();
+  train::Communicator& processes = train::OrAlone(job.trainer.processes);
+  const bool writes = processes.rank() == 0;
   EW_TRY(const Preset* preset, FindPreset(Info(job.to).name));
   EW_TRY(CheckTrainJob(job));
-  if (!job.dry_run) EW_TRY(CheckOutputs(job));
+  EW_TRY(processes.Agree(writes && !job.dry_run ? CheckOutputs(job) : Status(Ok{})));
   ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
-  EW_TRY(const TrainInputs in, ReadTrainInputs(job, &pool, progress));
+  EW_TRY(const TrainInputs in, Agree(processes, ReadTrainInputs(job, &pool, progress)));
   train::TrainerOptions options = job.trainer;
-  EW_TRY(Complete(job, in, &options));
-  EW_TRY(TrainerState state, FirstState(job, in, options.seed));
-  EW_TRY(const auto loss, JobLoss::Create(job, in, options, &pool));
+  EW_TRY(processes.Agree(Complete(job, in, &options)));
+  EW_TRY(TrainerState state, Agree(processes, FirstState(job, in, options.seed)));
+  EW_TRY(const auto loss, Agree(processes, JobLoss::Create(job, in, options, &pool)));
 
   TrainSummary summary;
   summary.output = job.out;
@@ -344,64 +363,78 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
     return summary;
   }
 
-  EW_TRY(const TrainInputHashes hashes, HashTrainInputs(in, progress));
+  EW_TRY(const TrainInputHashes hashes, Agree(processes, HashTrainInputs(in, progress)));
   const Json recipe = RunRecipe(job, in, options);
   Json run = recipe;
   run.Set("version", EDGEWISE_VERSION);
   for (const auto& [role, digest] : hashes.roles) run.Set(role, digest);
-  EW_TRY(RunJournal journal,
-         RunJournal::Open(job.out, run, {.resume = job.resume, .replace = job.overwrite}));
-  Keeper keeper(journal.folder(), DigestOf(run.Dump()), job.save_every);
-  EW_TRY(keeper.Load(&state));
+  EW_TRY(CheckSameRun(processes, run));
+  std::optional<RunJournal> journal;
+  std::optional<Keeper> keeper;
+  const auto take_up = [&]() -> Status {
+    EW_TRY(journal,
+           RunJournal::Open(job.out, run, {.resume = job.resume, .replace = job.overwrite}));
+    keeper.emplace(journal->folder(), DigestOf(run.Dump()), job.save_every);
+    return keeper->Load(&state);
+  };
+  EW_TRY(processes.Agree(writes ? take_up() : Status(Ok{})));
+  train::ShareState(processes, &state);
   summary.resumed_steps = state.step;
   const auto measure = [&]() -> Result<double> {
     auto ops = train::MakeCpuOps(&pool, options.precision);
     EW_TRY(auto network, train::Network::Create(in.model->spec(), ops.get(), {}));
     return train::HeldOutLoss(in.held_out, options.batch, state.weights.data(), &pool, *progress,
-                              &network);
+                              &network, &processes);
   };
   if (state.step == 0) {
     EW_TRY(summary.first_loss, measure());
   }
+  LastStep watching;
+  train::TrainingObserver* observer = &watching;
+  if (writes) observer = &*keeper;
   const Status trained = train::RunTraining(in.model->spec(), options, in.corpus, &in.held_out,
-                                            loss->get(), &pool, progress, &keeper, &state);
+                                            loss->get(), &pool, progress, observer, &state);
   if (!trained && trained.error().code == Code::kCancelled && state.step > 0) {
-    EW_TRY(keeper.Save(state));
+    EW_TRY(processes.Agree(writes ? keeper->Save(state) : Status(Ok{})));
     return MakeError(Code::kCancelled, "stopped after step %llu of %llu; pass --resume to go on",
                      static_cast<unsigned long long>(state.step),
                      static_cast<unsigned long long>(options.schedule.steps));
   }
   EW_TRY(trained);
-  EW_TRY(keeper.Save(state));
+  EW_TRY(processes.Agree(writes ? keeper->Save(state) : Status(Ok{})));
   EW_TRY(summary.held_out_loss, measure());
-  summary.skipped_steps = keeper.skipped();
-  summary.tokens_per_s = keeper.tokens_per_s();
-  if (loss->teacher() != nullptr) {
-    EW_TRY(summary.teacher_loss, loss->teacher()->HeldOutLoss(in.held_out, *progress));
-  }
-  WriteJob write;
-  write.plan.preset = preset;
-  write.plan.allow_requantize = true;
-  write.recipe = recipe;
-  write.tokenizer_path = in.tokenizer_path;
-  write.threads = job.threads;
-  write.overwrite = true;  // checked above
-  write.source = job.source != nullptr ? job.source : &hashes.all;
-  EW_TRY(const ConvertSummary written,
-         WriteModel(WithWeights(*in.model, std::move(state.weights)), job.out, write, progress));
-  summary.bytes = written.bytes;
-  if (job.draft) {
-    EW_TRY(summary.draft, MeasureDraft({job.teacher, job.out, job.tokenizer_path, job.threads},
-                                       in.held_out, progress));
-  }
-  summary.log = LogPath(job.out);
-  summary.page = PagePath(job.out);
-  summary.seconds = NowSeconds() - start;
-  summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
-  EW_TRY(WriteText(summary.log, keeper.log()));
-  EW_TRY(const std::string page, TrainingHtml(summary, recipe, keeper.log()));
-  EW_TRY(WriteText(summary.page, page));
-  journal.Remove();
+  const auto finish = [&]() -> Status {
+    summary.skipped_steps = keeper->skipped();
+    summary.tokens_per_s = keeper->tokens_per_s();
+    if (loss->teacher() != nullptr) {
+      EW_TRY(summary.teacher_loss, loss->teacher()->HeldOutLoss(in.held_out, *progress));
+    }
+    WriteJob write;
+    write.plan.preset = preset;
+    write.plan.allow_requantize = true;
+    write.recipe = recipe;
+    write.tokenizer_path = in.tokenizer_path;
+    write.threads = job.threads;
+    write.overwrite = true;  // checked above
+    write.source = job.source != nullptr ? job.source : &hashes.all;
+    EW_TRY(const ConvertSummary written,
+           WriteModel(WithWeights(*in.model, std::move(state.weights)), job.out, write, progress));
+    summary.bytes = written.bytes;
+    if (job.draft) {
+      EW_TRY(summary.draft, MeasureDraft({job.teacher, job.out, job.tokenizer_path, job.threads},
+                                         in.held_out, progress));
+    }
+    summary.log = LogPath(job.out);
+    summary.page = PagePath(job.out);
+    summary.seconds = NowSeconds() - start;
+    summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
+    EW_TRY(WriteText(summary.log, keeper->log()));
+    EW_TRY(const std::string page, TrainingHtml(summary, recipe, keeper->log()));
+    EW_TRY(WriteText(summary.page, page));
+    journal->Remove();
+    return Ok{};
+  };
+  EW_TRY(processes.Agree(writes ? finish() : Status(Ok{})));
   return summary;
 }
 

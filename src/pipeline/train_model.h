@@ -74,11 +74,11 @@ Status CheckTrainJob(const TrainJob& job);
 // Trains `job.model` and writes it to `job.out`, with "OUT.log.jsonl" beside it: a line for each
 // step, and "OUT.log.html", its curves. The state is kept in the folder "OUT.journal", so that a
 // run that was stopped or killed goes on with `resume`; the same job gives the same bytes for any
-// number of threads, stopped or not. With a cache no sequence is cut by a batch's end
-// (BatchOptions::whole). A dry run plans the memory and tells the time by a trial step. Errors:
-// kInvalidArgument (output exists, an option out of range, teacher and model have different
-// vocabularies: the first token that differs is named), those of ReadTrainInputs, RunTraining and
-// Convert.
+// number of threads and processes (trainer.processes, all of which call this; rank 0 writes),
+// stopped or not. With a cache no sequence is cut by a batch's end (BatchOptions::whole). A dry run
+// plans the memory and tells the time by a trial step. Errors: kInvalidArgument (output exists, an
+// option out of range, teacher and model have different vocabularies: the first token that differs
+// is named), those of ReadTrainInputs, RunTraining and Convert.
 Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress);
 
 // The members of `edgewise distill --json`.

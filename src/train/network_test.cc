@@ -9,37 +9,13 @@
 #include <vector>
 
 #include "model/reference_forward.h"
-#include "model/tiny_model.h"
-#include "tests/test_data.h"
 #include "train/network.h"
-#include "train/test_batch.h"
+#include "train/test_models.h"
 
 namespace edgewise::train {
 namespace {
 
-constexpr uint32_t kLengths[] = {11, 1, 7, 5};
 constexpr float kScale = 0.25f;
-
-Batch PackedBatch(uint64_t vocab) {
-  Batch batch;
-  for (const uint32_t length : kLengths) {
-    const std::vector<int32_t> tokens = TinyTokens(length, vocab, length);
-    AppendSequence(tokens, &batch);
-  }
-  batch.targets[3] = kNoTarget;  // as a prompt's
-  return batch;
-}
-
-std::vector<float> Parameters(const TinyModel& tiny, ModelSpec* spec) {
-  TemporaryFolder folder;
-  tiny.Write(folder.path());
-  auto checkpoint = Checkpoint::Open(folder.path());
-  REQUIRE_MESSAGE(checkpoint.has_value(), (checkpoint ? "" : checkpoint.error().message));
-  *spec = checkpoint->spec();
-  auto values = LoadParameters(*checkpoint, ParameterLayout(*spec));
-  REQUIRE(values.has_value());
-  return *std::move(values);
-}
 
 // The sum of cross-entropies, in double precision.
 double ReferenceLoss(const TinyModel& tiny, const Batch& batch) {
@@ -118,7 +94,7 @@ void CheckTensor(const TinyModel& tiny, const std::string& name, const Batch& ba
   CHECK(std::abs(Dot(gradients, difference) - expected) < 1e-3 * (typical + std::abs(expected)));
 }
 
-ModelSpec CheckGradients(const TinyModel& tiny) {
+void CheckGradients(const TinyModel& tiny) {
   ModelSpec spec;
   const std::vector<float> weights = Parameters(tiny, &spec);
   const Batch batch = PackedBatch(spec.vocab_size);
@@ -129,7 +105,6 @@ ModelSpec CheckGradients(const TinyModel& tiny) {
   const Outcome again = RunTraining(spec, weights, batch, {.recompute = true}, 3);
   CHECK(again.loss == outcome.loss);
   CHECK(again.gradients == outcome.gradients);
-  return spec;
 }
 
 // The runtime's logits for each sequence of the batch.
@@ -163,77 +138,12 @@ void CheckLogits(const TinyModel& tiny) {
   }
 }
 
-void Check(const TinyModel& tiny) {
-  CheckLogits(tiny);
-  CheckGradients(tiny);
-}
-
-TEST_CASE("llama: grouped heads, untied head") { Check(TinyLlama()); }
-
-TEST_CASE("llama: biases, a head size of its own, tied embeddings, scaled rope") {
-  TinySizes sizes;
-  sizes.head_dim = 10;
-  sizes.kv_heads = 4;
-  Json scaling(JsonObject{{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 1.0}});
-  scaling.Set("high_freq_factor", 4.0).Set("original_max_position_embeddings", 32);
-  Json config = TinyConfig("LlamaForCausalLM", "llama", sizes);
-  config.Set("attention_bias", true).Set("tie_word_embeddings", true);
-  config.Set("rope_scaling", scaling);
-  Check(TinyWeights(config, sizes, {.bias_qkv = true, .bias_output = true, .head = false}, 2));
-}
-
-TEST_CASE("mistral: every layer slides") {
-  const TinySizes sizes;
-  Json config = TinyConfig("MistralForCausalLM", "mistral", sizes);
-  config.Set("sliding_window", 4);
-  Check(TinyWeights(config, sizes, {}, 4));
-}
-
-TEST_CASE("phi3: fused tensors, partial rotation, longrope") {
-  TinySizes sizes;
-  sizes.head_dim = 16;
-  sizes.dim = 64;
-  Json scaling(JsonObject{{"rope_type", "longrope"}});
-  scaling.Set("short_factor", JsonArray{1.0, 1.1, 1.2, 1.3});
-  scaling.Set("long_factor", JsonArray{1.5, 2.0, 3.0, 4.5});
-  Json config = TinyConfig("Phi3ForCausalLM", "phi3", sizes);
-  config.Set("rope_scaling", scaling).Set("partial_rotary_factor", 0.5);
-  config.Set("original_max_position_embeddings", 16).Set("sliding_window", 9);
-  Check(TinyWeights(config, sizes, {.fused = true}, 5));
-}
-
-TEST_CASE("qwen2: biases, half-split rotation") {
-  const TinySizes sizes;
-  Json config = TinyConfig("Qwen2ForCausalLM", "qwen2", sizes);
-  config.Set("tie_word_embeddings", true);
-  Check(TinyWeights(config, sizes, {.bias_qkv = true, .head = false}, 7));
-}
-
-TEST_CASE("qwen3: norms on q and k") {
-  TinySizes sizes;
-  sizes.head_dim = 20;
-  const Json config = TinyConfig("Qwen3ForCausalLM", "qwen3", sizes);
-  Check(TinyWeights(config, sizes, {.qk_norm = true}, 9));
-}
-
-TEST_CASE("gemma2: soft caps, four norms, every other layer slides, GELU") {
-  TinySizes sizes;
-  sizes.layers = 2;
-  Json config = TinyConfig("Gemma2ForCausalLM", "gemma2", sizes);
-  config.Set("attn_logit_softcapping", 2.5).Set("final_logit_softcapping", 4.0);
-  config.Set("query_pre_attn_scalar", 20).Set("sliding_window", 6);
-  config.Set("hidden_activation", "gelu_pytorch_tanh");
-  Check(TinyWeights(config, sizes, {.gemma = true, .head = false}, 10));
-}
-
-TEST_CASE("gemma3: two RoPE bases, norms on q and k") {
-  TinySizes sizes;
-  Json config = TinyConfig("Gemma3ForCausalLM", "gemma3_text", sizes);
-  config.Set("rope_theta", 50000.0).Set("rope_local_base_freq", 500.0);
-  config.Set("query_pre_attn_scalar", 12).Set("sliding_window", 4);
-  config.Set("head_dim", sizes.head_dim);
-  config.Set("layer_types", JsonArray{"sliding_attention", "full_attention", "sliding_attention"});
-  Check(TinyWeights(config, sizes, {.qk_norm = true, .gemma = true, .head = false}, 11));
+TEST_CASE("every architecture: the runtime's logits, and gradients that differences confirm") {
+  for (const NamedModel& trained : TrainedModels()) {
+    CAPTURE(trained.name);
+    CheckLogits(trained.model);
+    CheckGradients(trained.model);
+  }
 }
 
 TEST_CASE("threads change no bit; dropout is the same forward, backward and recomputed") {

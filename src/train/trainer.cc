@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <numeric>
+#include <span>
 #include <utility>
 
 #include "base/check.h"
@@ -28,25 +30,70 @@ class Run {
         network_(std::move(network)),
         reader_(std::move(reader)),
         pool_(pool),
+        processes_(OrAlone(options.processes)),
         state_(*state),
         gradients_(state->weights.size()) {}
 
   Result<StepReport> Step(TokenLoss* loss);
   Result<double> Evaluate(const Corpus& held_out, const Progress& progress) {
     const float* weights = state_.ema.empty() ? state_.weights.data() : state_.ema.data();
-    return HeldOutLoss(held_out, options_.batch, weights, pool_, progress, &network_);
+    return HeldOutLoss(held_out, options_.batch, weights, pool_, progress, &network_, &processes_);
   }
 
  private:
+  // Leaves the gradients of the sum of the batches' losses, times `scale`, in gradients_; returns
+  // the losses. The batches' gradients are added in their order, whoever computed them.
+  Result<std::vector<double>> Differentiate(std::span<const Batch> batches, float scale,
+                                            TokenLoss* loss);
+  Result<double> DifferentiateBatch(const Batch& batch, size_t number, float scale,
+                                    TokenLoss* loss) {
+    std::fill(gradients_.begin(), gradients_.end(), 0.0f);
+    const uint64_t seed = options_.seed + (state_.step * options_.accumulation + number) * 7919;
+    return network_.Train(batch, state_.weights.data(), loss, scale, seed, gradients_.data());
+  }
   void Update(double norm, double learning_rate);
   const TrainerOptions& options_;
   std::unique_ptr<Ops> ops_;  // outlives network_
   Network network_;
   BatchReader reader_;
   ThreadPool* pool_;
+  Communicator& processes_;
   TrainerState& state_;
   std::vector<float> gradients_;
+  std::vector<float> sum_;  // of several batches: this process's part
 };
+
+Result<std::vector<double>> Run::Differentiate(std::span<const Batch> batches, float scale,
+                                               TokenLoss* loss) {
+  if (batches.size() == 1) {
+    EW_TRY(const double sum, DifferentiateBatch(batches[0], 0, scale, loss));
+    return std::vector<double>{sum};
+  }
+  std::vector<double> losses(batches.size());
+  sum_.assign(processes_.PartOf(gradients_.size(), processes_.rank()).count, 0.0f);
+  const auto ranks = static_cast<size_t>(processes_.size());
+  Status status = Ok{};
+  for (size_t first = 0; first < batches.size(); first += ranks) {
+    const size_t number = first + static_cast<size_t>(processes_.rank());
+    if (status && number < batches.size()) {
+      const auto computed = DifferentiateBatch(batches[number], number, scale, loss);
+      if (computed) {
+        losses[number] = *computed;
+      } else {
+        status = computed.error();  // the others wait for this process: it goes on to the end
+      }
+    }
+    processes_.Collect(gradients_, static_cast<int>(std::min(ranks, batches.size() - first)),
+                       [&](size_t at, std::span<const float> piece) {
+                         float* sum = sum_.data() + at;
+                         ops_->Add(sum, piece.data(), piece.size(), sum);
+                       });
+  }
+  EW_TRY(processes_.Agree(std::move(status)));
+  processes_.Gather(sum_, gradients_);
+  processes_.Sum(losses);
+  return losses;
+}
 
 Result<StepReport> Run::Step(TokenLoss* loss) {
   std::vector<Batch> batches;
@@ -58,14 +105,9 @@ Result<StepReport> Run::Step(TokenLoss* loss) {
     targets += batches.back().CountTargets();
     report.tokens += batches.back().size();
   }
-  std::fill(gradients_.begin(), gradients_.end(), 0.0f);
-  const float scale = 1.0f / static_cast<float>(targets);
-  for (size_t i = 0; i < batches.size(); ++i) {
-    const uint64_t seed = options_.seed + (state_.step * options_.accumulation + i) * 7919;
-    EW_TRY(const double sum,
-           network_.Train(batches[i], state_.weights.data(), loss, scale, seed, gradients_.data()));
-    report.loss += sum / static_cast<double>(targets);
-  }
+  EW_TRY(const std::vector<double> losses,
+         Differentiate(batches, 1.0f / static_cast<float>(targets), loss));
+  for (const double sum : losses) report.loss += sum / static_cast<double>(targets);
   if (options_.keep_zeros) {
     ops_->KeepZeros(state_.weights.data(), state_.variance.data(), network_.layout().matrix_size(),
                     gradients_.data());
@@ -151,35 +193,54 @@ Status CheckTrainer(const TrainerOptions& options) {
   if (options.accumulation == 0) {
     return MakeError(Code::kInvalidArgument, "a step takes at least one batch");
   }
+  const int processes = OrAlone(options.processes).size();
+  if (options.accumulation % static_cast<uint32_t>(processes) != 0) {
+    return MakeError(Code::kInvalidArgument,
+                     "a step of %u batches cannot be shared by %d processes: accumulate a multiple "
+                     "of %d",
+                     options.accumulation, processes, processes);
+  }
   return Ok{};
 }
 
 uint64_t TrainingBytes(const ModelSpec& spec, const TrainerOptions& options) {
   const uint64_t copies = 4 + (options.ema > 0) + (options.patience > 0);
-  return copies * ParameterLayout(spec).size() * sizeof(float) +
+  const uint64_t parameters = ParameterLayout(spec).size();
+  const uint64_t sum =
+      options.accumulation > 1 ? OrAlone(options.processes).PartOf(parameters, 0).count : 0;
+  return (copies * parameters + sum) * sizeof(float) +
          ActivationBytes(spec, options.network, options.batch.tokens, true);
 }
 
 Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options, const float* weights,
-                           ThreadPool* pool, const Progress& progress, Network* network) {
+                           ThreadPool* pool, const Progress& progress, Network* network,
+                           Communicator* processes) {
   CrossEntropyLoss loss(pool);
-  return HeldOutLoss(corpus, options, progress,
-                     [&](const Batch& batch) { return network->Evaluate(batch, weights, &loss); });
+  return HeldOutLoss(
+      corpus, options, progress,
+      [&](const Batch& batch) { return network->Evaluate(batch, weights, &loss); }, processes);
 }
 
 Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options,
                            const Progress& progress,
-                           FunctionRef<Result<double>(const Batch&)> evaluate) {
+                           FunctionRef<Result<double>(const Batch&)> evaluate,
+                           Communicator* processes) {
+  Communicator& all = OrAlone(processes);
   EW_TRY(const std::vector<Batch> batches, AllBatches(corpus, options));
-  double sum = 0;
+  std::vector<double> losses(batches.size());
+  const auto measure = [&]() -> Status {
+    for (auto i = static_cast<size_t>(all.rank()); i < batches.size();
+         i += static_cast<size_t>(all.size())) {
+      EW_TRY(losses[i], evaluate(batches[i]));
+      if (progress.Cancelled()) return MakeError(Code::kCancelled, "stopped while measuring");
+    }
+    return Ok{};
+  };
+  EW_TRY(all.Agree(measure()));
+  all.Sum(losses);
   size_t targets = 0;
-  for (const Batch& batch : batches) {
-    EW_TRY(const double part, evaluate(batch));
-    sum += part;
-    targets += batch.CountTargets();
-    if (progress.Cancelled()) return MakeError(Code::kCancelled, "stopped while measuring");
-  }
-  return sum / static_cast<double>(targets);
+  for (const Batch& batch : batches) targets += batch.CountTargets();
+  return std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(targets);
 }
 
 Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const Corpus& corpus,
@@ -194,6 +255,7 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
   EW_TRY(BatchReader reader, BatchReader::Create(corpus, options.batch));
   EW_TRY(reader.Seek(state->position));
   Run run(options, std::move(network), std::move(ops), std::move(reader), pool, state);
+  Communicator& processes = OrAlone(options.processes);
   const uint64_t steps = options.schedule.steps;
   while (!state->finished) {
     const auto start = std::chrono::steady_clock::now();
@@ -214,8 +276,10 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
       if (!GoesOn(options, *report.held_out, state)) state->finished = true;
     }
     progress->Update("training", state->step, steps);
-    EW_TRY(observer->OnStep(report, *state));
-    if (!state->finished && progress->Cancelled()) {
+    EW_TRY(processes.Agree(observer->OnStep(report, *state)));
+    double cancelled = progress->Cancelled();
+    processes.Sum({&cancelled, 1});
+    if (!state->finished && cancelled > 0) {
       return MakeError(Code::kCancelled, "stopped after step %llu",
                        static_cast<unsigned long long>(state->step));
     }

@@ -15,6 +15,7 @@
 #include "base/thread_pool.h"
 #include "model/spec.h"
 #include "train/batch_reader.h"
+#include "train/communicator.h"
 #include "train/loss.h"
 #include "train/network.h"
 #include "train/schedule.h"
@@ -37,11 +38,15 @@ struct TrainerOptions {
   Precision precision = Precision::kBf16;
   NetworkOptions network;
   uint64_t seed = 1;  // of dropout
+  // Who shares the work: of a step's batches rank r computes r, r + size, and so on. They change no
+  // bit of the result. Must outlive the run; null: this process alone.
+  Communicator* processes = nullptr;
 };
 // "bf16", "f32" and back. Errors: kInvalidArgument.
 Result<Precision> ParsePrecision(std::string_view name);
 const char* PrecisionName(Precision precision);
-// Errors: kInvalidArgument (a value out of range, named).
+// Errors: kInvalidArgument (a value out of range, named; batches that the processes cannot share
+// evenly).
 Status CheckTrainer(const TrainerOptions& options);
 
 // Everything that a step reads and changes.
@@ -64,6 +69,8 @@ struct TrainerState {
 Status SaveState(const TrainerState& state, const std::string& run, const std::string& path);
 // Errors: those of GgufFile; kInvalidArgument (the state of another run, or of another model).
 Result<TrainerState> LoadState(const std::string& path, const std::string& run, size_t parameters);
+// Gives all processes the state of rank 0.
+void ShareState(Communicator& processes, TrainerState* state);
 
 // What a step did.
 struct StepReport {
@@ -84,21 +91,24 @@ class TrainingObserver {
   virtual Status OnStep(const StepReport& report, const TrainerState& state) = 0;
 };
 
-// Bytes that training takes: weights, gradients, moments, activations.
+// Bytes that training takes in each process: weights, gradients, moments, activations.
 uint64_t TrainingBytes(const ModelSpec& spec, const TrainerOptions& options);
 
 // The mean cross-entropy of the corpus, in nats. Errors: those of Network and AllBatches;
-// kCancelled.
+// kCancelled. Processes share the batches, and all receive the loss; null: this one alone.
 Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options, const float* weights,
-                           ThreadPool* pool, const Progress& progress, Network* network);
+                           ThreadPool* pool, const Progress& progress, Network* network,
+                           Communicator* processes = nullptr);
 // The same of what `evaluate` computes: the sum of a batch's losses.
 Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options,
                            const Progress& progress,
-                           FunctionRef<Result<double>(const Batch&)> evaluate);
+                           FunctionRef<Result<double>(const Batch&)> evaluate,
+                           Communicator* processes = nullptr);
 
 // Runs from state->step to the end. `held_out` may be null. With patience the weights of the best
 // evaluation are left in state->weights. Errors: kInvalidArgument, kBadData (ten gradients in a row
-// that are not finite), kCancelled (after the step in work), those of `loss` and `observer`.
+// that are not finite), kCancelled (after the step in work), those of `loss` and `observer`; of
+// several processes all return the same error.
 Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const Corpus& corpus,
                    const Corpus* held_out, TokenLoss* loss, ThreadPool* pool, Progress* progress,
                    TrainingObserver* observer, TrainerState* state);

@@ -1,5 +1,7 @@
 // The state of a training run as a GGUF file.
 #include <algorithm>
+#include <bit>
+#include <iterator>
 #include <utility>
 
 #include "base/strings.h"
@@ -94,6 +96,36 @@ Result<TrainerState> LoadState(const std::string& path, const std::string& run, 
     view->Decode(0, parameters, values.data());
   }
   return state;
+}
+
+void ShareState(Communicator& processes, TrainerState* state) {
+  uint64_t numbers[] = {state->step,
+                        state->updates,
+                        state->skipped,
+                        state->position.epoch,
+                        state->position.document,
+                        state->position.token,
+                        std::bit_cast<uint64_t>(state->best_loss),
+                        state->evaluations,
+                        state->without_better,
+                        state->finished};
+  uint64_t sizes[std::size(kParts)];
+  for (size_t i = 0; i < std::size(kParts); ++i) sizes[i] = (state->*kParts[i].values).size();
+  processes.Broadcast(std::as_writable_bytes(std::span(numbers)));
+  processes.Broadcast(std::as_writable_bytes(std::span(sizes)));
+  state->step = numbers[0];
+  state->updates = numbers[1];
+  state->skipped = static_cast<uint32_t>(numbers[2]);
+  state->position = {numbers[3], numbers[4], numbers[5]};
+  state->best_loss = std::bit_cast<double>(numbers[6]);
+  state->evaluations = numbers[7];
+  state->without_better = static_cast<uint32_t>(numbers[8]);
+  state->finished = numbers[9] != 0;
+  for (size_t i = 0; i < std::size(kParts); ++i) {
+    std::vector<float>& values = state->*kParts[i].values;
+    values.resize(sizes[i]);
+    processes.Broadcast(std::as_writable_bytes(std::span(values)));
+  }
 }
 
 }  // namespace edgewise::train

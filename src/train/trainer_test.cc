@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "base/strings.h"
 #include "tests/test_data.h"
+#include "train/test_communicator.h"
 
 namespace edgewise::train {
 namespace {
@@ -135,6 +137,100 @@ TEST_CASE("threads, and stopping anywhere and going on, change no bit") {
     CHECK(rest.reports.back().loss == whole.reports.back().loss);
     CHECK(*rest.reports.back().held_out == *whole.reports.back().held_out);
   }
+}
+
+TEST_CASE("processes change no bit, whoever goes on") {
+  TrainerOptions options = SmallOptions(12);
+  options.network.dropout = 0.1f;
+  options.accumulation = 6;
+  options.ema = 0.9;
+  options.patience = 20;
+  Watcher whole;
+  const TrainerState expected = Finished(options, 1, &whole);
+  TemporaryFolder folder;
+  for (const int size : {1, 2, 3}) {
+    CAPTURE(size);
+    Watcher first;
+    first.save_at = first.stop_at = 5;
+    first.path = folder / "state.gguf";
+    options.processes = nullptr;
+    TrainerState unused = Start();
+    REQUIRE(!Train(options, 2, &first, &unused).has_value());
+    std::vector<TrainerState> states(static_cast<size_t>(size));
+    std::vector<Watcher> watchers(states.size());
+    std::vector<char> done(states.size());
+    RunProcesses(size, [&](Communicator* processes) {
+      const auto rank = static_cast<size_t>(processes->rank());
+      TrainerState& state = states[rank];
+      if (rank == 0) state = *LoadState(first.path, "run", unused.weights.size());
+      ShareState(*processes, &state);
+      TrainerOptions own = options;
+      own.processes = processes;
+      done[rank] = Train(own, 1, &watchers[rank], &state).has_value();
+    });
+    for (size_t rank = 0; rank < states.size(); ++rank) {
+      CHECK(done[rank]);
+      CHECK(states[rank].weights == expected.weights);
+      CHECK(states[rank].variance == expected.variance);
+      CHECK(states[rank].best_loss == expected.best_loss);
+      CHECK(watchers[rank].reports.back().loss == whole.reports.back().loss);
+      CHECK(watchers[rank].reports.back().tokens == whole.reports.back().tokens);
+      CHECK(*watchers[rank].reports.back().held_out == *whole.reports.back().held_out);
+    }
+  }
+}
+
+// Fails after some batches.
+class Failing final : public TokenLoss {
+ public:
+  explicit Failing(int good) : good_(good) {}
+  Status Begin(const Batch&) override {
+    if (good_-- > 0) return Ok{};
+    return MakeError(Code::kIo, "the teacher is gone");
+  }
+  Result<double> Rows(const Batch&, std::span<const uint32_t>, size_t, float, float*) override {
+    return 1.0;
+  }
+
+ private:
+  int good_;
+};
+
+TEST_CASE("processes end together: where one fails, and where one is stopped") {
+  for (const bool fails : {true, false}) {
+    TrainerOptions options = SmallOptions(30);
+    options.accumulation = 4;
+    std::vector<Error> errors(2, Error{Code::kIo, ""});
+    std::vector<Watcher> watchers(2);
+    watchers[1].stop_at = fails ? 0 : 3;
+    RunProcesses(2, [&](Communicator* processes) {
+      const auto rank = static_cast<size_t>(processes->rank());
+      Failing failing(rank == 1 ? 5 : 1000);
+      TrainerOptions own = options;
+      own.processes = processes;
+      TrainerState state = Start();
+      const Status status = Train(own, 1, &watchers[rank], &state, fails ? &failing : nullptr);
+      if (!status) errors[rank] = status.error();
+    });
+    for (const size_t rank : {0, 1}) {
+      CHECK(errors[rank].code == (fails ? Code::kIo : Code::kCancelled));
+      CHECK(errors[rank].message == (fails ? "the teacher is gone" : "stopped after step 3"));
+      CHECK(watchers[rank].reports.size() == (fails ? 2 : 3));
+    }
+  }
+}
+
+TEST_CASE("a step whose batches cannot be shared evenly is refused") {
+  bool refused[2] = {}, accepted[2] = {};
+  RunProcesses(2, [&](Communicator* processes) {
+    TrainerOptions options = SmallOptions(1);
+    options.processes = processes;
+    options.accumulation = 3;
+    refused[processes->rank()] = !CheckTrainer(options).has_value();
+    options.accumulation = 4;
+    accepted[processes->rank()] = CheckTrainer(options).has_value();
+  });
+  for (const size_t rank : {0, 1}) CHECK((refused[rank] && accepted[rank]));
 }
 
 TEST_CASE("batches added up are one large batch") {

@@ -37,6 +37,8 @@ struct ProgramOptions {
   std::string stdout_path;  // instead of a captured file
   std::vector<std::pair<std::string, std::string>> environment;
   int user = -1;  // run as this user id (needs root)
+  // What starts the program: the words before its path, of which the first is the launcher's path.
+  std::vector<std::string> launcher;
 };
 
 inline ProgramResult RunProgram(const std::vector<std::string>& arguments,
@@ -53,11 +55,14 @@ inline ProgramResult RunProgram(const std::vector<std::string>& arguments,
     ::dup2(::open(err.c_str(), O_WRONLY | O_CREAT, 0600), STDERR_FILENO);
     for (const auto& [name, value] : options.environment) ::setenv(name.c_str(), value.c_str(), 1);
     if (options.user >= 0 && ::setuid(static_cast<uid_t>(options.user)) != 0) ::_exit(99);
-    std::vector<char*> argv = {const_cast<char*>(EDGEWISE_PROGRAM)};
+    std::vector<char*> argv;
+    for (const std::string& word : options.launcher)
+      argv.push_back(const_cast<char*>(word.c_str()));
+    argv.push_back(const_cast<char*>(EDGEWISE_PROGRAM));
     for (const std::string& argument : arguments)
       argv.push_back(const_cast<char*>(argument.c_str()));
     argv.push_back(nullptr);
-    ::execv(EDGEWISE_PROGRAM, argv.data());
+    ::execv(argv[0], argv.data());
     ::_exit(98);
   }
   int status = 0;
