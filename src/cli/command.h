@@ -53,6 +53,7 @@ Runner AddPretrain(CLI::App& app, const Common& common);
 Runner AddPrune(CLI::App& app, const Common& common);
 Runner AddQuantize(CLI::App& app, const Common& common);
 Runner AddRecipe(CLI::App& app, const Common& common);
+Runner AddSample(CLI::App& app, const Common& common);
 Runner AddReport(CLI::App& app, const Common& common);
 Runner AddReproduce(CLI::App& app, const Common& common);
 Runner AddRun(CLI::App& app, const Common& common);

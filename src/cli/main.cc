@@ -108,6 +108,11 @@ constexpr Command kCommands[] = {
      "edgewise chat tinyllama-q4.gguf\n  edgewise chat tinyllama-q4.gguf --system \"Answer "
      "briefly.\" --temperature 0.5",
      AddChat},
+    {"sample",
+     "Write text of a model's own distribution: to learn from, to calibrate or measure with",
+     "edgewise sample models/edgewise-stories-3M stories.txt --tokens 100000\n"
+     "  edgewise sample model.gguf own.txt --tokens 50000 --seed 7",
+     AddSample},
     {"eval", "Measure quality: perplexity, or divergence from a base model",
      "edgewise eval stories-q4.gguf --perplexity stories.txt\n"
      "  edgewise eval stories-q4.gguf --kl stories-f16.gguf --text stories.txt --json",

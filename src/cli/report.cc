@@ -20,6 +20,8 @@
 namespace edgewise::cli {
 namespace {
 
+constexpr double kSpeedSeconds = 0.5;  // at least, for each speed: a small model's runs are short
+
 struct ReportFlags {
   std::string model, output = "report.html", keep, save_text, formats, text, documents;
   uint64_t sample_tokens = 20000, seed = 1;
@@ -72,6 +74,14 @@ void Summarize(const ReportFlags& flags, ReportData* data) {
   data->summary =
       "Each variant was written by edgewise quantize without calibration data and measured against "
       "the original.";
+  if (!flags.options.added.empty()) {
+    data->summary += " Made before, and only measured here: ";
+    std::vector<std::string> names;
+    for (const std::string& path : flags.options.added) {
+      names.push_back(std::filesystem::path(path).stem().string());
+    }
+    data->summary += Join(names, ", ") + ".";
+  }
   if (const ReportRow* row = Recommended(*data)) {
     const ReportRow& base = data->rows.front();
     data->headline = {
@@ -82,9 +92,11 @@ void Summarize(const ReportFlags& flags, ReportData* data) {
         {"Decode speed", Format("%.2fx", *row->decode_tokens_per_s / *base.decode_tokens_per_s)}};
   }
   data->versions.insert(data->versions.begin(), ReportFact{"edgewise", kVersion});
+  std::string added;
+  for (const std::string& path : flags.options.added) added += " --add " + path;
   data->commands = {Format("edgewise report %s --formats %s --output %s", flags.model.c_str(),
                            Join(flags.options.formats, ",").c_str(), flags.output.c_str()) +
-                    (flags.text.empty() ? "" : " --text " + flags.text)};
+                    added + (flags.text.empty() ? "" : " --text " + flags.text)};
   data->notes = {
       "Speeds are of this machine in this run; compare ratios between rows, not absolute figures "
       "between machines.",
@@ -103,6 +115,7 @@ Status RunReport(ReportFlags& flags, const Common& common) {
   EW_TRY(AtomicFile page, AtomicFile::Create(flags.output, flags.force));
   EW_TRY(const WorkFolder folder, WorkFolder::Make("report", flags.keep));
   flags.options.folder = folder.path();
+  flags.options.latency.min_seconds = kSpeedSeconds;
   EW_TRY(PrepareText(&flags, common));
   EW_TRY(ReportData data, Compare(flags.model, flags.options, common.progress));
   Summarize(flags, &data);
@@ -120,6 +133,9 @@ Status RunReport(ReportFlags& flags, const Common& common) {
 Runner AddReport(CLI::App& app, const Common& common) {
   auto flags = std::make_shared<ReportFlags>();
   AddModelFlags(app, &flags->model, &flags->options.tokenizer_path);
+  app.add_option("--add", flags->options.added,
+                 "Model file to measure too, such as a pruned and healed one; as often as wanted")
+      ->allow_extra_args(false);
   app.add_option("--output", flags->output, "HTML page to write")->capture_default_str();
   app.add_option("--formats", flags->formats, "Presets to compare, separated by commas")
       ->default_str(Join(flags->options.formats, ","));

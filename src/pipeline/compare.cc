@@ -1,6 +1,8 @@
 #include "pipeline/compare.h"
 
+#include <filesystem>
 #include <memory>
+#include <utility>
 
 #include "base/file.h"
 #include "base/process.h"
@@ -26,14 +28,14 @@ Result<LatencyResult> Latency(const std::string& path, const CompareOptions& opt
   return MeasureLatency(engine.get(), options.latency, progress);
 }
 
-std::string VariantPath(const std::string& format, const CompareOptions& options) {
-  return options.folder + "/" + format + ".gguf";
-}
+// A model to measure.
+struct Variant {
+  std::string name, path;
+};
 
-void AddSize(const ConvertSummary& summary, ReportRow* row) {
-  row->file_bytes = summary.bytes;
-  row->bits_per_weight =
-      8.0 * static_cast<double>(summary.bytes) / static_cast<double>(summary.parameters);
+void AddSize(uint64_t bytes, uint64_t parameters, ReportRow* row) {
+  row->file_bytes = bytes;
+  row->bits_per_weight = 8.0 * static_cast<double>(bytes) / static_cast<double>(parameters);
 }
 
 void AddSpeed(const LatencyResult& latency, ReportRow* row) {
@@ -43,29 +45,37 @@ void AddSpeed(const LatencyResult& latency, ReportRow* row) {
   row->peak_rss_bytes = latency.peak_rss_bytes;
 }
 
-// Writes one variant and measures what it costs to run, with nothing else loaded.
-Result<ReportRow> QuantizeAndTime(const std::string& format, const std::string& base_path,
-                                  const CompareOptions& options, Progress* progress) {
+Status QuantizeTo(const Variant& variant, const std::string& base_path,
+                  const CompareOptions& options, Progress* progress) {
   QuantizeOptions quantize;
-  quantize.preset = format;
+  quantize.preset = variant.name;
   quantize.allow_requantize = true;
   quantize.threads = options.threads;
   quantize.overwrite = true;
-  const std::string path = VariantPath(format, options);
-  EW_TRY(const QuantizeSummary summary, Quantize(base_path, path, quantize, progress));
+  EW_TRY(Quantize(base_path, variant.path, quantize, progress));
+  return Ok{};
+}
+
+// Measures what it costs to run a variant, with nothing else loaded.
+Result<ReportRow> Time(const Variant& variant, const CompareOptions& options, Progress* progress) {
   ReportRow row;
-  row.name = format;
-  AddSize(summary, &row);
-  EW_TRY(const LatencyResult latency, Latency(path, options, progress));
+  row.name = variant.name;
+  {
+    EW_TRY(const Checkpoint model, Checkpoint::Open(variant.path));
+    uint64_t parameters = 0;
+    for (const CheckpointTensor& tensor : model.tensors()) parameters += tensor.shape.elements();
+    AddSize(std::filesystem::file_size(variant.path), parameters, &row);
+  }
+  EW_TRY(const LatencyResult latency, Latency(variant.path, options, progress));
   AddSpeed(latency, &row);
   return row;
 }
 
 // Measures how far a variant is from the base, and the base's perplexity along the way.
-Result<KlResult> CompareWithBase(Engine* base, const CompareOptions& options, ReportRow* base_row,
-                                 ReportRow* row, Progress* progress) {
-  EW_TRY(const std::unique_ptr<Engine> engine,
-         LoadEngine(VariantPath(row->name, options), options.threads));
+Result<KlResult> CompareWithBase(Engine* base, const Variant& variant,
+                                 const CompareOptions& options, ReportRow* base_row, ReportRow* row,
+                                 Progress* progress) {
+  EW_TRY(const std::unique_ptr<Engine> engine, LoadEngine(variant.path, options.threads));
   EW_TRY(const KlResult kl, MeasureKl(base, engine.get(), options.text, options.windows, progress));
   row->perplexity = kl.perplexity;
   row->ppl_ratio = kl.ppl_ratio.mean;
@@ -87,9 +97,10 @@ void DescribeMethod(const CompareOptions& options, const KlResult& kl, const Lat
        "KL(base || variant) in nats per position, both models run in one process; p99 over "
        "positions"},
       {"Top-1", "share of positions where base and variant put the same token first"},
-      {"Speed", Format("batch 1, prompt of %u tokens, then %u tokens; medians of %u runs; p99 is "
-                       "sorted[int(0.99 n)]",
-                       latency.prompt_tokens, latency.new_tokens, latency.repetitions)},
+      {"Speed",
+       Format("batch 1, prompt of %u tokens, then %u tokens; medians of %u runs or more; p99 is "
+              "sorted[int(0.99 n)]",
+              latency.prompt_tokens, latency.new_tokens, latency.repetitions)},
       {"Memory", "peak resident set while measuring speed, mapped weights included"},
   };
 }
@@ -119,18 +130,29 @@ Result<ReportData> Compare(const std::string& in_path, const CompareOptions& opt
   ReportRow base_row;
   base_row.name = "original";
   base_row.base = true;
-  AddSize(converted, &base_row);
+  AddSize(converted.bytes, converted.parameters, &base_row);
   EW_TRY(const LatencyResult base_latency, Latency(base_path, options, progress));
   AddSpeed(base_latency, &base_row);
+  std::vector<Variant> variants;
   for (const std::string& format : options.formats) {
-    EW_TRY(ReportRow row, QuantizeAndTime(format, base_path, options, progress).In(format));
+    variants.push_back({format, options.folder + "/" + format + ".gguf"});
+    EW_TRY(QuantizeTo(variants.back(), base_path, options, progress).In(format));
+  }
+  for (const std::string& path : options.added) {
+    variants.push_back({std::filesystem::path(path).stem().string(), path});
+  }
+  for (const Variant& variant : variants) {
+    EW_TRY(ReportRow row, Time(variant, options, progress).In(variant.name));
     data.rows.push_back(std::move(row));
   }
 
   EW_TRY(const std::unique_ptr<Engine> base, LoadEngine(base_path, options.threads));
   KlResult last;
-  for (ReportRow& row : data.rows) {
-    EW_TRY(last, CompareWithBase(base.get(), options, &base_row, &row, progress).In(row.name));
+  for (size_t i = 0; i < variants.size(); ++i) {
+    ReportRow& row = data.rows[i];
+    EW_TRY(
+        last,
+        CompareWithBase(base.get(), variants[i], options, &base_row, &row, progress).In(row.name));
   }
   data.rows.insert(data.rows.begin(), base_row);
   DescribeMethod(options, last, base_latency, &data);

@@ -18,6 +18,7 @@ namespace edgewise {
 struct CompareOptions {
   std::vector<std::string> formats = {"q8_0",   "q6_k", "q5_k_m", "q4_k_m",
                                       "iq4_xs", "q4_0", "q3_k_m", "q2_k"};
+  std::vector<std::string> added;  // model files to measure beside them, named by their stems
   std::string
       folder;  // where the GGUF files go; must exist. Existing files of the same names are replaced
   std::string tokenizer_path;  // as in ConvertOptions

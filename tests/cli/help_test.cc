@@ -10,9 +10,10 @@ namespace edgewise {
 namespace {
 
 const std::vector<std::string> kVerbs = {
-    "compress", "fit",    "reproduce", "inspect",    "convert", "calibrate", "quantize", "pack",
-    "unpack",   "export", "prune",     "run",        "chat",    "eval",      "audit",    "bench",
-    "report",   "doctor", "tokenize",  "detokenize", "distill", "finetune",  "pretrain"};
+    "compress", "fit",      "reproduce",  "inspect", "convert",  "calibrate",
+    "quantize", "pack",     "unpack",     "export",  "prune",    "run",
+    "chat",     "eval",     "audit",      "bench",   "report",   "sample",
+    "doctor",   "tokenize", "detokenize", "distill", "finetune", "pretrain"};
 
 void CheckHelp(const std::vector<std::string>& arguments, const std::string& name) {
   const ProgramResult result = RunProgram(arguments);

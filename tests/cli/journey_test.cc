@@ -452,15 +452,38 @@ TEST_CASE("bench, doctor and inspect give their stable keys") {
 
 TEST_CASE("report compares formats and writes a page") {
   TemporaryFolder folder;
-  const Json report = ParseObject(
-      RunProgram({"report", SourcePath("models/edgewise-stories-3M"), "--formats", "q8_0,q4_0",
-                  "--sample-tokens", "600", "--output", folder / "report.html", "--json"}),
-      "report");
-  CHECK(report.Find("rows")->AsArray()->size() == 3);
+  const Json report =
+      ParseObject(RunProgram({"report", SourcePath("models/edgewise-stories-3M"), "--formats",
+                              "q8_0,q4_0", "--sample-tokens", "600", "--output",
+                              folder / "report.html", "--add", BaseModel(), "--json"}),
+                  "report");
+  const JsonArray& rows = *report.Find("rows")->AsArray();
+  REQUIRE(rows.size() == 4);
+  // The model that was added is the original itself in a file of its own.
+  CHECK(*rows[3].Find("name")->AsString() == std::filesystem::path(BaseModel()).stem());
+  CHECK(Number(rows[3], "kl_mean") < 1e-6);
+  CHECK(Number(rows[3], "file_bytes") == Number(rows[0], "file_bytes"));
   const std::string page = ReadWhole(folder / "report.html");
   CHECK(page.find("<svg") != std::string::npos);
   CHECK(page.find("<script") == std::string::npos);
   CHECK(page.find("q4_0") != std::string::npos);
+}
+
+TEST_CASE("sample writes as many tokens, the same for the same seed") {
+  TemporaryFolder folder;
+  const std::string one = folder / "one.txt", two = folder / "two.txt",
+                    other = folder / "other.txt";
+  const Json made =
+      ParseObject(RunProgram({"sample", BaseModel(), one, "--tokens", "500", "--json"}), "sample");
+  CHECK(Number(made, "bytes") == static_cast<double>(ReadWhole(one).size()));
+  REQUIRE(RunProgram({"sample", BaseModel(), two, "--tokens", "500"}).exit_code == 0);
+  REQUIRE(RunProgram({"sample", BaseModel(), other, "--tokens", "500", "--seed", "2"}).exit_code ==
+          0);
+  CHECK(ReadWhole(one) == ReadWhole(two));
+  CHECK(ReadWhole(one) != ReadWhole(other));
+  CHECK(ReadWhole(one).find("<|endoftext|>") != std::string::npos);
+  CHECK(RunProgram({"sample", BaseModel(), one}).exit_code == 2);  // exists
+  CHECK(RunProgram({"sample", BaseModel(), two, "--tokens", "0", "--force"}).exit_code == 2);
 }
 
 TEST_CASE("an interrupt leaves no unfinished file behind") {
