@@ -3,7 +3,8 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <limits>
+#include <exception>
+#include <iterator>
 #include <string_view>
 #include <vector>
 

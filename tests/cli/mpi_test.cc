@@ -51,6 +51,15 @@ struct Setup {
   }
 };
 
+// The command with another value of a flag.
+std::vector<std::string> With(std::vector<std::string> command, const std::string& flag,
+                              const std::string& value) {
+  const auto found = std::find(command.begin(), command.end(), flag);
+  REQUIRE(found != command.end());
+  *(found + 1) = value;
+  return command;
+}
+
 // The log without what a clock says.
 std::string Log(const std::string& out) {
   static const std::regex seconds(R"("seconds": *[0-9.e+-]+)");
@@ -143,9 +152,9 @@ TEST_CASE("what cannot be is told once, by one process") {
     CHECK(!std::filesystem::exists(out));
     CHECK(!std::filesystem::exists(out + ".journal"));
   };
-  fails(setup.Pretrain(out, {"--steps", "2", "--accumulate", "3"}),
+  fails(With(setup.Pretrain(out, {"--steps", "2"}), "--accumulate", "3"),
         "a step of 3 batches cannot be shared by 2 processes: accumulate a multiple of 2");
-  fails(setup.Pretrain(out, {"--steps", "2", "--learning-rate", "-1"}), "learning rate");
+  fails(With(setup.Pretrain(out, {"--steps", "2"}), "--learning-rate", "0"), "learning rate");
   fails(setup.Pretrain(setup.folder / "none/out.gguf", {"--steps", "2"}), "none/out.gguf");
   fails({"distill", "cache", BaseModel(), setup.text, setup.folder / "x.cache"},
         "one process makes a cache");
