@@ -18,6 +18,7 @@
 #include "train/loss.h"
 #include "train/network.h"
 #include "train/schedule.h"
+#include "train/weights.h"
 
 namespace edgewise::train {
 
@@ -29,9 +30,6 @@ struct TrainerOptions {
   double weight_decay = 0.1;  // of matrices
   double clip = 1;            // the largest norm of the gradient; 0: any
   double ema = 0;             // decay of the averaged weights; 0: none are kept
-  // Weights of matrices that are zero before the first step stay zero: a pruned model keeps its
-  // mask.
-  bool keep_zeros = false;
   uint64_t evaluate_every = 100;  // steps; 0: at the end only
   uint32_t patience = 0;  // evaluations without a better loss after which training ends; 0: never
   Precision precision = Precision::kBf16;
@@ -84,8 +82,9 @@ class TrainingObserver {
   virtual Status OnStep(const StepReport& report, const TrainerState& state) = 0;
 };
 
-// Bytes that training takes: weights, gradients, moments, activations.
-uint64_t TrainingBytes(const ModelSpec& spec, const TrainerOptions& options);
+// Bytes that training takes: what is learned, its gradients and moments, activations. A base of
+// adapters is not among them (CheckpointWeights::Bytes). Errors: those of LoraLayout::Create.
+Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options);
 
 // The mean cross-entropy of the corpus, in nats. Errors: those of Network and AllBatches;
 // kCancelled.
@@ -96,11 +95,12 @@ Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options,
                            const Progress& progress,
                            FunctionRef<Result<double>(const Batch&)> evaluate);
 
-// Runs from state->step to the end. `held_out` may be null. With patience the weights of the best
-// evaluation are left in state->weights. Errors: kInvalidArgument, kBadData (ten gradients in a row
+// Runs from state->step to the end. `held_out` may be null; so is `base` but for adapters, as in
+// Network::Create. With patience the weights of the best evaluation are left in state->weights.
+// Errors: kInvalidArgument, kBadData (ten gradients in a row
 // that are not finite), kCancelled (after the step in work), those of `loss` and `observer`.
 Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const Corpus& corpus,
                    const Corpus* held_out, TokenLoss* loss, ThreadPool* pool, Progress* progress,
-                   TrainingObserver* observer, TrainerState* state);
+                   TrainingObserver* observer, TrainerState* state, WeightSource* base = nullptr);
 
 }  // namespace edgewise::train
