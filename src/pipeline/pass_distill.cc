@@ -38,7 +38,7 @@ Result<TrainJob> ReadJob(const Json& arguments, const Recipe& recipe) {
   trainer.batch.tokens = CountOr(arguments, "batch_tokens", 4096);
   trainer.batch.sequence = CountOr(arguments, "sequence", 256);
   trainer.seed = trainer.batch.seed = CountOr(arguments, "seed", 1);
-  trainer.keep_zeros = LeavesZeros(recipe);
+  trainer.network.keep_zeros = LeavesZeros(recipe);
   EW_TRY(trainer.precision, train::ParsePrecision(TextOr(arguments, "precision", "bf16")));
   job.format.strict = true;  // nobody would see which rows were left out
   EW_TRY(CheckTrainJob(job));

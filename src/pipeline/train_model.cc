@@ -12,13 +12,16 @@
 #include "base/sha256.h"
 #include "base/strings.h"
 #include "compress/quantize/presets.h"
+#include "model/lora_adapter.h"
 #include "pipeline/output_path.h"
 #include "pipeline/run_journal.h"
 #include "pipeline/train_inputs.h"
 #include "pipeline/write_model.h"
+#include "train/lora.h"
 #include "train/loss.h"
 #include "train/network.h"
 #include "train/parameters.h"
+#include "train/weights.h"
 
 namespace edgewise {
 namespace {
@@ -99,10 +102,15 @@ Json RunRecipe(const TrainJob& job, const TrainInputs& in, const train::TrainerO
   recipe.Set("batch_tokens", o.batch.tokens).Set("sequence", o.batch.sequence);
   recipe.Set("accumulation", o.accumulation).Set("seed", o.seed);
   recipe.Set("beta1", o.beta1).Set("beta2", o.beta2).Set("weight_decay", o.weight_decay);
-  recipe.Set("clip", o.clip).Set("ema", o.ema).Set("keep_zeros", o.keep_zeros);
+  recipe.Set("clip", o.clip).Set("ema", o.ema).Set("keep_zeros", o.network.keep_zeros);
   recipe.Set("evaluate_every", o.evaluate_every).Set("patience", o.patience);
   recipe.Set("dropout", static_cast<double>(o.network.dropout));
   recipe.Set("precision", train::PrecisionName(o.precision));
+  if (const train::LoraOptions& lora = o.network.lora; lora.rank > 0) {
+    recipe.Set("lora_rank", lora.rank).Set("lora_alpha", lora.alpha);
+    recipe.Set("lora_dropout", lora.dropout);
+    recipe.Set("lora_targets", JsonArray(lora.targets.begin(), lora.targets.end()));
+  }
   if (job.format.format) recipe.Set("format", train::DatasetFormatName(*job.format.format));
   if (!Distils(job)) return recipe;
   recipe.Set("teacher_engine",
@@ -210,8 +218,16 @@ class JobLoss {
   std::unique_ptr<train::TokenLoss> loss_;
 };
 
+bool HasLora(const TrainJob& job) { return job.trainer.network.lora.rank > 0; }
+
 Result<TrainerState> FirstState(const TrainJob& job, const TrainInputs& in, uint64_t seed) {
   TrainerState state;
+  if (HasLora(job)) {
+    EW_TRY(const train::LoraLayout adapters,
+           train::LoraLayout::Create(in.model->spec(), job.trainer.network.lora));
+    state.weights = train::FirstAdapters(adapters, seed);
+    return state;
+  }
   const train::ParameterLayout layout(in.model->spec());
   if (layout.size() > kMaxParameters) {
     return MakeError(Code::kOutOfMemory, "%s: a model of %zu parameters", job.model.c_str(),
@@ -240,10 +256,21 @@ Checkpoint WithWeights(const Checkpoint& model, std::vector<float> weights) {
   return model.Changed(std::move(changes));
 }
 
-uint64_t PlannedBytes(const TrainJob& job, const TrainInputs& in,
-                      const train::TrainerOptions& options) {
-  const uint64_t bytes = train::TrainingBytes(in.model->spec(), options);
-  return in.teacher ? bytes + TeacherBytes(*in.teacher, OptionsOf(job, options)) : bytes;
+// The model with what was learned.
+Result<Checkpoint> Trained(const TrainJob& job, const Checkpoint& model,
+                           std::vector<float> weights) {
+  if (!HasLora(job)) return WithWeights(model, std::move(weights));
+  const train::NetworkOptions& network = job.trainer.network;
+  EW_TRY(const train::LoraLayout layout, train::LoraLayout::Create(model.spec(), network.lora));
+  return MergeAdapter(model, train::ToAdapter(layout, network.lora, weights), network.keep_zeros);
+}
+
+Result<uint64_t> PlannedBytes(const TrainJob& job, const TrainInputs& in,
+                              const train::TrainerOptions& options) {
+  EW_TRY(uint64_t bytes, train::TrainingBytes(in.model->spec(), options));
+  if (HasLora(job)) bytes += train::CheckpointWeights::Bytes(*in.model, options.batch.tokens);
+  if (in.teacher) bytes += TeacherBytes(*in.teacher, OptionsOf(job, options));
+  return bytes;
 }
 
 // Sees one step, which tells how long all will take.
@@ -257,15 +284,15 @@ class Trial final : public train::TrainingObserver {
 };
 
 Status Predict(const TrainInputs& in, train::TrainerOptions options, TrainerState state,
-               train::TokenLoss* loss, ThreadPool* pool, Progress* progress,
-               TrainSummary* summary) {
+               train::TokenLoss* loss, train::WeightSource* base, ThreadPool* pool,
+               Progress* progress, TrainSummary* summary) {
   constexpr uint64_t kTrialSteps = 2;  // the first one touches the memory
   const uint64_t steps = options.schedule.steps;
   options.schedule.steps = std::min(steps, kTrialSteps);
   options.schedule.warmup = 0;
   Trial trial;
   EW_TRY(train::RunTraining(in.model->spec(), options, in.corpus, nullptr, loss, pool, progress,
-                            &trial, &state));
+                            &trial, &state, base));
   summary->tokens_per_s = static_cast<double>(trial.last.tokens) / trial.last.seconds;
   summary->seconds = trial.last.seconds * static_cast<double>(steps);
   return Ok{};
@@ -302,6 +329,12 @@ Status CheckTrainJob(const TrainJob& job) {
                      job.teacher.c_str(), job.cache.c_str());
   }
   if (Distils(job)) EW_TRY(train::CheckLoss(job.loss));
+  if (HasLora(job) && job.student == nullptr && IsModelConfig(job.model)) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: a config.json has no weights for adapters to act on; give a model, or "
+                     "leave out the adapters",
+                     job.model.c_str());
+  }
   return train::CheckTrainer(options);
 }
 
@@ -316,10 +349,16 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   EW_TRY(Complete(job, in, &options));
   EW_TRY(TrainerState state, FirstState(job, in, options.seed));
   EW_TRY(const auto loss, JobLoss::Create(job, in, options, &pool));
+  std::optional<train::CheckpointWeights> frozen;
+  if (HasLora(job)) {
+    EW_TRY(frozen, train::CheckpointWeights::Create(*in.model, &pool).In(job.model));
+  }
+  train::WeightSource* base = frozen ? &*frozen : nullptr;
 
   TrainSummary summary;
   summary.output = job.out;
-  summary.parameters = state.weights.size();
+  summary.parameters = train::ParameterLayout(in.model->spec()).size();
+  summary.trainable_parameters = state.weights.size();
   summary.format = train::DatasetFormatName(in.format);
   summary.bad_row_count = in.bad_row_count;
   summary.bad_rows = in.bad_rows;
@@ -327,9 +366,9 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   summary.held_out_documents = in.held_out.size();
   summary.tokens = LearnedTokens(in.corpus);
   summary.steps = options.schedule.steps;
-  summary.memory_bytes = PlannedBytes(job, in, options);
+  EW_TRY(summary.memory_bytes, PlannedBytes(job, in, options));
   if (job.dry_run) {
-    EW_TRY(Predict(in, options, std::move(state), loss->get(), &pool, progress, &summary));
+    EW_TRY(Predict(in, options, std::move(state), loss->get(), base, &pool, progress, &summary));
     summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
     return summary;
   }
@@ -346,7 +385,8 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   summary.resumed_steps = state.step;
   const auto measure = [&]() -> Result<double> {
     auto ops = train::MakeCpuOps(&pool, options.precision);
-    EW_TRY(auto network, train::Network::Create(in.model->spec(), ops.get(), {}));
+    EW_TRY(auto network,
+           train::Network::Create(in.model->spec(), ops.get(), options.network, base));
     return train::HeldOutLoss(in.held_out, options.batch, state.weights.data(), &pool, *progress,
                               &network);
   };
@@ -354,7 +394,7 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
     EW_TRY(summary.first_loss, measure());
   }
   const Status trained = train::RunTraining(in.model->spec(), options, in.corpus, &in.held_out,
-                                            loss->get(), &pool, progress, &keeper, &state);
+                                            loss->get(), &pool, progress, &keeper, &state, base);
   if (!trained && trained.error().code == Code::kCancelled && state.step > 0) {
     EW_TRY(keeper.Save(state));
     return MakeError(Code::kCancelled, "stopped after step %llu of %llu; pass --resume to go on",
@@ -377,8 +417,8 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   write.threads = job.threads;
   write.overwrite = true;  // checked above
   write.source = job.source != nullptr ? job.source : &hashes.all;
-  EW_TRY(const ConvertSummary written,
-         WriteModel(WithWeights(*in.model, std::move(state.weights)), job.out, write, progress));
+  EW_TRY(const Checkpoint trained_model, Trained(job, *in.model, std::move(state.weights)));
+  EW_TRY(const ConvertSummary written, WriteModel(trained_model, job.out, write, progress));
   summary.bytes = written.bytes;
   summary.log = job.out + ".log.jsonl";
   EW_TRY(WriteText(summary.log, keeper.log()));
@@ -392,7 +432,8 @@ Json ToJson(const TrainSummary& s) {
   Json json{JsonObject{}};
   json.Set("output", s.output);
   if (!s.log.empty()) json.Set("log", s.log).Set("bytes", s.bytes);
-  json.Set("parameters", s.parameters).Set("format", s.format).Set("documents", s.documents);
+  json.Set("parameters", s.parameters).Set("trainable_parameters", s.trainable_parameters);
+  json.Set("format", s.format).Set("documents", s.documents);
   json.Set("bad_row_count", s.bad_row_count);
   json.Set("bad_rows", JsonArray(s.bad_rows.begin(), s.bad_rows.end()));
   json.Set("held_out_documents", s.held_out_documents).Set("tokens", s.tokens);

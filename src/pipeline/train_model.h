@@ -45,10 +45,11 @@ struct TrainJob {
 };
 
 struct TrainSummary {
-  std::string output, log;  // paths
-  uint64_t bytes = 0;       // of the output
-  uint64_t parameters = 0;
-  std::string format;  // of the data
+  std::string output, log;            // paths
+  uint64_t bytes = 0;                 // of the output
+  uint64_t parameters = 0;            // of the model
+  uint64_t trainable_parameters = 0;  // that are learned: these, or those of the adapters
+  std::string format;                 // of the data
   uint64_t documents = 0, held_out_documents = 0;
   uint64_t bad_row_count = 0;         // of both, left out
   std::vector<std::string> bad_rows;  // the first of them: "FILE, line N: problem"
@@ -67,7 +68,8 @@ struct TrainSummary {
 // Finds what of the job cannot be, whatever the data. Errors: kInvalidArgument.
 Status CheckTrainJob(const TrainJob& job);
 
-// Trains `job.model` and writes it to `job.out`, with "OUT.log.jsonl" beside it: a line for each
+// Trains `job.model`, or with `job.trainer.network.lora` adapters of it, which are merged into it
+// then, and writes it to `job.out`, with "OUT.log.jsonl" beside it: a line for each
 // step. The state is kept in the folder "OUT.journal", so that a run that was stopped or killed
 // goes on with `resume`; the same job gives the same bytes for any number of threads, stopped or
 // not. With a cache no sequence is cut by a batch's end (BatchOptions::whole). A dry run plans the

@@ -148,9 +148,8 @@ std::vector<float> FirstAdapters(const LoraLayout& layout, uint64_t seed) {
     for (const LoraPart& part : product.parts) {
       const double bound = 1 / std::sqrt(static_cast<double>(part.columns));
       std::generate_n(values.begin() + static_cast<std::ptrdiff_t>(part.a),
-                      part.columns * layout.rank(), [&] {
-                        return static_cast<float>(bound * (2 * rng.Uniform() - 1));
-                      });
+                      part.columns * layout.rank(),
+                      [&] { return static_cast<float>(bound * (2 * rng.Uniform() - 1)); });
     }
   }
   return values;

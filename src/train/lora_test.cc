@@ -200,7 +200,8 @@ void Check(const TinyModel& tiny, NetworkOptions options = {}) {
   const Outcome outcome = Learn(model, options, batch, adapters);
   const TinyModel merged =
       Merged(tiny, spec, ToAdapter(layout, options.lora, adapters), options.keep_zeros);
-  CHECK(outcome.loss == doctest::Approx(ReferenceLoss(merged, batch, spec.vocab_size)).epsilon(1e-5));
+  CHECK(outcome.loss ==
+        doctest::Approx(ReferenceLoss(merged, batch, spec.vocab_size)).epsilon(1e-5));
   for (const ProductLora& product : layout.all()) {
     for (const LoraPart& part : product.parts) {
       CAPTURE(part.weight);
@@ -292,8 +293,8 @@ TEST_CASE("first adapters change nothing; threads and recomputation change no bi
 
   // A step along the gradient with the same inputs dropped: the loss changes as it says.
   std::vector<float> up = random, down = random;
-  const double slope = std::inner_product(one.gradients.begin(), one.gradients.end(),
-                                          one.gradients.begin(), 0.0);
+  const double slope =
+      std::inner_product(one.gradients.begin(), one.gradients.end(), one.gradients.begin(), 0.0);
   const auto step = static_cast<float>(3e-3 / std::sqrt(slope));
   for (size_t i = 0; i < random.size(); ++i) {
     up[i] += step * one.gradients[i];
@@ -330,7 +331,8 @@ std::string WriteQ4(const Checkpoint& model, const TemporaryFolder& folder) {
 }
 
 TinySizes BlockSizes() {
-  return {.dim = 64, .layers = 2, .heads = 4, .kv_heads = 2, .head_dim = 16, .ffn = 96, .vocab = 37};
+  return {
+      .dim = 64, .layers = 2, .heads = 4, .kv_heads = 2, .head_dim = 16, .ffn = 96, .vocab = 37};
 }
 
 TEST_CASE("a base in Q4_0 gives the values of its file, layer by layer") {
@@ -390,8 +392,8 @@ struct Quiet final : TrainingObserver, Progress {
 TEST_CASE("adapters on a base in Q4_0 learn to count, and the base stays what it is") {
   const TinySizes sizes = BlockSizes();
   const TemporaryFolder folder;
-  const Checkpoint source = OpenTiny(
-      TinyWeights(TinyConfig("LlamaForCausalLM", "llama", sizes), sizes, {}, 3), folder);
+  const Checkpoint source =
+      OpenTiny(TinyWeights(TinyConfig("LlamaForCausalLM", "llama", sizes), sizes, {}, 3), folder);
   const auto model = Checkpoint::Open(WriteQ4(source, folder));
   REQUIRE(model.has_value());
   Corpus corpus;
@@ -442,8 +444,8 @@ TEST_CASE("refused adapters") {
   refused({.rank = 4, .targets = {"qkv"}}, "its targets are q, k, v, o, gate, up, down");
   LoraAdapter other;
   other.alpha = 1;
-  other.pairs.push_back({"blk.9.attn_q.weight", 1, 48, 48, std::vector<float>(48),
-                         std::vector<float>(48)});
+  other.pairs.push_back(
+      {"blk.9.attn_q.weight", 1, 48, 48, std::vector<float>(48), std::vector<float>(48)});
   CHECK(MergeAdapter(model, other).error().message.find("does not have") != std::string::npos);
   other.pairs[0].weight = "blk.0.attn_k.weight";
   CHECK(MergeAdapter(model, other).error().message.find("[24, 48]") != std::string::npos);

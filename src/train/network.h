@@ -25,7 +25,8 @@ struct NetworkOptions {
   size_t rows = 0;
   float dropout = 0;  // of the embedding and of what each half layer adds, in training
   // Weights of matrices that are zero before the first step stay zero, so that a pruned model keeps
-  // its mask. Adapters then act as W + (alpha / rank) B A where W is not zero, in place of beside W.
+  // its mask. Adapters then act as W + (alpha / rank) B A where W is not zero, in place of beside
+  // W.
   bool keep_zeros = false;
   LoraOptions lora = {};
 };

@@ -41,8 +41,7 @@ using LayerGradients = LayerValues<float*>;
 
 // `function` of each value.
 template <class T, class Function>
-auto Each(const LayerValues<T>& v, Function&& function)
-    -> LayerValues<decltype(function(v.qkv))> {
+auto Each(const LayerValues<T>& v, Function&& function) -> LayerValues<decltype(function(v.qkv))> {
   return {function(v.attention_norm),
           function(v.post_attention_norm),
           function(v.feed_forward_norm),

@@ -27,9 +27,9 @@ struct TrainerOptions {
   BatchOptions batch;
   uint32_t accumulation = 1;  // batches of a step
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
-  double weight_decay = 0.1;  // of matrices
-  double clip = 1;            // the largest norm of the gradient; 0: any
-  double ema = 0;             // decay of the averaged weights; 0: none are kept
+  double weight_decay = 0.1;      // of matrices
+  double clip = 1;                // the largest norm of the gradient; 0: any
+  double ema = 0;                 // decay of the averaged weights; 0: none are kept
   uint64_t evaluate_every = 100;  // steps; 0: at the end only
   uint32_t patience = 0;  // evaluations without a better loss after which training ends; 0: never
   Precision precision = Precision::kBf16;
