@@ -230,6 +230,11 @@ void AddLora(CLI::App& app, TrainFlags* flags) {
                  "file keeps these in one; without it all")
       ->delimiter(',')
       ->needs(rank);
+  app.add_option("--lora-out", flags->job.lora_out,
+                 "Write the adapters apart too: to a folder as PEFT has it, or to a GGUF of "
+                 "llama.cpp where the name ends in .gguf; may be repeated")
+      ->allow_extra_args(false)
+      ->needs(rank);
 }
 
 constexpr const char* kModelKinds = "GGUF file, Hugging Face folder or llama2.c checkpoint";

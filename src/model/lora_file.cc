@@ -263,6 +263,11 @@ Result<LoraAdapter> ParseGgufAdapter(const GgufFile& file, const ModelSpec& spec
   return ReadPairs(file.tensors(), alpha, spec, false);
 }
 
+std::vector<std::string> AdapterFiles(const std::string& path) {
+  if (!IsDirectory(path)) return {path};
+  return {path + "/" + kConfigFile, path + "/" + kWeightsFile};
+}
+
 Result<LoraAdapter> ReadAdapter(const std::string& path, const ModelSpec& spec) {
   if (!IsDirectory(path)) {
     EW_TRY(const GgufFile file, GgufFile::Open(path));

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "base/result.h"
@@ -29,7 +30,10 @@ namespace edgewise {
 // of LoRA that we lack, named).
 Result<LoraAdapter> ReadAdapter(const std::string& path, const ModelSpec& spec);
 
-// The same from files that are open. Errors: as above.
+// The files of an adapter.
+std::vector<std::string> AdapterFiles(const std::string& path);
+
+// The same as ReadAdapter from files that are open. Errors: as above.
 Result<LoraAdapter> ParsePeftAdapter(const Json& config, const SafetensorsFile& file,
                                      const ModelSpec& spec);
 Result<LoraAdapter> ParseGgufAdapter(const GgufFile& file, const ModelSpec& spec);

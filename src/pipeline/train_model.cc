@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -13,6 +14,7 @@
 #include "base/strings.h"
 #include "compress/quantize/presets.h"
 #include "model/lora_adapter.h"
+#include "model/lora_file.h"
 #include "pipeline/output_path.h"
 #include "pipeline/run_journal.h"
 #include "pipeline/train_inputs.h"
@@ -34,6 +36,26 @@ constexpr uint64_t kMaxSteps = uint64_t{1} << 32;
 constexpr size_t kMaxParameters = size_t{1} << 37;  // more than any machine's memory holds
 constexpr double kSaveSeconds = 300;  // a state is never older, however long steps take
 
+// An adapter is a GGUF or a folder.
+Status CheckAdapterOutput(const TrainJob& job, const std::string& path, bool overwrite) {
+  if (path == job.out) {
+    return MakeError(Code::kInvalidArgument, "%s: the model and its adapter need a path each",
+                     path.c_str());
+  }
+  if (path.ends_with(".gguf")) return CheckOutput(job.model, path, overwrite);
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return Ok{};
+  if (!IsDirectory(path)) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: is a file; an adapter is written to a folder, or to a name that ends in "
+                     ".gguf",
+                     path.c_str());
+  }
+  if (overwrite) return Ok{};
+  return MakeError(Code::kInvalidArgument, "%s: exists already; pass --force to replace it",
+                   path.c_str());
+}
+
 // The output is none of the files that are read, and replaces one only where that is wanted.
 Status CheckOutputs(const TrainJob& job) {
   const bool going_on = job.resume && FileExists(JournalFolder(job.out));
@@ -41,6 +63,9 @@ Status CheckOutputs(const TrainJob& job) {
        {&job.model, &job.teacher, &job.cache, &job.data, &job.held_out}) {
     if (input->empty()) continue;
     EW_TRY(CheckOutput(*input, job.out, job.overwrite || going_on));
+  }
+  for (const std::string& path : job.lora_out) {
+    EW_TRY(CheckAdapterOutput(job, path, job.overwrite || going_on));
   }
   return Ok{};
 }
@@ -256,13 +281,17 @@ Checkpoint WithWeights(const Checkpoint& model, std::vector<float> weights) {
   return model.Changed(std::move(changes));
 }
 
-// The model with what was learned.
+// The model with what was learned. Writes the adapters where the job wants them.
 Result<Checkpoint> Trained(const TrainJob& job, const Checkpoint& model,
                            std::vector<float> weights) {
   if (!HasLora(job)) return WithWeights(model, std::move(weights));
   const train::NetworkOptions& network = job.trainer.network;
   EW_TRY(const train::LoraLayout layout, train::LoraLayout::Create(model.spec(), network.lora));
-  return MergeAdapter(model, train::ToAdapter(layout, network.lora, weights), network.keep_zeros);
+  LoraAdapter adapter = train::ToAdapter(layout, network.lora, weights);
+  for (const std::string& path : job.lora_out) {
+    EW_TRY(WriteAdapter(adapter, model.spec(), path, true));  // checked before
+  }
+  return MergeAdapter(model, std::move(adapter), network.keep_zeros);
 }
 
 Result<uint64_t> PlannedBytes(const TrainJob& job, const TrainInputs& in,
@@ -329,6 +358,16 @@ Status CheckTrainJob(const TrainJob& job) {
                      job.teacher.c_str(), job.cache.c_str());
   }
   if (Distils(job)) EW_TRY(train::CheckLoss(job.loss));
+  if (!job.lora_out.empty() && !HasLora(job)) {
+    return MakeError(Code::kInvalidArgument, "%s: without a rank there is no adapter to write",
+                     job.lora_out.front().c_str());
+  }
+  if (!job.lora_out.empty() && job.trainer.network.keep_zeros) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: an adapter cannot say which weights stay zero, so that merging it would "
+                     "fill them; leave it out, the model that is written has the zeros",
+                     job.lora_out.front().c_str());
+  }
   if (HasLora(job) && job.student == nullptr && IsModelConfig(job.model)) {
     return MakeError(Code::kInvalidArgument,
                      "%s: a config.json has no weights for adapters to act on; give a model, or "

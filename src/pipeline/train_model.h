@@ -28,7 +28,8 @@ struct TrainJob {
   std::string data;      // train/dataset.h
   std::string held_out;  // likewise; empty: the last fiftieth of the documents of `data`
   train::DatasetOptions format;
-  std::string out;  // GGUF
+  std::string out;                    // GGUF
+  std::vector<std::string> lora_out;  // where the adapters go too, each a path of WriteAdapter
   std::string tokenizer_path;
   DType to = DType::kF16;
   double epochs = 1;  // over the data, where steps are 0

@@ -102,6 +102,44 @@ TEST_CASE("adapters heal a pruned model from its teacher and keep its zeros") {
         0);
 }
 
+TEST_CASE("adapters written apart and merged by convert give the same model") {
+  const Setup setup;
+  const std::string out = setup.folder / "tuned.gguf", gguf = setup.folder / "lora.gguf",
+                    peft = setup.folder / "peft";
+  const std::vector<std::string> command =
+      setup.Finetune(setup.q4, out, {"--steps", "4", "--lora-out", gguf, "--lora-out", peft});
+  REQUIRE(RunProgram(command).exit_code == 0);
+  const size_t tensors = 3900000 * 2;  // bytes of the last of them, in F16
+  const std::string expected = ReadWhole(out);
+  REQUIRE(expected.size() > tensors);
+  for (const std::string& adapter : {gguf, peft}) {
+    const std::string merged = setup.folder / "merged.gguf";
+    const ProgramResult made =
+        RunProgram({"convert", setup.q4, merged, "--lora", adapter, "--force"});
+    CAPTURE(made.err);
+    REQUIRE(made.exit_code == 0);
+    const std::string bytes = ReadWhole(merged);
+    CHECK(bytes.substr(bytes.size() - tensors) == expected.substr(expected.size() - tensors));
+  }
+  const auto fails = [&](const std::vector<std::string>& arguments, const std::string& part) {
+    CAPTURE(part);
+    const ProgramResult result = RunProgram(arguments);
+    CAPTURE(result.err);
+    CHECK(result.exit_code == 2);
+    CHECK(result.err.find(part) != std::string::npos);
+  };
+  const std::string other = setup.folder / "other.gguf";
+  fails(setup.Finetune(setup.q4, other, {"--lora-out", gguf}), "--force");
+  fails(setup.Finetune(setup.q4, other, {"--lora-out", peft}), "--force");
+  fails(setup.Finetune(setup.q4, other, {"--lora-out", other}), "a path each");
+  fails(setup.Finetune(setup.q4, other, {"--lora-out", setup.text}), "ends in .gguf");
+  fails(setup.Finetune(setup.q4, other, {"--lora-out", setup.folder / "new", "--keep-zeros"}),
+        "which weights stay zero");
+  fails({"convert", setup.q4, other, "--lora", out}, "no LoRA adapter");
+  CHECK(RunProgram({"convert", setup.q4, other, "--lora", setup.folder / "none"}).exit_code == 3);
+  CHECK(!std::filesystem::exists(other));
+}
+
 TEST_CASE("adapters that are refused, before anything is trained") {
   const Setup setup;
   const std::string out = setup.folder / "out.gguf";
