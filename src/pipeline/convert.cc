@@ -333,6 +333,8 @@ Result<ConvertSummary> Convert(const std::string& in_path, const std::string& ou
                      "`edgewise quantize`",
                      Info(*options.to).name);
   }
+  NoProgress silent;
+  if (progress == nullptr) progress = &silent;
   EW_TRY(Checkpoint checkpoint, Checkpoint::Open(in_path));
   const DType to = options.to.value_or(HalfOf(checkpoint));
   WriteJob job;
