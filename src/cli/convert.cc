@@ -81,6 +81,8 @@ Runner AddConvert(CLI::App& app, const Common& common) {
          "Format of the matrices: f32, f16, bf16, s24_f16 and s24_bf16 for models pruned 2:4, "
          "q8_0; auto keeps f32, f16 and bf16")
       ->capture_default_str();
+  app.add_option("--lora", flags->options.lora,
+                 "LoRA adapter to merge into the model first: a folder of PEFT or a GGUF");
   app.add_flag("--rotate", flags->options.rotate,
                "Spread outliers over all columns: the same model, easier to quantize");
   return [flags, &common] { return RunConvert(*flags, common); };

@@ -62,8 +62,9 @@ void PrintBadRows(uint64_t count, const std::vector<std::string>& first) {
 }
 
 void PrintPlan(const TrainSummary& s) {
-  std::printf("%llu parameters, %llu documents of %llu tokens, %llu steps\n",
+  std::printf("%llu parameters, %llu of them learned, %llu documents of %llu tokens, %llu steps\n",
               static_cast<unsigned long long>(s.parameters),
+              static_cast<unsigned long long>(s.trainable_parameters),
               static_cast<unsigned long long>(s.documents),
               static_cast<unsigned long long>(s.tokens), static_cast<unsigned long long>(s.steps));
   std::printf("takes about %s of memory and %s (%.0f tokens/s)\n",
@@ -228,8 +229,33 @@ void AddCommon(CLI::App& app, TrainFlags* flags, bool required = true) {
 }
 
 void AddKeepZeros(CLI::App& app, TrainFlags* flags) {
-  app.add_flag("--keep-zeros", flags->job.trainer.keep_zeros,
+  app.add_flag("--keep-zeros", flags->job.trainer.network.keep_zeros,
                "Weights of matrices that are zero stay zero: a pruned model keeps its pattern");
+}
+
+void AddLora(CLI::App& app, TrainFlags* flags) {
+  train::LoraOptions& lora = flags->job.trainer.network.lora;
+  CLI::Option* rank = app.add_option("--lora-rank", lora.rank,
+                                     "Learn adapters of this rank and merge them at the end; all "
+                                     "other weights stay, in the file's "
+                                     "format (LoRA, QLoRA)")
+                          ->check(CLI::Range(1, 65536));
+  app.add_option("--lora-alpha", lora.alpha, "What adapters add is scaled by this / rank")
+      ->capture_default_str()
+      ->needs(rank);
+  app.add_option("--lora-dropout", lora.dropout, "Share of the adapters' inputs")
+      ->capture_default_str()
+      ->needs(rank);
+  app.add_option("--lora-targets", lora.targets,
+                 "Matrices that have one: of q, k, v, o, gate, up, down, and qkv, gate_up where a "
+                 "file keeps these in one; without it all")
+      ->delimiter(',')
+      ->needs(rank);
+  app.add_option("--lora-out", flags->job.lora_out,
+                 "Write the adapters apart too: to a folder as PEFT has it, or to a GGUF of "
+                 "llama.cpp where the name ends in .gguf; may be repeated")
+      ->allow_extra_args(false)
+      ->needs(rank);
 }
 
 constexpr const char* kModelKinds = "GGUF file, Hugging Face folder or llama2.c checkpoint";
@@ -275,6 +301,7 @@ Runner AddLearn(CLI::App& app, const Common& common) {
   app.add_flag("--draft", job.draft,
                "Measure the result as a drafter that guesses tokens for the teacher: how many are "
                "right, and how much faster the teacher writes");
+  AddLora(app, flags.get());
   return [flags, &common] {
     return RunTogether(flags.get(), [&]() -> Status {
       EW_TRY(PlaceArguments(&flags->job));
@@ -366,6 +393,7 @@ Runner AddFinetune(CLI::App& app, const Common& common) {
       ->required();
   AddCommon(app, flags.get());
   AddKeepZeros(app, flags.get());
+  AddLora(app, flags.get());
   return [flags, &common] {
     return RunTogether(flags.get(), [&] { return RunTrain(*flags, common); });
   };

@@ -9,6 +9,8 @@
 #include "compress/quantize/presets.h"
 #include "formats/gguf.h"
 #include "model/checkpoint.h"
+#include "model/lora_adapter.h"
+#include "model/lora_file.h"
 #include "pipeline/estimate.h"
 #include "pipeline/source_hash.h"
 #include "pipeline/write_model.h"
@@ -303,6 +305,26 @@ Status ParseMethod(std::string_view name, QuantizeOptions* options) {
                    Quote(name).c_str(), Join(names, ", ").c_str());
 }
 
+namespace {
+
+Result<Checkpoint> Merge(const std::string& adapter_path, const Checkpoint& model) {
+  EW_TRY(LoraAdapter adapter, ReadAdapter(adapter_path, model.spec()));
+  return MergeAdapter(model, std::move(adapter));
+}
+
+// The files of the model and of the adapter, both of which decide the result.
+Result<SourceHash> HashWithAdapter(const Checkpoint& model, const ConvertOptions& options,
+                                   const Progress* progress) {
+  EW_TRY(std::vector<std::string> files, SourceFiles(model, options.tokenizer_path));
+  const std::vector<std::string> adapter = AdapterFiles(options.lora);
+  files.insert(files.end(), adapter.begin(), adapter.end());
+  std::sort(files.begin(), files.end());
+  if (options.dry_run) return PlaceholderHash(files);
+  return HashFiles(files, [&] { return progress->Cancelled(); });
+}
+
+}  // namespace
+
 Result<ConvertSummary> Convert(const std::string& in_path, const std::string& out_path,
                                const ConvertOptions& options, Progress* progress) {
   if (options.to && Info(*options.to).quantized() && *options.to != DType::kQ8_0) {
@@ -311,11 +333,21 @@ Result<ConvertSummary> Convert(const std::string& in_path, const std::string& ou
                      "`edgewise quantize`",
                      Info(*options.to).name);
   }
-  EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(in_path));
+  NoProgress silent;
+  if (progress == nullptr) progress = &silent;
+  EW_TRY(Checkpoint checkpoint, Checkpoint::Open(in_path));
   const DType to = options.to.value_or(HalfOf(checkpoint));
   WriteJob job;
+  SourceHash source;
+  if (!options.lora.empty()) {
+    EW_TRY(source, HashWithAdapter(checkpoint, options, progress));
+    EW_TRY(checkpoint, Merge(options.lora, checkpoint));
+    job.source = &source;
+    job.plan.allow_requantize = true;
+  }
   EW_TRY(job.plan.preset, FindPreset(Info(to).name));
   job.recipe.Set("command", "convert").Set("to", Info(to).name);
+  if (!options.lora.empty()) job.recipe.Set("lora", true);
   job.rotate = options.rotate;
   job.tokenizer_path = options.tokenizer_path;
   SetRun(options, &job);

@@ -30,6 +30,7 @@ struct ConvertOptions {
   // anything else.
   std::optional<DType> to = DType::kF16;
   bool rotate = false;         // compress/quantize/rotate.h
+  std::string lora;            // adapter to merge first (model/lora_file.h); empty: none
   std::string tokenizer_path;  // for sources that keep it apart (llama2.c)
   int threads = 0;             // 0: all CPUs
   bool overwrite = false;

@@ -16,31 +16,61 @@ namespace {
 
 constexpr const char* kFormat = "f16";  // of what this pass writes
 
-Result<TrainJob> ReadJob(const Json& arguments, const Recipe& recipe) {
+Result<train::LoraOptions> ReadLora(const Json& arguments) {
+  train::LoraOptions lora;
+  lora.rank = static_cast<uint32_t>(CountOr(arguments, "lora_rank", 0));
+  lora.alpha = NumberOr(arguments, "lora_alpha", lora.alpha);
+  lora.dropout = NumberOr(arguments, "lora_dropout", lora.dropout);
+  if (const Json* targets = arguments.Find("lora_targets")) {
+    for (const Json& target : *targets->AsArray()) lora.targets.push_back(*target.AsString());
+  }
+  for (const char* key : {"lora_alpha", "lora_dropout", "lora_targets"}) {
+    if (lora.rank == 0 && arguments.Find(key)) {
+      return MakeError(Code::kBadData, "%s needs lora_rank", key);
+    }
+  }
+  return lora;
+}
+
+// What both passes have.
+Result<TrainJob> ReadTraining(const Json& arguments, const Recipe& recipe, double learning_rate) {
   if (arguments.Find("steps") && arguments.Find("epochs")) {
     return MakeError(Code::kBadData, "give steps or epochs");
   }
   TrainJob job;
-  job.cache = TextOr(arguments, "cache", "");
-  if (job.cache.empty()) job.teacher = recipe.model;
   job.tokenizer_path = recipe.tokenizer;
   job.data = TextOr(arguments, "data", "");
   job.held_out = TextOr(arguments, "held_out", "");
   job.steps = CountOr(arguments, "steps", 0);
   job.epochs = NumberOr(arguments, "epochs", 1);
   job.warmup = NumberOr(arguments, "warmup", 0.05);
-  job.loss.alpha = NumberOr(arguments, "alpha", 1);
-  job.loss.temperature = NumberOr(arguments, "temperature", 1);
-  EW_TRY(job.loss.divergence, train::ParseDivergence(TextOr(arguments, "divergence", "kl")));
   train::TrainerOptions& trainer = job.trainer;
   EW_TRY(trainer.schedule.kind, train::ParseSchedule(TextOr(arguments, "schedule", "cosine")));
-  trainer.schedule.peak = NumberOr(arguments, "learning_rate", 1e-3);
+  trainer.schedule.peak = NumberOr(arguments, "learning_rate", learning_rate);
   trainer.batch.tokens = CountOr(arguments, "batch_tokens", 4096);
   trainer.batch.sequence = CountOr(arguments, "sequence", 256);
   trainer.seed = trainer.batch.seed = CountOr(arguments, "seed", 1);
-  trainer.keep_zeros = LeavesZeros(recipe);
+  trainer.network.keep_zeros = LeavesZeros(recipe);
+  trainer.network.recompute = FlagOr(arguments, "recompute", false);
+  EW_TRY(trainer.network.lora, ReadLora(arguments));
   EW_TRY(trainer.precision, train::ParsePrecision(TextOr(arguments, "precision", "bf16")));
   job.format.strict = true;  // nobody would see which rows were left out
+  return job;
+}
+
+Result<TrainJob> ReadDistill(const Json& arguments, const Recipe& recipe) {
+  EW_TRY(TrainJob job, ReadTraining(arguments, recipe, 1e-3));
+  job.cache = TextOr(arguments, "cache", "");
+  if (job.cache.empty()) job.teacher = recipe.model;
+  job.loss.alpha = NumberOr(arguments, "alpha", 1);
+  job.loss.temperature = NumberOr(arguments, "temperature", 1);
+  EW_TRY(job.loss.divergence, train::ParseDivergence(TextOr(arguments, "divergence", "kl")));
+  EW_TRY(CheckTrainJob(job));
+  return job;
+}
+
+Result<TrainJob> ReadFinetune(const Json& arguments, const Recipe& recipe) {
+  EW_TRY(TrainJob job, ReadTraining(arguments, recipe, 1e-4));
   EW_TRY(CheckTrainJob(job));
   return job;
 }
@@ -50,10 +80,7 @@ bool SameFile(const std::string& a, const std::string& b) {
   return std::filesystem::equivalent(a, b, ignored);
 }
 
-}  // namespace
-
-Status CheckDistill(const Json& arguments, const Recipe& recipe, SectionUse*) {
-  EW_TRY(const TrainJob job, ReadJob(arguments, recipe));
+Status CheckPlace(const TrainJob& job, const char* pass, const Recipe& recipe) {
   if (!recipe.evaluation.path.empty() && SameFile(job.data, recipe.evaluation.path)) {
     return MakeError(Code::kBadData,
                      "the evaluation text is learned, so that its measurement "
@@ -61,14 +88,14 @@ Status CheckDistill(const Json& arguments, const Recipe& recipe, SectionUse*) {
   }
   for (const RecipeStep& step : recipe.passes) {
     if (step.pass->name == std::string_view("calibrate")) {
-      return MakeError(Code::kBadData, "put distill before calibrate, which sees what was learned");
+      return MakeError(Code::kBadData, "put %s before calibrate, which sees what was learned",
+                       pass);
     }
   }
   return Ok{};
 }
 
-Status RunDistill(const Json& arguments, const PassContext& context, PassState* state) {
-  EW_TRY(TrainJob job, ReadJob(arguments, context.recipe));
+Status Run(TrainJob job, const PassContext& context, PassState* state) {
   job.student = &state->model;
   job.model = state->model.path();
   job.threads = context.threads;
@@ -92,6 +119,28 @@ Status RunDistill(const Json& arguments, const PassContext& context, PassState* 
   job.resume = true;
   if (!FileExists(job.out)) EW_TRY(TrainModel(job, context.progress));
   return TakeFile(job.out, state);
+}
+
+}  // namespace
+
+Status CheckDistill(const Json& arguments, const Recipe& recipe, SectionUse*) {
+  EW_TRY(const TrainJob job, ReadDistill(arguments, recipe));
+  return CheckPlace(job, "distill", recipe);
+}
+
+Status RunDistill(const Json& arguments, const PassContext& context, PassState* state) {
+  EW_TRY(TrainJob job, ReadDistill(arguments, context.recipe));
+  return Run(std::move(job), context, state);
+}
+
+Status CheckFinetune(const Json& arguments, const Recipe& recipe, SectionUse*) {
+  EW_TRY(const TrainJob job, ReadFinetune(arguments, recipe));
+  return CheckPlace(job, "finetune", recipe);
+}
+
+Status RunFinetune(const Json& arguments, const PassContext& context, PassState* state) {
+  EW_TRY(TrainJob job, ReadFinetune(arguments, context.recipe));
+  return Run(std::move(job), context, state);
 }
 
 }  // namespace edgewise

@@ -1,29 +1,64 @@
-// The pass "distill" of recipes: what pruning cost, learned again from the recipe's model.
+// The passes "distill" and "finetune" of recipes: what pruning cost, learned again from the
+// recipe's model; and data that the model has not seen.
 #pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
 
 #include "pipeline/pass.h"
 
 namespace edgewise {
 
-inline constexpr RecipeKey kDistillKeys[] = {
-    {"data", KeyType::kPath, "what is learned from: text, or rows of JSON", true},
-    {"held_out", KeyType::kPath, "what is measured on (default: the last fiftieth of data)"},
-    {"steps", KeyType::kCount, "in all", false, 1, 1u << 30},
-    {"epochs", KeyType::kNumber, "in place of steps: passes over the data (default 1)"},
-    {"learning_rate", KeyType::kNumber, "of AdamW, at its peak (default 0.001)"},
-    {"schedule", KeyType::kText, "cosine (default), wsd or constant"},
-    {"warmup", KeyType::kNumber, "share of the steps in which it rises (default 0.05)"},
-    {"batch_tokens", KeyType::kCount, "tokens of a batch (default 4096)", false, 2, 1u << 24},
-    {"sequence", KeyType::kCount, "tokens of a sequence at most (default 256)", false, 2, 1u << 20},
-    {"alpha", KeyType::kNumber, "share of the teacher in the loss (default 1)"},
-    {"temperature", KeyType::kNumber, "of both distributions (default 1)"},
-    {"cache", KeyType::kPath, "of `edgewise distill cache`, in place of the recipe's model"},
-    {"divergence", KeyType::kText, "kl (default), reverse-kl, jsd, skew-kl, skew-reverse-kl"},
-    {"precision", KeyType::kText, "of the factors of products: bf16 (default) or f32"},
-    {"seed", KeyType::kCount, "of the order of documents (default 1)"},
+// The keys of both.
+inline constexpr std::array kTrainKeys = {
+    RecipeKey{"data", KeyType::kPath, "what is learned from: text, or rows of JSON", true},
+    RecipeKey{"held_out", KeyType::kPath,
+              "what is measured on (default: the last fiftieth of data)"},
+    RecipeKey{"steps", KeyType::kCount, "in all", false, 1, 1u << 30},
+    RecipeKey{"epochs", KeyType::kNumber, "in place of steps: passes over the data (default 1)"},
+    RecipeKey{"learning_rate", KeyType::kNumber,
+              "of AdamW, at its peak (default 0.001 in distill, 0.0001 in finetune)"},
+    RecipeKey{"schedule", KeyType::kText, "cosine (default), wsd or constant"},
+    RecipeKey{"warmup", KeyType::kNumber, "share of the steps in which it rises (default 0.05)"},
+    RecipeKey{"batch_tokens", KeyType::kCount, "tokens of a batch (default 4096)", false, 2,
+              1u << 24},
+    RecipeKey{"sequence", KeyType::kCount, "tokens of a sequence at most (default 256)", false, 2,
+              1u << 20},
+    RecipeKey{"recompute", KeyType::kFlag,
+              "keep one layer's activations, compute the others twice"},
+    RecipeKey{"precision", KeyType::kText, "of the factors of products: bf16 (default) or f32"},
+    RecipeKey{"seed", KeyType::kCount, "of the order of documents (default 1)"},
+    RecipeKey{"lora_rank", KeyType::kCount, "learn adapters of this rank, merged at the end (LoRA)",
+              false, 1, 65536},
+    RecipeKey{"lora_alpha", KeyType::kNumber,
+              "what they add is scaled by this / rank (default 16)"},
+    RecipeKey{"lora_dropout", KeyType::kNumber, "share of their inputs (default 0)"},
+    RecipeKey{"lora_targets", KeyType::kTexts,
+              "matrices that have one: q, k, v, o, gate, up, down (default all)"},
 };
+// Those of distill alone.
+inline constexpr std::array kTeacherKeys = {
+    RecipeKey{"alpha", KeyType::kNumber, "share of the teacher in the loss (default 1)"},
+    RecipeKey{"temperature", KeyType::kNumber, "of both distributions (default 1)"},
+    RecipeKey{"cache", KeyType::kPath,
+              "of `edgewise distill cache`, in place of the recipe's model"},
+    RecipeKey{"divergence", KeyType::kText,
+              "kl (default), reverse-kl, jsd, skew-kl, skew-reverse-kl"},
+};
+
+template <size_t kFirst, size_t kSecond>
+constexpr std::array<RecipeKey, kFirst + kSecond> Join(
+    const std::array<RecipeKey, kFirst>& first, const std::array<RecipeKey, kSecond>& second) {
+  std::array<RecipeKey, kFirst + kSecond> all = {};
+  std::copy(second.begin(), second.end(), std::copy(first.begin(), first.end(), all.begin()));
+  return all;
+}
+inline constexpr auto kDistillKeys = Join(kTrainKeys, kTeacherKeys);
 
 Status CheckDistill(const Json& arguments, const Recipe& recipe, SectionUse* use);
 Status RunDistill(const Json& arguments, const PassContext& context, PassState* state);
+Status CheckFinetune(const Json& arguments, const Recipe& recipe, SectionUse* use);
+Status RunFinetune(const Json& arguments, const PassContext& context, PassState* state);
 
 }  // namespace edgewise

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -13,14 +14,18 @@
 #include "base/strings.h"
 #include "compress/quantize/presets.h"
 #include "kernels/kernels.h"
+#include "model/lora_adapter.h"
+#include "model/lora_file.h"
 #include "pipeline/output_path.h"
 #include "pipeline/run_journal.h"
 #include "pipeline/train_inputs.h"
 #include "pipeline/training_page.h"
 #include "pipeline/write_model.h"
+#include "train/lora.h"
 #include "train/loss.h"
 #include "train/network.h"
 #include "train/parameters.h"
+#include "train/weights.h"
 
 namespace edgewise {
 namespace {
@@ -35,6 +40,25 @@ constexpr double kSaveSeconds = 300;  // a state is never older, however long st
 
 std::string LogPath(const std::string& out) { return out + ".log.jsonl"; }
 std::string PagePath(const std::string& out) { return out + ".log.html"; }
+// An adapter is a GGUF or a folder.
+Status CheckAdapterOutput(const TrainJob& job, const std::string& path, bool overwrite) {
+  if (path == job.out) {
+    return MakeError(Code::kInvalidArgument, "%s: the model and its adapter need a path each",
+                     path.c_str());
+  }
+  if (path.ends_with(".gguf")) return CheckOutput(job.model, path, overwrite);
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return Ok{};
+  if (!IsDirectory(path)) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: is a file; an adapter is written to a folder, or to a name that ends in "
+                     ".gguf",
+                     path.c_str());
+  }
+  if (overwrite) return Ok{};
+  return MakeError(Code::kInvalidArgument, "%s: exists already; pass --force to replace it",
+                   path.c_str());
+}
 
 // The output is none of the files that are read, and replaces one only where that is wanted.
 Status CheckOutputs(const TrainJob& job) {
@@ -45,6 +69,9 @@ Status CheckOutputs(const TrainJob& job) {
     for (const std::string& output : {job.out, LogPath(job.out), PagePath(job.out)}) {
       EW_TRY(CheckOutput(*input, output, job.overwrite || going_on));
     }
+  }
+  for (const std::string& path : job.lora_out) {
+    EW_TRY(CheckAdapterOutput(job, path, job.overwrite || going_on));
   }
   return Ok{};
 }
@@ -106,10 +133,15 @@ Json RunRecipe(const TrainJob& job, const TrainInputs& in, const train::TrainerO
   recipe.Set("batch_tokens", o.batch.tokens).Set("sequence", o.batch.sequence);
   recipe.Set("accumulation", o.accumulation).Set("seed", o.seed);
   recipe.Set("beta1", o.beta1).Set("beta2", o.beta2).Set("weight_decay", o.weight_decay);
-  recipe.Set("clip", o.clip).Set("ema", o.ema).Set("keep_zeros", o.keep_zeros);
+  recipe.Set("clip", o.clip).Set("ema", o.ema).Set("keep_zeros", o.network.keep_zeros);
   recipe.Set("evaluate_every", o.evaluate_every).Set("patience", o.patience);
   recipe.Set("dropout", static_cast<double>(o.network.dropout));
   recipe.Set("precision", train::PrecisionName(o.precision));
+  if (const train::LoraOptions& lora = o.network.lora; lora.rank > 0) {
+    recipe.Set("lora_rank", lora.rank).Set("lora_alpha", lora.alpha);
+    recipe.Set("lora_dropout", lora.dropout);
+    recipe.Set("lora_targets", JsonArray(lora.targets.begin(), lora.targets.end()));
+  }
   if (job.format.format) recipe.Set("format", train::DatasetFormatName(*job.format.format));
   if (!Distils(job)) return recipe;
   recipe.Set("teacher_engine",
@@ -217,8 +249,16 @@ class JobLoss {
   std::unique_ptr<train::TokenLoss> loss_;
 };
 
+bool HasLora(const TrainJob& job) { return job.trainer.network.lora.rank > 0; }
+
 Result<TrainerState> FirstState(const TrainJob& job, const TrainInputs& in, uint64_t seed) {
   TrainerState state;
+  if (HasLora(job)) {
+    EW_TRY(const train::LoraLayout adapters,
+           train::LoraLayout::Create(in.model->spec(), job.trainer.network.lora));
+    state.weights = train::FirstAdapters(adapters, seed);
+    return state;
+  }
   const train::ParameterLayout layout(in.model->spec());
   if (layout.size() > kMaxParameters) {
     return MakeError(Code::kOutOfMemory, "%s: a model of %zu parameters", job.model.c_str(),
@@ -263,10 +303,25 @@ Checkpoint WithWeights(const Checkpoint& model, std::vector<float> weights) {
   return model.Changed(std::move(changes));
 }
 
-uint64_t PlannedBytes(const TrainJob& job, const TrainInputs& in,
-                      const train::TrainerOptions& options) {
-  const uint64_t bytes = train::TrainingBytes(in.model->spec(), options);
-  return in.teacher ? bytes + TeacherBytes(*in.teacher, OptionsOf(job, options)) : bytes;
+// The model with what was learned. Writes the adapters where the job wants them.
+Result<Checkpoint> Trained(const TrainJob& job, const Checkpoint& model,
+                           std::vector<float> weights) {
+  if (!HasLora(job)) return WithWeights(model, std::move(weights));
+  const train::NetworkOptions& network = job.trainer.network;
+  EW_TRY(const train::LoraLayout layout, train::LoraLayout::Create(model.spec(), network.lora));
+  LoraAdapter adapter = train::ToAdapter(layout, network.lora, weights);
+  for (const std::string& path : job.lora_out) {
+    EW_TRY(WriteAdapter(adapter, model.spec(), path, true));  // checked before
+  }
+  return MergeAdapter(model, std::move(adapter), network.keep_zeros);
+}
+
+Result<uint64_t> PlannedBytes(const TrainJob& job, const TrainInputs& in,
+                              const train::TrainerOptions& options) {
+  EW_TRY(uint64_t bytes, train::TrainingBytes(in.model->spec(), options));
+  if (HasLora(job)) bytes += train::CheckpointWeights::Bytes(*in.model, options.batch.tokens);
+  if (in.teacher) bytes += TeacherBytes(*in.teacher, OptionsOf(job, options));
+  return bytes;
 }
 
 // Sees each step and remembers the last one.
@@ -280,15 +335,15 @@ class LastStep final : public train::TrainingObserver {
 };
 
 Status Predict(const TrainInputs& in, train::TrainerOptions options, TrainerState state,
-               train::TokenLoss* loss, ThreadPool* pool, Progress* progress,
-               TrainSummary* summary) {
+               train::TokenLoss* loss, train::WeightSource* base, ThreadPool* pool,
+               Progress* progress, TrainSummary* summary) {
   constexpr uint64_t kTrialSteps = 2;  // the first one touches the memory
   const uint64_t steps = options.schedule.steps;
   options.schedule.steps = std::min(steps, kTrialSteps);
   options.schedule.warmup = 0;
   LastStep trial;  // tells how long all will take
   EW_TRY(train::RunTraining(in.model->spec(), options, in.corpus, nullptr, loss, pool, progress,
-                            &trial, &state));
+                            &trial, &state, base));
   summary->tokens_per_s = static_cast<double>(trial.last.tokens) / trial.last.seconds;
   summary->seconds = trial.last.seconds * static_cast<double>(steps);
   return Ok{};
@@ -329,6 +384,22 @@ Status CheckTrainJob(const TrainJob& job) {
     return MakeError(Code::kInvalidArgument,
                      "a draft model is measured with its teacher: name that, not a cache");
   }
+  if (!job.lora_out.empty() && !HasLora(job)) {
+    return MakeError(Code::kInvalidArgument, "%s: without a rank there is no adapter to write",
+                     job.lora_out.front().c_str());
+  }
+  if (!job.lora_out.empty() && job.trainer.network.keep_zeros) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: an adapter cannot say which weights stay zero, so that merging it would "
+                     "fill them; leave it out, the model that is written has the zeros",
+                     job.lora_out.front().c_str());
+  }
+  if (HasLora(job) && job.student == nullptr && IsModelConfig(job.model)) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: a config.json has no weights for adapters to act on; give a model, or "
+                     "leave out the adapters",
+                     job.model.c_str());
+  }
   return train::CheckTrainer(options);
 }
 
@@ -345,10 +416,17 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   EW_TRY(processes.Agree(Complete(job, in, &options)));
   EW_TRY(TrainerState state, Agree(processes, FirstState(job, in, options.seed)));
   EW_TRY(const auto loss, Agree(processes, JobLoss::Create(job, in, options, &pool)));
+  std::optional<train::CheckpointWeights> frozen;
+  if (HasLora(job)) {
+    EW_TRY(frozen,
+           Agree(processes, train::CheckpointWeights::Create(*in.model, &pool).In(job.model)));
+  }
+  train::WeightSource* base = frozen ? &*frozen : nullptr;
 
   TrainSummary summary;
   summary.output = job.out;
-  summary.parameters = state.weights.size();
+  summary.parameters = train::ParameterLayout(in.model->spec()).size();
+  summary.trainable_parameters = state.weights.size();
   summary.format = train::DatasetFormatName(in.format);
   summary.bad_row_count = in.bad_row_count;
   summary.bad_rows = in.bad_rows;
@@ -356,9 +434,9 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   summary.held_out_documents = in.held_out.size();
   summary.tokens = LearnedTokens(in.corpus);
   summary.steps = options.schedule.steps;
-  summary.memory_bytes = PlannedBytes(job, in, options);
+  EW_TRY(summary.memory_bytes, PlannedBytes(job, in, options));
   if (job.dry_run) {
-    EW_TRY(Predict(in, options, std::move(state), loss->get(), &pool, progress, &summary));
+    EW_TRY(Predict(in, options, std::move(state), loss->get(), base, &pool, progress, &summary));
     summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
     return summary;
   }
@@ -382,7 +460,8 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   summary.resumed_steps = state.step;
   const auto measure = [&]() -> Result<double> {
     auto ops = train::MakeCpuOps(&pool, options.precision);
-    EW_TRY(auto network, train::Network::Create(in.model->spec(), ops.get(), {}));
+    EW_TRY(auto network,
+           train::Network::Create(in.model->spec(), ops.get(), options.network, base));
     return train::HeldOutLoss(in.held_out, options.batch, state.weights.data(), &pool, *progress,
                               &network, &processes);
   };
@@ -393,7 +472,7 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   train::TrainingObserver* observer = &watching;
   if (writes) observer = &*keeper;
   const Status trained = train::RunTraining(in.model->spec(), options, in.corpus, &in.held_out,
-                                            loss->get(), &pool, progress, observer, &state);
+                                            loss->get(), &pool, progress, observer, &state, base);
   if (!trained && trained.error().code == Code::kCancelled && state.step > 0) {
     EW_TRY(processes.Agree(writes ? keeper->Save(state) : Status(Ok{})));
     return MakeError(Code::kCancelled, "stopped after step %llu of %llu; pass --resume to go on",
@@ -417,8 +496,8 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
     write.threads = job.threads;
     write.overwrite = true;  // checked above
     write.source = job.source != nullptr ? job.source : &hashes.all;
-    EW_TRY(const ConvertSummary written,
-           WriteModel(WithWeights(*in.model, std::move(state.weights)), job.out, write, progress));
+    EW_TRY(const Checkpoint trained_model, Trained(job, *in.model, std::move(state.weights)));
+    EW_TRY(const ConvertSummary written, WriteModel(trained_model, job.out, write, progress));
     summary.bytes = written.bytes;
     if (job.draft) {
       EW_TRY(summary.draft, MeasureDraft({job.teacher, job.out, job.tokenizer_path, job.threads},
@@ -442,7 +521,8 @@ Json ToJson(const TrainSummary& s) {
   Json json{JsonObject{}};
   json.Set("output", s.output);
   if (!s.log.empty()) json.Set("log", s.log).Set("page", s.page).Set("bytes", s.bytes);
-  json.Set("parameters", s.parameters).Set("format", s.format).Set("documents", s.documents);
+  json.Set("parameters", s.parameters).Set("trainable_parameters", s.trainable_parameters);
+  json.Set("format", s.format).Set("documents", s.documents);
   json.Set("bad_row_count", s.bad_row_count);
   json.Set("bad_rows", JsonArray(s.bad_rows.begin(), s.bad_rows.end()));
   json.Set("held_out_documents", s.held_out_documents).Set("tokens", s.tokens);

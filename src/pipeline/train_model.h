@@ -30,7 +30,8 @@ struct TrainJob {
   std::string data;      // train/dataset.h
   std::string held_out;  // likewise; empty: the last fiftieth of the documents of `data`
   train::DatasetOptions format;
-  std::string out;  // GGUF
+  std::string out;                    // GGUF
+  std::vector<std::string> lora_out;  // where the adapters go too, each a path of WriteAdapter
   std::string tokenizer_path;
   DType to = DType::kF16;
   double epochs = 1;  // over the data, where steps are 0
@@ -48,10 +49,11 @@ struct TrainJob {
 };
 
 struct TrainSummary {
-  std::string output, log, page;  // paths
-  uint64_t bytes = 0;             // of the output
-  uint64_t parameters = 0;
-  std::string format;  // of the data
+  std::string output, log, page;      // paths
+  uint64_t bytes = 0;                 // of the output
+  uint64_t parameters = 0;            // of the model
+  uint64_t trainable_parameters = 0;  // that are learned: these, or those of the adapters
+  std::string format;                 // of the data
   uint64_t documents = 0, held_out_documents = 0;
   uint64_t bad_row_count = 0;         // of both, left out
   std::vector<std::string> bad_rows;  // the first of them: "FILE, line N: problem"
@@ -71,7 +73,8 @@ struct TrainSummary {
 // Finds what of the job cannot be, whatever the data. Errors: kInvalidArgument.
 Status CheckTrainJob(const TrainJob& job);
 
-// Trains `job.model` and writes it to `job.out`, with "OUT.log.jsonl" beside it: a line for each
+// Trains `job.model`, or with `job.trainer.network.lora` adapters of it, which are merged into it
+// then, and writes it to `job.out`, with "OUT.log.jsonl" beside it: a line for each
 // step, and "OUT.log.html", its curves. The state is kept in the folder "OUT.journal", so that a
 // run that was stopped or killed goes on with `resume`; the same job gives the same bytes for any
 // number of threads and processes (trainer.processes, all of which call this; rank 0 writes),

@@ -119,6 +119,16 @@ class CpuOps final : public Ops {
     });
   }
 
+  void Scale(float factor, size_t n, float* x) override {
+    ForValues(n, [&](size_t begin, size_t end) { kernel_.scale(factor, x + begin, end - begin); });
+  }
+
+  void ScaleKept(const float* weights, float factor, size_t n, float* x) override {
+    ForValues(n, [&](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) x[i] = weights[i] == 0 ? 0.0f : factor * x[i];
+    });
+  }
+
   double SumOfSquares(const float* x, size_t n) override {
     const size_t chunks = Chunks(n, kValueGrain);
     sums_.assign(chunks, 0.0);

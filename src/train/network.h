@@ -10,9 +10,11 @@
 #include "base/result.h"
 #include "model/spec.h"
 #include "train/batch.h"
+#include "train/lora.h"
 #include "train/loss.h"
 #include "train/ops.h"
 #include "train/parameters.h"
+#include "train/weights.h"
 
 namespace edgewise::train {
 
@@ -22,26 +24,36 @@ struct NetworkOptions {
   // Of the largest batch, where batches differ: its memory is taken at once. 0: as they come.
   size_t rows = 0;
   float dropout = 0;  // of the embedding and of what each half layer adds, in training
+  // Weights of matrices that are zero before the first step stay zero, so that a pruned model keeps
+  // its mask. Adapters then act as W + (alpha / rank) B A where W is not zero, in place of beside
+  // W.
+  bool keep_zeros = false;
+  LoraOptions lora = {};
 };
 
 // Bytes that the activations of a batch of `rows` tokens take, with gradients or without.
 uint64_t ActivationBytes(const ModelSpec& spec, const NetworkOptions& options, size_t rows,
                          bool gradients);
 
-// Not thread-safe. Weights are (layout.size()) floats that stay the caller's.
+// Not thread-safe. What is learned, `weights` below, are (size()) floats that stay the caller's:
+// all parameters in the order of a ParameterLayout, or the adapters in that of a LoraLayout.
 class Network {
  public:
-  // `ops` must outlive it. Errors: kUnsupported (an option of the model that training lacks).
-  static Result<Network> Create(const ModelSpec& spec, Ops* ops, const NetworkOptions& options);
+  // `ops` must outlive it, and so must `base`, the frozen weights that adapters need and that all
+  // else must not have. Errors: kUnsupported (an option of the model that training lacks), those of
+  // LoraLayout::Create.
+  static Result<Network> Create(const ModelSpec& spec, Ops* ops, const NetworkOptions& options,
+                                WeightSource* base = nullptr);
   Network(Network&&) noexcept;
   ~Network();
 
-  const ParameterLayout& layout() const;
+  size_t size() const;         // floats that are learned
+  size_t matrix_size() const;  // those of matrices, which come first
 
-  // Runs the batch through the layers and adds to `gradients` (layout.size()) `scale` times those
+  // Runs the batch through the layers and adds to `gradients` (size()) `scale` times those
   // of the sum of its losses, which is returned. `seed` chooses what is dropped. Errors:
   // kInvalidArgument (no tokens, an id outside of the vocabulary, lengths that do not add up),
-  // those of `loss`.
+  // those of `loss` and of the base.
   Result<double> Train(const Batch& batch, const float* weights, TokenLoss* loss, float scale,
                        uint64_t seed, float* gradients);
   // The sum of the losses alone, without dropout.

@@ -127,6 +127,10 @@ class Ops {
   // which ones depends on `seed` alone, so that backward is the same on gradients.
   virtual void Dropout(float probability, uint64_t seed, size_t n, float* x) = 0;
 
+  // x = factor * x; and the same where `weights` (n) are not zero, where they are x = 0.
+  virtual void Scale(float factor, size_t n, float* x) = 0;
+  virtual void ScaleKept(const float* weights, float factor, size_t n, float* x) = 0;
+
   // Sum of squares, in double precision.
   virtual double SumOfSquares(const float* x, size_t n) = 0;
   // Changes `weights` by `gradients` and the moments of these, (n) each.

@@ -23,7 +23,8 @@ bool WritesResidual(std::string_view name) {
 
 }  // namespace
 
-ParameterLayout::ParameterLayout(const ModelSpec& spec) {
+ParameterLayout::ParameterLayout(const ModelSpec& spec)
+    : dim_(spec.dim), vocab_size_(spec.vocab_size) {
   const std::vector<NeededTensor> needed = NeededTensors(spec);
   for (const int rank : {2, 1}) {
     for (const NeededTensor& tensor : needed) {

@@ -108,8 +108,8 @@ Result<StepReport> Run::Step(TokenLoss* loss) {
   EW_TRY(const std::vector<double> losses,
          Differentiate(batches, 1.0f / static_cast<float>(targets), loss));
   for (const double sum : losses) report.loss += sum / static_cast<double>(targets);
-  if (options_.keep_zeros) {
-    ops_->KeepZeros(state_.weights.data(), state_.variance.data(), network_.layout().matrix_size(),
+  if (options_.network.keep_zeros && options_.network.lora.rank == 0) {
+    ops_->KeepZeros(state_.weights.data(), state_.variance.data(), network_.matrix_size(),
                     gradients_.data());
   }
   report.gradient_norm = std::sqrt(ops_->SumOfSquares(gradients_.data(), gradients_.size()));
@@ -130,7 +130,7 @@ void Run::Update(double norm, double learning_rate) {
                    .weight_decay = static_cast<float>(options_.weight_decay),
                    .gradient_scale = clips ? static_cast<float>(options_.clip / norm) : 1.0f,
                    .step = ++state_.updates};
-  const size_t matrices = network_.layout().matrix_size(), all = network_.layout().size();
+  const size_t matrices = network_.matrix_size(), all = network_.size();
   const auto update = [&](size_t first, size_t count) {
     ops_->Adam(step, gradients_.data() + first, count, state_.mean.data() + first,
                state_.variance.data() + first, state_.weights.data() + first);
@@ -153,14 +153,14 @@ bool GoesOn(const TrainerOptions& options, double loss, TrainerState* state) {
   return state->without_better < options.patience;
 }
 
-Status Prepare(const ParameterLayout& layout, const TrainerOptions& options, TrainerState* state) {
-  if (state->weights.size() != layout.size()) {
-    return MakeError(Code::kInvalidArgument, "%zu weights for a model of %zu",
-                     state->weights.size(), layout.size());
+Status Prepare(size_t size, const TrainerOptions& options, TrainerState* state) {
+  if (state->weights.size() != size) {
+    return MakeError(Code::kInvalidArgument, "%zu weights where %zu are learned",
+                     state->weights.size(), size);
   }
   if (state->step > 0) return Ok{};
-  state->mean.assign(layout.size(), 0.0f);
-  state->variance.assign(layout.size(), 0.0f);
+  state->mean.assign(size, 0.0f);
+  state->variance.assign(size, 0.0f);
   if (options.ema > 0) state->ema = state->weights;
   return Ok{};
 }
@@ -200,15 +200,26 @@ Status CheckTrainer(const TrainerOptions& options) {
                      "of %d",
                      options.accumulation, processes, processes);
   }
+  const LoraOptions& lora = options.network.lora;
+  EW_TRY(CheckLora(lora));
+  if (lora.rank > 0 && lora.dropout > 0 && options.network.keep_zeros) {
+    return MakeError(Code::kInvalidArgument,
+                     "LoRA's dropout has no place where zeros are kept: adapters are merged into "
+                     "the weights then; leave one of the two out");
+  }
   return Ok{};
 }
 
-uint64_t TrainingBytes(const ModelSpec& spec, const TrainerOptions& options) {
+Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options) {
   const uint64_t copies = 4 + (options.ema > 0) + (options.patience > 0);
-  const uint64_t parameters = ParameterLayout(spec).size();
+  uint64_t learned = ParameterLayout(spec).size();
+  if (options.network.lora.rank > 0) {
+    EW_TRY(const LoraLayout layout, LoraLayout::Create(spec, options.network.lora));
+    learned = layout.size();
+  }
   const uint64_t sum =
-      options.accumulation > 1 ? OrAlone(options.processes).PartOf(parameters, 0).count : 0;
-  return (copies * parameters + sum) * sizeof(float) +
+      options.accumulation > 1 ? OrAlone(options.processes).PartOf(learned, 0).count : 0;
+  return (copies * learned + sum) * sizeof(float) +
          ActivationBytes(spec, options.network, options.batch.tokens, true);
 }
 
@@ -245,13 +256,13 @@ Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options,
 
 Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const Corpus& corpus,
                    const Corpus* held_out, TokenLoss* loss, ThreadPool* pool, Progress* progress,
-                   TrainingObserver* observer, TrainerState* state) {
+                   TrainingObserver* observer, TrainerState* state, WeightSource* base) {
   EW_TRY(CheckTrainer(options));
   auto ops = MakeCpuOps(pool, options.precision);
   NetworkOptions network_options = options.network;
   network_options.rows = options.batch.tokens;
-  EW_TRY(Network network, Network::Create(spec, ops.get(), network_options));
-  EW_TRY(Prepare(network.layout(), options, state));
+  EW_TRY(Network network, Network::Create(spec, ops.get(), network_options, base));
+  EW_TRY(Prepare(network.size(), options, state));
   EW_TRY(BatchReader reader, BatchReader::Create(corpus, options.batch));
   EW_TRY(reader.Seek(state->position));
   Run run(options, std::move(network), std::move(ops), std::move(reader), pool, state);

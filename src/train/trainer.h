@@ -19,6 +19,7 @@
 #include "train/loss.h"
 #include "train/network.h"
 #include "train/schedule.h"
+#include "train/weights.h"
 
 namespace edgewise::train {
 
@@ -27,12 +28,9 @@ struct TrainerOptions {
   BatchOptions batch;
   uint32_t accumulation = 1;  // batches of a step
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
-  double weight_decay = 0.1;  // of matrices
-  double clip = 1;            // the largest norm of the gradient; 0: any
-  double ema = 0;             // decay of the averaged weights; 0: none are kept
-  // Weights of matrices that are zero before the first step stay zero: a pruned model keeps its
-  // mask.
-  bool keep_zeros = false;
+  double weight_decay = 0.1;      // of matrices
+  double clip = 1;                // the largest norm of the gradient; 0: any
+  double ema = 0;                 // decay of the averaged weights; 0: none are kept
   uint64_t evaluate_every = 100;  // steps; 0: at the end only
   uint32_t patience = 0;  // evaluations without a better loss after which training ends; 0: never
   Precision precision = Precision::kBf16;
@@ -91,8 +89,10 @@ class TrainingObserver {
   virtual Status OnStep(const StepReport& report, const TrainerState& state) = 0;
 };
 
-// Bytes that training takes in each process: weights, gradients, moments, activations.
-uint64_t TrainingBytes(const ModelSpec& spec, const TrainerOptions& options);
+// Bytes that training takes in each process: what is learned, its gradients and moments,
+// activations. A base of adapters is not among them (CheckpointWeights::Bytes). Errors: those of
+// LoraLayout::Create.
+Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options);
 
 // The mean cross-entropy of the corpus, in nats. Errors: those of Network and AllBatches;
 // kCancelled. Processes share the batches, and all receive the loss; null: this one alone.
@@ -105,12 +105,13 @@ Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options,
                            FunctionRef<Result<double>(const Batch&)> evaluate,
                            Communicator* processes = nullptr);
 
-// Runs from state->step to the end. `held_out` may be null. With patience the weights of the best
-// evaluation are left in state->weights. Errors: kInvalidArgument, kBadData (ten gradients in a row
-// that are not finite), kCancelled (after the step in work), those of `loss` and `observer`; of
+// Runs from state->step to the end. `held_out` may be null; so is `base` but for adapters, as in
+// Network::Create. With patience the weights of the best evaluation are left in state->weights.
+// Errors: kInvalidArgument, kBadData (ten gradients in a row
+// that are not finite), kCancelled (after the step in work), those of `loss` and `observer`.; of
 // several processes all return the same error.
 Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const Corpus& corpus,
                    const Corpus* held_out, TokenLoss* loss, ThreadPool* pool, Progress* progress,
-                   TrainingObserver* observer, TrainerState* state);
+                   TrainingObserver* observer, TrainerState* state, WeightSource* base = nullptr);
 
 }  // namespace edgewise::train

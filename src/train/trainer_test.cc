@@ -250,7 +250,7 @@ TEST_CASE("batches added up are one large batch") {
 
 TEST_CASE("zeros of a pruned model stay zero, others do not become so") {
   TrainerOptions options = SmallOptions(12);
-  options.keep_zeros = true;
+  options.network.keep_zeros = true;
   TrainerState state = Start();
   const size_t matrices = ParameterLayout(SmallSpec()).matrix_size();
   std::vector<size_t> zeros;

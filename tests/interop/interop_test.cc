@@ -13,10 +13,13 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/rng.h"
 #include "base/strings.h"
 #include "engine/engine.h"
 #include "eval/kl.h"
 #include "eval/perplexity.h"
+#include "model/arch/tensors.h"
+#include "model/lora_file.h"
 #include "pipeline/calibrate.h"
 #include "pipeline/convert.h"
 #include "tests/test_data.h"
@@ -152,12 +155,13 @@ std::vector<std::string> WithIds(std::vector<std::string> arguments, std::span<c
   return arguments;
 }
 
+// `more`: options of llama_peer.
 double LargestLogitDifference(Engine* engine, const std::string& path,
-                              std::span<const int32_t> prompt) {
+                              std::span<const int32_t> prompt, std::vector<std::string> more = {}) {
   Runner runner(engine, kContext);
   const std::vector<float>& ours = runner.Append(prompt);
-  const std::vector<double> theirs =
-      Numbers(MustRunPeer(WithIds({"--kv", "f32", "logits", path}, prompt)), "logits");
+  more.insert(more.end(), {"--kv", "f32", "logits", path});
+  const std::vector<double> theirs = Numbers(MustRunPeer(WithIds(more, prompt)), "logits");
   REQUIRE(ours.size() == theirs.size());
   double largest = 0;
   for (size_t i = 0; i < ours.size(); ++i)
@@ -285,6 +289,44 @@ TEST_CASE("llama.cpp loads what structured pruning leaves and computes the same"
       CHECK(LargestLogitDifference(engine.get(), file, std::span(ids).first(length)) <= bound);
     }
     CheckGreedy(engine.get(), file, std::span(ids).first(12), bound);
+  }
+}
+
+TEST_CASE("llama.cpp computes with our adapter what we compute with it merged") {
+  if (!PeerIsHere()) return;
+  TemporaryFolder folder;
+  const std::string base = folder / "base.gguf", merged = folder / "merged.gguf",
+                    adapter_path = folder / "lora.gguf";
+  ConvertOptions options;
+  options.to = DType::kF32;
+  REQUIRE(Convert(OwnModel(), base, options, nullptr));
+  const auto model = Checkpoint::Open(base);
+  REQUIRE(model);
+  LoraAdapter adapter;
+  adapter.alpha = 6;
+  Rng rng(1);
+  for (const NeededTensor& needed : NeededTensors(model->spec())) {
+    if (!needed.linear || !needed.name.starts_with("blk.")) continue;
+    const uint64_t out = needed.shape.rows(), in = needed.shape.columns();
+    LoraPair pair{needed.name, 4, in, out, std::vector<float>(4 * in), std::vector<float>(4 * out)};
+    for (float& x : pair.a) x = static_cast<float>(0.05 * rng.Gaussian());
+    for (float& x : pair.b) x = static_cast<float>(0.05 * rng.Gaussian());
+    adapter.pairs.push_back(std::move(pair));
+  }
+  REQUIRE(WriteAdapter(adapter, model->spec(), adapter_path, false));
+  options.lora = adapter_path;
+  const auto done = Convert(base, merged, options, nullptr);
+  REQUIRE_MESSAGE(done, (done ? "" : done.error().message));
+  const auto engine = MustLoad(merged);
+  const std::vector<int32_t> ids = EncodeFromStart(engine->tokenizer(), Text());
+  for (const size_t length : {1, 17, 200}) {
+    const std::span<const int32_t> prompt = std::span(ids).first(length);
+    const double with =
+        LargestLogitDifference(engine.get(), base, prompt, {"--lora", adapter_path});
+    const double without = LargestLogitDifference(engine.get(), base, prompt);
+    MESSAGE("with the adapter " << with << ", without " << without);
+    CHECK(with < 1e-3);
+    CHECK(without > 0.1);
   }
 }
 

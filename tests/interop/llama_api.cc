@@ -93,6 +93,8 @@ std::string LlamaApi::Open(const std::string& folder) {
       Resolve(llama, "llama_vocab_n_tokens", &vocab_n_tokens) &&
       Resolve(llama, "llama_vocab_bos", &vocab_bos) &&
       Resolve(llama, "llama_vocab_get_add_bos", &vocab_get_add_bos) &&
+      Resolve(llama, "llama_adapter_lora_init", &adapter_lora_init) &&
+      Resolve(llama, "llama_set_adapters_lora", &set_adapters_lora) &&
       Resolve(llama, "llama_decode", &decode) &&
       Resolve(llama, "llama_get_logits_ith", &get_logits_ith) &&
       Resolve(llama, "llama_model_quantize", &model_quantize) &&

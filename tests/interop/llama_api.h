@@ -15,6 +15,7 @@ struct LlamaModel;
 struct LlamaContext;
 struct LlamaVocab;
 struct LlamaMemory;
+struct LlamaAdapter;
 
 struct ModelParams {
   void* devices;
@@ -131,6 +132,9 @@ struct LlamaApi {
   int32_t (*vocab_n_tokens)(const LlamaVocab* vocab);
   int32_t (*vocab_bos)(const LlamaVocab* vocab);
   bool (*vocab_get_add_bos)(const LlamaVocab* vocab);
+  LlamaAdapter* (*adapter_lora_init)(LlamaModel* model, const char* path);
+  int32_t (*set_adapters_lora)(LlamaContext* context, LlamaAdapter** adapters, size_t count,
+                               float* scales);
   int32_t (*decode)(LlamaContext* context, Batch batch);
   float* (*get_logits_ith)(LlamaContext* context, int32_t index);
   uint32_t (*model_quantize)(const char* in, const char* out, const QuantizeParams* params);

@@ -1,6 +1,6 @@
 // Runs llama.cpp's own libraries, so that tests and benches can compare with them. Prints one JSON
 // object. Options: --bins FOLDER (of the libraries), --threads N, --kv f16|f32, --plain (no
-// repacking of the weights), --imatrix CALIBRATION (of quantize).
+// repacking of the weights), --imatrix CALIBRATION (of quantize), --lora ADAPTER.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -22,7 +22,7 @@ namespace {
 constexpr int kSkipped = 77;
 constexpr char kUsage[] =
     "usage: llama_peer [--bins FOLDER] [--threads N] [--kv f16|f32] [--plain] [--imatrix FILE] "
-    "COMMAND\n"
+    "[--lora FILE] COMMAND\n"
     "  greedy MODEL N ID...            the N ids that follow greedily, with the gap between the "
     "best two logits of each\n"
     "  logits MODEL ID...              the logits after the last id\n"
@@ -41,7 +41,7 @@ struct Options {
   int32_t threads = 2;
   bool f32_cache = false;
   bool plain = false;
-  std::string imatrix;
+  std::string imatrix, lora;
   std::vector<std::string> rest;
 };
 
@@ -78,8 +78,8 @@ Options ParseOptions(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
-    const bool valued =
-        word == "--bins" || word == "--threads" || word == "--kv" || word == "--imatrix";
+    const bool valued = word == "--bins" || word == "--threads" || word == "--kv" ||
+                        word == "--imatrix" || word == "--lora";
     if (valued && i + 1 == argc) throw Failure(word + " needs a value");
     if (word == "--bins") {
       options.bins = argv[++i];
@@ -87,6 +87,8 @@ Options ParseOptions(int argc, char** argv) {
       options.threads = static_cast<int32_t>(ParseNumber(argv[++i]));
     } else if (word == "--imatrix") {
       options.imatrix = argv[++i];
+    } else if (word == "--lora") {
+      options.lora = argv[++i];
     } else if (word == "--kv") {
       options.f32_cache = std::strcmp(argv[++i], "f32") == 0;
     } else if (word == "--plain") {
@@ -124,6 +126,7 @@ class Peer {
     context_ = api.init_from_model(model_, params);
     if (!context_) throw Failure("llama.cpp cannot make a context for " + path);
     vocab_ = api.model_get_vocab(model_);
+    if (!options.lora.empty()) SetAdapter(options.lora);
   }
   ~Peer() {
     api_.free(context_);
@@ -183,6 +186,15 @@ class Peer {
   }
 
  private:
+  // The model owns it.
+  void SetAdapter(const std::string& path) {
+    LlamaAdapter* adapter = api_.adapter_lora_init(model_, path.c_str());
+    float scale = 1;
+    if (!adapter || api_.set_adapters_lora(context_, &adapter, 1, &scale) != 0) {
+      throw Failure("llama.cpp cannot use the adapter " + path);
+    }
+  }
+
   const LlamaApi& api_;
   LlamaModel* model_ = nullptr;
   LlamaContext* context_ = nullptr;
