@@ -15,7 +15,7 @@ build: setup
 demo: build
 	@EDGEWISE=build/product/bin/edgewise tools/demo.sh $(MODEL)
 
-# Everything CI runs: three compilers, sanitizers, fuzzing, aarch64 under emulation, interop.
+# Everything CI runs: gcc, clang with sanitizers, fuzzing, aarch64 under emulation, interop.
 test:
 	@tools/setup.sh tests
 	@JOBS=$(JOBS) tools/test.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every fuzz target of a build folder for the given seconds from its committed seeds, two at a time.
-# usage: tools/fuzz.sh build/fuzz/fuzz 60
+# usage: tools/fuzz.sh build/sanitize/fuzz 60
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole test run: clang build, sanitizers, fuzzing, aarch64 under emulation, then every test of the release build.
+# The whole test run: clang build with sanitizers, fuzzing, aarch64 under emulation, then every test of the release build.
 # Each step stops the run when it fails; the last line is ctest's summary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,13 +17,12 @@ configure_and_build() {  # preset [targets...]
 step "release build, gcc"
 configure_and_build release
 
-step "clang build and fast tests"
-configure_and_build clang
-ctest --preset clang -L fast -j"$jobs"
+step "clang build with AddressSanitizer and UndefinedBehaviorSanitizer, fast tests"
+configure_and_build sanitize
+ctest --preset sanitize -j"$jobs"
 
-step "AddressSanitizer and UndefinedBehaviorSanitizer, fast tests"
-configure_and_build asan
-ctest --preset asan -j"$jobs"
+step "fuzzing, ${fuzz_seconds} s for each target"
+tools/fuzz.sh build/sanitize/fuzz "$fuzz_seconds"
 
 step "aarch64 cross build; kernels under qemu as CPUs whose best level is NEON, dotprod, i8mm"
 configure_and_build aarch64 edgewise_base_test edgewise_quant_test edgewise_kernels_test edgewise
@@ -36,10 +35,6 @@ for cpu_and_level in "cortex-a72 neon" "cortex-a76 dotprod" "max i8mm"; do
       tail -n 3 | sed "s/^/$cpu $layer: /"
   done
 done
-
-step "fuzzing, ${fuzz_seconds} s for each target"
-configure_and_build fuzz fuzz_targets
-tools/fuzz.sh build/fuzz/fuzz "$fuzz_seconds"
 
 step "all tests of the release build"
 ctest --preset release -j"$jobs"

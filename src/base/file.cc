@@ -287,6 +287,16 @@ Status RenameFile(const std::string& from, const std::string& to) {
   return Ok{};
 }
 
+TemporaryPath::TemporaryPath(std::string path) : path_(std::move(path)) {
+  Remember(path_);
+  ::unlink(path_.c_str());
+}
+
+TemporaryPath::~TemporaryPath() {
+  ::unlink(path_.c_str());
+  Forget(path_);
+}
+
 void RemoveTemporaryFiles() {
   for (auto& slot : unfinished) {
     // Taken out meanwhile, so that no other thread frees it; put back for its owner to free.

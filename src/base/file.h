@@ -119,6 +119,21 @@ class AppendFile {
 // kIo.
 Status RenameFile(const std::string& from, const std::string& to);
 
+// The path of a file that somebody makes and that is removed when this goes, or when a signal ends
+// the program (RemoveTemporaryFiles). Not copyable.
+class TemporaryPath {
+ public:
+  // Removes what a process that was killed may have left there.
+  explicit TemporaryPath(std::string path);
+  ~TemporaryPath();
+  TemporaryPath(const TemporaryPath&) = delete;
+  TemporaryPath& operator=(const TemporaryPath&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
 // Removes the temporaries of every AtomicFile now open. Async-signal-safe: for SIGINT and SIGTERM
 // handlers.
 void RemoveTemporaryFiles();

@@ -57,7 +57,7 @@ Status AddTensor(const std::string& name, DType dtype, const Shape& shape, Tenso
   return Ok{};
 }
 
-// Looks for a pruned model in dense formats; a dense model is known by its first row.
+// Looks for a pruned model in dense formats; a dense model is known by its first matrix.
 void SetZeros(const ZeroScan& scan, Contents* contents) {
   contents->zeros = scan.share();
   contents->sparse_formats = scan.Formats();

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
-#include <map>
 #include <memory>
 #include <numeric>
 #include <utility>
@@ -17,7 +16,6 @@
 #include "eval/kl.h"
 #include "eval/linear_timer.h"
 #include "formats/gguf.h"
-#include "model/layer_stream.h"
 #include "pipeline/compress.h"
 #include "pipeline/fit_report.h"
 #include "pipeline/fit_space.h"
@@ -27,13 +25,13 @@
 #include "pipeline/quality_card.h"
 #include "pipeline/run_journal.h"
 #include "pipeline/source_hash.h"
+#include "pipeline/step_shape.h"
 
 namespace edgewise {
 namespace {
 
 constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
 constexpr uint64_t kMaxKeptBytes = 1u << 20;
-constexpr const char* kReference = "q4_0";  // any row of 32 takes it, and it is written quickly
 
 Status WriteText(const std::string& path, std::string_view text) {
   EW_TRY(AtomicFile file, AtomicFile::Create(path, true));
@@ -77,45 +75,6 @@ Json FiguresJson(const FitFigures& figures) {
       .Set("peak_rss_bytes", figures.memory_bytes);
 }
 
-// The linear layers of a decode step, and the weights that stay in memory for it.
-struct StepShape {
-  std::vector<LinearGroup> groups;
-  uint64_t read_bytes = 0;      // of the groups
-  uint64_t resident_bytes = 0;  // of all tensors but an embedding of which rows are looked up
-};
-
-StepShape ShapeOf(const ModelSpec& spec, std::span<const ConvertedTensor> tensors) {
-  const std::string output = spec.tied_embeddings ? "token_embd.weight" : "output.weight";
-  std::map<std::string, LinearGroup> groups;
-  StepShape shape;
-  for (const ConvertedTensor& tensor : tensors) {
-    const bool looked_up = tensor.name == "token_embd.weight" && !spec.tied_embeddings;
-    if (!looked_up) shape.resident_bytes += tensor.bytes;
-    if (tensor.shape.rank() != 2 || looked_up) continue;
-    std::string key = tensor.name;  // "blk.N.STEM.weight"
-    if (key != output) {
-      const auto parts = Split(tensor.name, ".");
-      if (parts.size() != 4 || parts[0] != "blk") continue;
-      key = Format("%s.%d", std::string(parts[1]).c_str(), static_cast<int>(InputOf(parts[2])));
-    }
-    groups[key].push_back({tensor.to, tensor.shape.rows(), tensor.shape.columns()});
-  }
-  for (auto& [key, group] : groups) {
-    shape.read_bytes += GroupBytes(group);
-    shape.groups.push_back(std::move(group));
-  }
-  return shape;
-}
-
-Result<double> LinearSeconds(const StepShape& shape, LinearTimer* timer) {
-  double seconds = 0;
-  for (const LinearGroup& group : shape.groups) {
-    EW_TRY(const double each, timer->Seconds(group, shape.read_bytes));
-    seconds += each;
-  }
-  return seconds;
-}
-
 // The paths in a recipe.
 struct RecipePaths {
   std::string model, tokenizer, calibration, evaluation;
@@ -140,6 +99,16 @@ std::string NameOf(const std::string& path) {
   return std::filesystem::path(path).filename().string();
 }
 
+// What predictions start from: a model of the structure of its candidates, in a format that is
+// written quickly.
+struct Reference {
+  FitCandidate candidate;
+  bool used = false;
+  StepShape shape;
+  FitFigures figures;
+  double linear_ms = 0;  // of a step
+};
+
 // The search, whose files stand in `folder`: the journal, or for a plan a work folder.
 class Search {
  public:
@@ -160,9 +129,13 @@ class Search {
   Status MeasureFinalists();
   Status WriteChosen();
   FitSummary& summary() { return summary_; }
+  auto reference_count() const {
+    return std::ranges::count_if(references_, [](const Reference& r) { return r.used; });
+  }
 
  private:
   std::string File(const std::string& name) const { return folder_ + "/" + name; }
+  void SetReferences();
   RecipePaths PathsIn(const std::string& folder) const;
   Result<Recipe> RecipeOf(const FitCandidate& candidate, const std::string& folder,
                           const std::string& output) const;
@@ -171,7 +144,8 @@ class Search {
   Result<std::unique_ptr<Engine>> Load(const std::string& path, bool base) const;
   Result<uint32_t> CountWindows(Engine* base, const std::string& text, const char* part) const;
   Result<LinearTimer*> Timer();
-  Result<Json> MeasureReference();
+  void ReleaseTimer();
+  Result<Json> MeasureReference(const Reference& reference);
   Status PredictOne(size_t index);
   Status PredictMade(size_t index);
   Status MeasureRound(size_t candidate, size_t round);
@@ -185,11 +159,9 @@ class Search {
   FitTexts texts_;
   uint32_t windows_ = 0;  // of the evaluation text
   std::optional<ModelSpec> spec_;
-  FitCandidate reference_;
-  StepShape reference_shape_;
-  FitFigures reference_figures_;
-  double reference_linear_ms_ = 0;
-  std::vector<StepShape> shapes_;  // of the candidates
+  std::vector<Reference> references_;
+  std::vector<size_t> reference_of_;  // of each candidate; the first is the whole model
+  std::vector<StepShape> shapes_;     // of the candidates
   std::optional<ThreadPool> pool_;
   std::optional<LinearTimer> timer_;
   std::vector<size_t> alive_;
@@ -235,6 +207,21 @@ Result<uint32_t> Search::CountWindows(Engine* base, const std::string& text,
   return static_cast<uint32_t>(cut.windows.size());
 }
 
+void Search::SetReferences() {
+  references_.emplace_back().candidate = ReferenceOf({});
+  references_.front().used = true;
+  for (const FitCandidate& candidate : summary_.candidates) {
+    FitCandidate reference = ReferenceOf(candidate);
+    const auto same = std::ranges::find_if(references_, [&](const Reference& other) {
+      return other.candidate.passes.Dump() == reference.passes.Dump();
+    });
+    reference_of_.push_back(static_cast<size_t>(same - references_.begin()));
+    if (same != references_.end()) continue;
+    reference.name += Format("-%zu", references_.size());
+    references_.emplace_back().candidate = std::move(reference);
+  }
+}
+
 Status Search::Prepare() {
   const FitBudget& budget = options_.budget;
   if (budget.memory_bytes == 0 && budget.file_bytes == 0 && !(budget.p99_ms > 0)) {
@@ -242,11 +229,7 @@ Status Search::Prepare() {
                      "no budget was given: name at least one of --memory, --size and --p99");
   }
   EW_TRY(summary_.candidates, FitSpace(options_.candidates, budget.file_bytes));
-  EW_TRY(std::vector<FitCandidate> reference, FitSpace({kReference}, 0));
-  reference_ = std::move(reference.front());
-  reference_.name = "reference";
-  reference_.calibrated = false;
-  reference_.passes = Json(JsonArray{Json().Set("quantize", Json().Set("to", kReference))});
+  SetReferences();
   EW_TRY(const std::string text, ReadFile(options_.text_path, kMaxTextBytes));
   EW_TRY(texts_, SplitText(text).In(options_.text_path));
   EW_TRY(base_, Load(summary_.model, true));
@@ -291,6 +274,7 @@ Status Search::PlanCandidates(const std::string& folder, bool estimate) {
     const Status status = plan(&candidate, &shapes_[i]);
     if (status) {
       ++possible;
+      references_[reference_of_[i]].used = true;
       continue;
     }
     const Code code = status.error().code;
@@ -300,9 +284,14 @@ Status Search::PlanCandidates(const std::string& folder, bool estimate) {
     candidate.left_out = "cannot be made: " + status.error().message;
     if (first_problem.empty()) first_problem = status.error().message;
   }
-  if (possible > 0) return plan(&reference_, &reference_shape_);
-  return MakeError(Code::kInvalidArgument, "%s: no candidate can be made of it: %s",
-                   summary_.model.c_str(), first_problem.c_str());
+  if (possible == 0) {
+    return MakeError(Code::kInvalidArgument, "%s: no candidate can be made of it: %s",
+                     summary_.model.c_str(), first_problem.c_str());
+  }
+  for (Reference& reference : references_) {
+    if (reference.used) EW_TRY(plan(&reference.candidate, &reference.shape));
+  }
+  return Ok{};
 }
 
 // What decides the measurements; a resumed run may have another budget and other candidates.
@@ -345,23 +334,23 @@ Result<std::string> Search::ModelOf(const FitCandidate& candidate) const {
   return path;
 }
 
-Result<Json> Search::MeasureReference() {
-  EW_TRY(const std::string path, ModelOf(reference_));
+Result<Json> Search::MeasureReference(const Reference& reference) {
+  EW_TRY(const std::string path, ModelOf(reference.candidate));
+  ReleaseTimer();
   const double start = NowSeconds();
-  EW_TRY(Json json, options_.bench(path).In("measuring the reference"));
+  EW_TRY(Json json, options_.bench(path).In("measuring the " + reference.candidate.name));
   json.Set("bench_seconds", NowSeconds() - start);
   EW_TRY(LinearTimer * timer, Timer());
-  EW_TRY(const double seconds, LinearSeconds(reference_shape_, timer));
+  EW_TRY(const double seconds, LinearSeconds(reference.shape, timer));
   std::filesystem::remove(path);
-  return json.Set("format", kReference).Set("linear_ms", 1e3 * seconds);
+  return json.Set("format", kReferenceFormat).Set("linear_ms", 1e3 * seconds);
 }
 
-// Its memory would count too, so it is made after the reference is measured, and goes before the
-// finalists are.
+// Its memory would count in what is measured, so it goes before.
 Result<LinearTimer*> Search::Timer() {
   if (!timer_) {
     pool_.emplace(options_.threads > 0 ? options_.threads : ThreadPool::AvailableCpus());
-    uint64_t largest = reference_shape_.read_bytes;
+    uint64_t largest = references_.front().shape.read_bytes;
     for (const StepShape& shape : shapes_) largest = std::max(largest, shape.read_bytes);
     EW_TRY(LinearTimer timer, LinearTimer::Create(largest, &*pool_));
     timer_.emplace(std::move(timer));
@@ -369,12 +358,21 @@ Result<LinearTimer*> Search::Timer() {
   return &*timer_;
 }
 
+void Search::ReleaseTimer() {
+  timer_.reset();
+  pool_.reset();
+}
+
 Status Search::Predict() {
   base_.reset();  // its memory and threads would count
-  const std::string path = File("reference.json");
-  EW_TRY(summary_.reference, Kept(path, [&] { return MeasureReference(); }));
-  EW_TRY(reference_figures_, ReadFigures(summary_.reference).In(path));
-  EW_TRY(reference_linear_ms_, Member(summary_.reference, "linear_ms").In(path));
+  for (Reference& reference : references_) {
+    if (!reference.used) continue;
+    const std::string path = File(reference.candidate.name + ".json");
+    EW_TRY(Json measured, Kept(path, [&] { return MeasureReference(reference); }));
+    EW_TRY(reference.figures, ReadFigures(measured).In(path));
+    EW_TRY(reference.linear_ms, Member(measured, "linear_ms").In(path));
+    if (&reference == &references_.front()) summary_.reference = std::move(measured);
+  }
   std::vector<FitCandidate>& all = summary_.candidates;
   for (size_t i = 0; i < all.size(); ++i) {
     if (!all[i].left_out.empty() || all[i].formats_open) continue;
@@ -385,24 +383,26 @@ Status Search::Predict() {
   // Until their formats are known: as those of the next sizes, or as the reference.
   for (FitCandidate& candidate : all) {
     if (!candidate.left_out.empty() || !candidate.formats_open) continue;
-    candidate.predicted = Interpolate(all, candidate.file_bytes).value_or(reference_figures_);
+    candidate.predicted =
+        Interpolate(all, candidate.file_bytes).value_or(references_.front().figures);
   }
   return Ok{};
 }
 
-// What a candidate takes is what the reference was measured to take, but for its weights: the time
-// of its linear layers, and their bytes.
+// What a candidate takes is what the reference of its structure was measured to take, but for its
+// weights: the time of its linear layers, and their bytes.
 Status Search::PredictOne(size_t index) {
   FitCandidate& candidate = summary_.candidates[index];
   const StepShape& shape = shapes_[index];
+  const Reference& reference = references_[reference_of_[index]];
   const auto predict = [&]() -> Result<Json> {
     EW_TRY(LinearTimer * timer, Timer());
     EW_TRY(const double seconds, LinearSeconds(shape, timer));
     FitFigures figures;
-    figures.step_ms = reference_figures_.step_ms - reference_linear_ms_ + 1e3 * seconds;
-    figures.p99_ms = figures.step_ms * reference_figures_.p99_ms / reference_figures_.step_ms;
+    figures.step_ms = reference.figures.step_ms - reference.linear_ms + 1e3 * seconds;
+    figures.p99_ms = figures.step_ms * reference.figures.p99_ms / reference.figures.step_ms;
     figures.memory_bytes =
-        reference_figures_.memory_bytes + shape.resident_bytes - reference_shape_.resident_bytes;
+        reference.figures.memory_bytes + shape.resident_bytes - reference.shape.resident_bytes;
     return FiguresJson(figures);
   };
   const std::string path = File(candidate.name + ".predicted.json");
@@ -469,8 +469,7 @@ Status Search::HalveByKl() {
     alive_ = kept;
   }
   base_.reset();
-  timer_.reset();
-  pool_.reset();
+  ReleaseTimer();
   return Ok{};
 }
 
@@ -641,7 +640,8 @@ Result<FitSummary> PlanFit(const std::string& model, const FitOptions& options,
   EW_TRY(search.Predict());
   FitSummary& summary = search.summary();
   if (const Json* bench = summary.reference.Find("bench_seconds")) {
-    const auto runs = static_cast<double>(summary.candidates.size() + 1);
+    const auto runs = static_cast<double>(summary.candidates.size()) +
+                      static_cast<double>(search.reference_count());
     summary.estimated_seconds += runs * *bench->AsDouble();
   }
   ScreenCandidates(options.budget, &summary.candidates);

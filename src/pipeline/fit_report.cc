@@ -242,8 +242,8 @@ std::string FitHtml(const FitSummary& summary) {
                   "median and 99th percentile of decode steps at the end of the context, "
                   "in a process of its own"},
                  {"Predicted",
-                  "the reference's measured step and memory, with the candidate's "
-                  "linear layers and bytes in place of its own"},
+                  "the measured step and memory of a reference of its structure, with the "
+                  "candidate's linear layers and bytes in place of its own"},
                  {"Machine", machine.cpu + ", " + machine.isa}},
                 "facts"));
   const std::string name = std::filesystem::path(summary.model).filename().string();

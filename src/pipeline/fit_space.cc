@@ -104,4 +104,22 @@ Result<std::vector<FitCandidate>> FitSpace(const std::vector<std::string>& names
   return candidates;
 }
 
+FitCandidate ReferenceOf(const FitCandidate& candidate) {
+  Json passes{JsonArray{}};
+  if (const JsonArray* all = candidate.passes.AsArray()) {
+    for (const Json& pass : *all) {
+      const Json* prune = pass.Find("prune");
+      if (prune == nullptr || prune->Find("sparsity") != nullptr) continue;
+      Json removed = *prune;
+      removed.Set("method", "random").Set("repair", false);
+      passes.Append(Json().Set("prune", std::move(removed)));
+    }
+  }
+  passes.Append(Json().Set("quantize", Json().Set("to", kReferenceFormat)));
+  FitCandidate reference;
+  reference.name = "reference";
+  reference.passes = std::move(passes);
+  return reference;
+}
+
 }  // namespace edgewise

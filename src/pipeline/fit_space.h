@@ -16,4 +16,10 @@ namespace edgewise {
 Result<std::vector<FitCandidate>> FitSpace(const std::vector<std::string>& names,
                                            uint64_t file_budget);
 
+// Written quickly, and any row of 32 weights takes it.
+inline constexpr const char* kReferenceFormat = "q4_0";
+// A candidate of the structure of `candidate`, whatever is left of it, in kReferenceFormat: as
+// large in each of its tensors, made without a text.
+FitCandidate ReferenceOf(const FitCandidate& candidate);
+
 }  // namespace edgewise

@@ -188,8 +188,10 @@ class JobLoss {
   }
   train::TokenLoss* get() { return loss_.get(); }
   // Of the teacher on these documents.
-  Result<double> TeacherLoss(const train::Corpus& corpus, const train::BatchOptions& options) {
-    return train::HeldOutLoss(corpus, options, weights_.data(), pool_, teacher_->network());
+  Result<double> TeacherLoss(const train::Corpus& corpus, const train::BatchOptions& options,
+                             const Progress& progress) {
+    return train::HeldOutLoss(corpus, options, weights_.data(), pool_, progress,
+                              teacher_->network());
   }
 
  private:
@@ -337,7 +339,8 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   const auto measure = [&]() -> Result<double> {
     auto ops = train::MakeCpuOps(&pool, options.precision);
     EW_TRY(auto network, train::Network::Create(in.model->spec(), ops.get(), {}));
-    return train::HeldOutLoss(in.held_out, options.batch, state.weights.data(), &pool, &network);
+    return train::HeldOutLoss(in.held_out, options.batch, state.weights.data(), &pool, *progress,
+                              &network);
   };
   if (state.step == 0) {
     EW_TRY(summary.first_loss, measure());
@@ -356,7 +359,7 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   summary.skipped_steps = keeper.skipped();
   summary.tokens_per_s = keeper.tokens_per_s();
   if (in.teacher) {
-    EW_TRY(summary.teacher_loss, loss->TeacherLoss(in.held_out, options.batch));
+    EW_TRY(summary.teacher_loss, loss->TeacherLoss(in.held_out, options.batch, *progress));
   }
   WriteJob write;
   write.plan.preset = preset;

@@ -139,15 +139,15 @@ Result<Checkpoint> PruneSteps(const Checkpoint& original, const PrunePaths& path
     model = *std::move(whole);
     break;
   }
+  options->goal = options->sparsity.ratio;
   for (; step < schedule.size(); ++step) {
     options->sparsity = schedule[step];
     options->keep_zeros = step > 0;
     if (step + 1 == schedule.size()) break;
-    if (!keep) RemoveQuietly(path(step));  // of a run with this number that was killed
-    auto pruned = PruneStep(original, model, *options, known, path(step), pool, progress);
-    if (!keep) RemoveQuietly(path(step));  // it lives as long as its map
-    EW_TRY(model, std::move(pruned));
-    if (step > 0) RemoveQuietly(path(step - 1));  // a later one has followed
+    std::optional<TemporaryPath> temporary;
+    if (!keep) temporary.emplace(path(step));  // its file lives as long as its map
+    EW_TRY(model, PruneStep(original, model, *options, known, path(step), pool, progress));
+    if (keep && step > 0) RemoveQuietly(path(step - 1));  // a later one has followed
   }
   return model;
 }
@@ -201,7 +201,7 @@ Status WritePruned(const Checkpoint& checkpoint, const std::vector<TensorPlan>& 
     ConvertedTensor& row = summary->tensors[index];
     row.density = effect.density;
     row.relative_rmse = effect.relative_error;
-    changed = changed || effect.relative_error > 0;
+    changed = changed || effect.density < 1 - ZeroShare(before);
     kept += effect.density * static_cast<double>(after.size());
     all += static_cast<double>(after.size());
     if (masks == nullptr) return Ok{};
@@ -231,14 +231,13 @@ Status PredictPruned(const Checkpoint& checkpoint, const std::vector<TensorPlan>
       tokens += known.sequences[used++].size();
     }
     known.sequences.resize(used);
-    const std::string path =
-        Format("%s.%d.prediction", paths.out.c_str(), static_cast<int>(::getpid()));
+    const TemporaryPath path(
+        Format("%s.%d.prediction", paths.out.c_str(), static_cast<int>(::getpid())));
     CalibrateOptions calibrate;
     calibrate.overwrite = true;
-    EW_TRY(Calibrate(checkpoint, std::move(known.sequences), {}, path, calibrate, pool, progress));
-    auto file = CalibrationFile::Open(path);
-    RemoveQuietly(path);  // it lives as long as its map
-    EW_TRY(known.file, std::move(file));
+    EW_TRY(Calibrate(checkpoint, std::move(known.sequences), {}, path.path(), calibrate, pool,
+                     progress));
+    EW_TRY(known.file, CalibrationFile::Open(path.path()));  // it lives as long as its map
   }
   std::unordered_map<size_t, size_t> entries;  // of the plan, by the checkpoint's index
   for (size_t i = 0; i < plan.size(); ++i) entries.emplace(plan[i].source, i);

@@ -71,6 +71,12 @@ struct CpuAttention::Worker {
   Gemm gemm{&alone, Precision::kF32};
   std::vector<float> scores, slopes, gradients;  // (queries, keys)
 
+  // Makes room before the threads start, where failing to is an error and not the end.
+  void Reserve(size_t size) {
+    for (std::vector<float>* buffer : {&scores, &slopes, &gradients}) {
+      if (buffer->size() < size) buffer->resize(size);
+    }
+  }
   void ForwardBlock(const AttentionShape& shape, const Item& item, const Block& block, size_t head,
                     ConstRows qkv, Rows out, float* log_sums);
   void BackwardBlock(const AttentionShape& shape, const Item& item, const Block& block, size_t head,
@@ -97,6 +103,8 @@ void CpuAttention::ForEachBlock(const AttentionShape& shape, Body&& body) {
     row += length;
   }
   const size_t group = shape.heads / shape.kv_heads;
+  const size_t longest = *std::max_element(shape.lengths.begin(), shape.lengths.end());
+  for (const auto& worker : workers_) worker->Reserve(std::min(kQueries, longest) * longest);
   pool_->ParallelFor(items_.size(), 1, [&](size_t begin, size_t end, int thread) {
     for (size_t i = begin; i < end; ++i) {
       const Item& item = items_[i];
@@ -129,10 +137,7 @@ void CpuAttention::Backward(const AttentionShape& shape, ConstRows qkv, ConstRow
 
 void CpuAttention::Worker::Score(const AttentionShape& shape, const Item& item, const Block& block,
                                  size_t head, ConstRows qkv) {
-  const size_t d = shape.head_dim, size = block.queries * block.keys;
-  for (std::vector<float>* buffer : {&scores, &slopes, &gradients}) {
-    if (buffer->size() < size) buffer->resize(size);
-  }
+  const size_t d = shape.head_dim;
   const float* queries = qkv.row(item.row + block.query) + head * d;
   const float* keys = qkv.row(item.row + block.key) + shape.keys_at() + item.kv_head * d;
   gemm.Multiply({queries, qkv.stride}, {keys, qkv.stride, true}, block.queries, block.keys, d,

@@ -32,9 +32,9 @@ class Run {
         gradients_(state->weights.size()) {}
 
   Result<StepReport> Step(TokenLoss* loss);
-  Result<double> Evaluate(const Corpus& held_out) {
+  Result<double> Evaluate(const Corpus& held_out, const Progress& progress) {
     const float* weights = state_.ema.empty() ? state_.weights.data() : state_.ema.data();
-    return HeldOutLoss(held_out, options_.batch, weights, pool_, &network_);
+    return HeldOutLoss(held_out, options_.batch, weights, pool_, progress, &network_);
   }
 
  private:
@@ -87,7 +87,7 @@ void Run::Update(double norm, double learning_rate) {
                    .eps = static_cast<float>(options_.eps),
                    .weight_decay = static_cast<float>(options_.weight_decay),
                    .gradient_scale = clips ? static_cast<float>(options_.clip / norm) : 1.0f,
-                   .step = state_.step + 1};
+                   .step = ++state_.updates};
   const size_t matrices = network_.layout().matrix_size(), all = network_.layout().size();
   const auto update = [&](size_t first, size_t count) {
     ops_->Adam(step, gradients_.data() + first, count, state_.mean.data() + first,
@@ -161,7 +161,7 @@ uint64_t TrainingBytes(const ModelSpec& spec, const TrainerOptions& options) {
 }
 
 Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options, const float* weights,
-                           ThreadPool* pool, Network* network) {
+                           ThreadPool* pool, const Progress& progress, Network* network) {
   EW_TRY(const std::vector<Batch> batches, AllBatches(corpus, options));
   CrossEntropyLoss loss(pool);
   double sum = 0;
@@ -170,6 +170,7 @@ Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options, co
     EW_TRY(const double part, network->Evaluate(batch, weights, &loss));
     sum += part;
     targets += batch.CountTargets();
+    if (progress.Cancelled()) return MakeError(Code::kCancelled, "stopped while measuring");
   }
   return sum / static_cast<double>(targets);
 }
@@ -185,14 +186,13 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
   EW_TRY(reader.Seek(state->position));
   Run run(options, std::move(network), std::move(ops), std::move(reader), pool, state);
   const uint64_t steps = options.schedule.steps;
-  uint32_t skipped = 0;
   while (!state->finished) {
     const auto start = std::chrono::steady_clock::now();
     EW_TRY(StepReport report, run.Step(loss));
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     report.seconds = taken.count();
-    skipped = report.skipped ? skipped + 1 : 0;
-    if (skipped == kMaxSkipped) {
+    state->skipped = report.skipped ? state->skipped + 1 : 0;
+    if (state->skipped == kMaxSkipped) {
       return MakeError(Code::kBadData,
                        "step %llu: the gradients of %u steps in a row were not finite; try a lower "
                        "learning rate, or F32",
@@ -201,7 +201,7 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
     state->finished = state->step >= steps;
     const bool due = options.evaluate_every > 0 && report.step % options.evaluate_every == 0;
     if (held_out != nullptr && (due || state->finished)) {
-      EW_TRY(report.held_out, run.Evaluate(*held_out));
+      EW_TRY(report.held_out, run.Evaluate(*held_out, *progress));
       if (!GoesOn(options, *report.held_out, state)) state->finished = true;
     }
     progress->Update("training", state->step, steps);

@@ -50,6 +50,8 @@ struct TrainerState {
   std::vector<float> ema;   // empty: none
   std::vector<float> best;  // with patience: the weights of the best evaluation
   uint64_t step = 0;        // that are done
+  uint64_t updates = 0;     // of the weights: steps that were not skipped
+  uint32_t skipped = 0;     // steps in a row that were, up to this one
   ReaderPosition position;
   double best_loss = 0;  // held-out, in nats; of no evaluation yet while `evaluations` is 0
   uint64_t evaluations = 0;
@@ -85,9 +87,10 @@ class TrainingObserver {
 // Bytes that training takes: weights, gradients, moments, activations.
 uint64_t TrainingBytes(const ModelSpec& spec, const TrainerOptions& options);
 
-// The mean cross-entropy of the corpus, in nats. Errors: those of Network and AllBatches.
+// The mean cross-entropy of the corpus, in nats. Errors: those of Network and AllBatches;
+// kCancelled.
 Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options, const float* weights,
-                           ThreadPool* pool, Network* network);
+                           ThreadPool* pool, const Progress& progress, Network* network);
 
 // Runs from state->step to the end. `held_out` may be null. With patience the weights of the best
 // evaluation are left in state->weights. Errors: kInvalidArgument, kBadData (ten gradients in a row

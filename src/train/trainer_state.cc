@@ -31,6 +31,8 @@ Status SaveState(const TrainerState& state, const std::string& run, const std::s
   metadata.Set("training.version", kVersion);
   metadata.Set("training.run", run);
   metadata.Set("training.step", state.step);
+  metadata.Set("training.updates", state.updates);
+  metadata.Set("training.skipped", state.skipped);
   metadata.Set("training.epoch", state.position.epoch);
   metadata.Set("training.document", state.position.document);
   metadata.Set("training.token", state.position.token);
@@ -69,6 +71,9 @@ Result<TrainerState> LoadState(const std::string& path, const std::string& run, 
   }
   TrainerState state;
   EW_TRY(state.step, metadata.GetUint("training.step").In(path));
+  EW_TRY(state.updates, metadata.GetUint("training.updates").In(path));
+  EW_TRY(const uint64_t skipped, metadata.GetUint("training.skipped").In(path));
+  state.skipped = static_cast<uint32_t>(skipped);
   EW_TRY(state.position.epoch, metadata.GetUint("training.epoch").In(path));
   EW_TRY(state.position.document, metadata.GetUint("training.document").In(path));
   EW_TRY(state.position.token, metadata.GetUint("training.token").In(path));

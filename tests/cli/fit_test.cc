@@ -181,6 +181,17 @@ TEST_CASE(
   CHECK(place.Files() == 6);
 }
 
+TEST_CASE("what has fewer heads is predicted from a model with as few") {
+  const FitPlace place;
+  REQUIRE(
+      place.Fit({"--size", "1MB", "--candidates", "q4_k_m,ffn-25%+heads-25%+q4_k_m"}).exit_code ==
+      9);
+  const Json whole = *ParseJson(ReadWhole(place.journal + "/reference.json"));
+  const Json part = *ParseJson(ReadWhole(place.journal + "/reference-1.json"));
+  CHECK(Number(part, "peak_rss_bytes") < Number(whole, "peak_rss_bytes"));
+  CHECK_FALSE(std::filesystem::exists(place.journal + "/reference-2.json"));
+}
+
 TEST_CASE("killed at any moment, the search resumes to the same file and keeps what it measured") {
   const FitPlace place;
   const std::vector<std::string> flags = {

@@ -65,6 +65,10 @@ Result<PruneMethod> ParsePruneMethod(std::string_view name) {
 
 const char* PruneMethodName(PruneMethod method) { return RowOf(method).name; }
 
+size_t ComparedWeights(PruneMethod method, size_t rows, size_t columns) {
+  return RowOf(method).scope == PruneScope::kRow ? columns : rows * columns;
+}
+
 bool UpdatesWeights(PruneMethod method) {
   return !RowOf(method).score && method != PruneMethod::kMask;
 }

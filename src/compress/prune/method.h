@@ -39,6 +39,9 @@ enum class PruneMethod : uint8_t {
 // Errors: kInvalidArgument, listing the names.
 Result<PruneMethod> ParsePruneMethod(std::string_view name);
 const char* PruneMethodName(PruneMethod method);
+// Of a (rows, columns) matrix, how many weights compete with each other under an unstructured
+// sparsity.
+size_t ComparedWeights(PruneMethod method, size_t rows, size_t columns);
 // True for the methods that change the weights they keep, and so need second moments.
 bool UpdatesWeights(PruneMethod method);
 // Of the methods that do not.
@@ -60,6 +63,7 @@ struct PruneOptions {
   bool permute = false;           // N:M: order columns first so that more is kept (permute_model.h)
   uint32_t steps = 1;             // to the sparsity; each on the model pruned so far (schedule.h)
   bool keep_zeros = false;        // weights that are 0 stay 0, for all steps but the first
+  double goal = 0;                // share that the last of several steps prunes; 0: this one's
   bool swap = true;               // by DSnoT, with the methods that do
   size_t sample_rows = SIZE_MAX;  // of a matrix, evenly spaced, by PruneByCalibration: for trials
 };

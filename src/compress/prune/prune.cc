@@ -19,11 +19,6 @@ namespace {
 // "blk.N." to N.
 size_t LayerOf(const std::string& name) { return std::stoul(name.substr(4)); }
 
-double ZeroShare(std::span<const float> values) {
-  const auto zeros = std::count(values.begin(), values.end(), 0.0f);
-  return static_cast<double>(zeros) / static_cast<double>(values.size());
-}
-
 class Pruner {
  public:
   Pruner(const Checkpoint& checkpoint, const PruneOptions& options, const PrunedBefore& finished,
@@ -72,14 +67,18 @@ Result<std::vector<float>> Pruner::Prune(size_t index, const std::string& name,
   const Sparsity sparsity = SparsityOf(name);
   const double zeros = ZeroShare(values);
   const bool may_have = options_.keep_zeros || options_.method == PruneMethod::kMask;
-  if (zeros > 0 && zeros >= sparsity.ratio && !may_have) {
+  const bool one_of_several = options_.goal > sparsity.ratio;
+  if (zeros > 0 && zeros >= std::max(sparsity.ratio, options_.goal) && !may_have) {
     return MakeError(Code::kInvalidArgument,
                      "tensor %s is pruned already: %.1f %% of its weights are zero; start from the "
                      "dense model, or ask for more than that",
                      name.c_str(), 100 * zeros);
   }
+  if (one_of_several && zeros >= sparsity.ratio && !sparsity.structured()) {
+    return std::vector<float>(values.begin(), values.end());  // a later step goes on from here
+  }
   std::optional<Mask> within;
-  if (options_.keep_zeros) within = Mask::OfValues(values, columns);
+  if (options_.keep_zeros || one_of_several) within = Mask::OfValues(values, columns);
   return PruneMatrix(options_, {index, name, values, columns, within ? &*within : nullptr},
                      sparsity, input, selection_, pool_)
       .In(name);
@@ -224,6 +223,11 @@ bool IsPrunable(const CheckpointTensor& tensor) {
   return tensor.name.starts_with("blk.") && tensor.shape.rank() == 2;
 }
 
+double ZeroShare(std::span<const float> values) {
+  const auto zeros = std::count(values.begin(), values.end(), 0.0f);
+  return static_cast<double>(zeros) / static_cast<double>(values.size());
+}
+
 PruneEffect EffectOf(std::span<const float> before, std::span<const float> after) {
   double off = 0, all = 0;
   for (size_t i = 0; i < before.size(); ++i) {
@@ -267,6 +271,13 @@ Status CheckPruning(const Checkpoint& checkpoint, const PruneOptions& options) {
   for (const CheckpointTensor& tensor : checkpoint.tensors()) {
     if (!IsPrunable(tensor)) continue;
     EW_TRY(options.sparsity.CheckColumns(tensor.shape.columns()).In(tensor.name));
+    const size_t compared =
+        ComparedWeights(options.method, tensor.shape.rows(), tensor.shape.columns());
+    if (options.sparsity.PrunedOf(compared) > 0) continue;
+    return MakeError(Code::kInvalidArgument,
+                     "tensor %s: %s of the %zu weights that %s compares is less than one",
+                     tensor.name.c_str(), options.sparsity.ToString().c_str(), compared,
+                     PruneMethodName(options.method));
   }
   return Ok{};
 }

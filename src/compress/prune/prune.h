@@ -25,6 +25,8 @@ struct PruneEffect {
   double relative_error = 0;  // of the weights: |W - Q| / |W|
 };
 PruneEffect EffectOf(std::span<const float> before, std::span<const float> after);
+// The share of values that are 0.
+double ZeroShare(std::span<const float> values);
 
 // Takes tensor `index` of the checkpoint, (rows, columns) whole, and rounds `after` to what it
 // keeps of it, which is what the layers after see.

@@ -5,6 +5,7 @@
 namespace edgewise {
 namespace {
 
+constexpr uint64_t kDenseShare = 10;     // a matrix with fewer zeros than one in so many is dense
 constexpr uint32_t kGroups[] = {4, 64};  // of the sparse formats
 
 bool TooFull(const std::vector<float>& row, uint32_t group) {
@@ -19,16 +20,17 @@ bool TooFull(const std::vector<float>& row, uint32_t group) {
 
 bool ZeroScan::Add(const TensorView& matrix) {
   std::vector<float> row(matrix.shape.columns());
-  for (uint64_t r = 0; r < matrix.shape.rows() && !dense_; ++r) {
+  uint64_t zeros = 0;
+  for (uint64_t r = 0; r < matrix.shape.rows(); ++r) {
     matrix.DecodeRow(r, row.data());
-    const auto zeros = static_cast<uint64_t>(std::count(row.begin(), row.end(), 0.0f));
-    weights_ += row.size();
-    zeros_ += zeros;
-    dense_ = 4 * zeros < row.size();
-    for (uint32_t i = 0; i < 2 && !dense_; ++i) {
+    zeros += static_cast<uint64_t>(std::count(row.begin(), row.end(), 0.0f));
+    for (uint32_t i = 0; i < 2; ++i) {
       if ((too_full_ >> i & 1) == 0 && TooFull(row, kGroups[i])) too_full_ |= 1u << i;
     }
   }
+  weights_ += matrix.shape.elements();
+  zeros_ += zeros;
+  dense_ = kDenseShare * zeros < matrix.shape.elements();
   return !dense_;
 }
 

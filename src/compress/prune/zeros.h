@@ -12,10 +12,11 @@ namespace edgewise {
 // Reads the matrices that pruning would change (IsPrunable), all of them. Not thread-safe.
 class ZeroScan {
  public:
-  // Counts the zeros of one matrix. Returns false, and reads no further, once a row has zeros in
-  // less than a quarter of its weights: the model is dense.
+  // Counts the zeros of one matrix. Returns false when fewer than a tenth of its weights are 0: the
+  // model is dense, and need not be read further.
   bool Add(const TensorView& matrix);
 
+  bool dense() const { return dense_; }
   // The share of zeros; 0 for a dense model.
   double share() const;
   // The sparse formats that would hold every weight of a model with zeros in half of its weights

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace edgewise {
@@ -44,10 +45,21 @@ TEST_CASE("the zeros of all matrices decide which sparse formats hold a model") 
   CHECK(sparser.Formats().empty());
 }
 
+TEST_CASE("a row without zeros makes no model dense") {
+  Tensor matrix = Matrix(8, 2, 4);
+  auto* values = reinterpret_cast<float*>(matrix.mutable_data());
+  std::fill(values, values + 128, 0.5f);
+  ZeroScan scan;
+  CHECK(scan.Add(matrix.view()));
+  CHECK(scan.share() == 0.4375);
+  CHECK(scan.Formats().empty());
+}
+
 TEST_CASE("a dense matrix ends the search") {
   ZeroScan scan;
   CHECK(scan.Add(Matrix(4, 2, 4).view()));
-  CHECK_FALSE(scan.Add(Matrix(4, 7, 8).view()));
+  CHECK_FALSE(scan.Add(Matrix(4, 31, 32).view()));
+  CHECK(scan.dense());
   CHECK(scan.share() == 0);
   CHECK(scan.Formats().empty());
   CHECK(ZeroScan().share() == 0);
