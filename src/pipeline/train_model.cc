@@ -16,6 +16,7 @@
 #include "pipeline/run_journal.h"
 #include "pipeline/train_inputs.h"
 #include "pipeline/write_model.h"
+#include "train/fake_quantizer.h"
 #include "train/loss.h"
 #include "train/network.h"
 #include "train/parameters.h"
@@ -75,7 +76,7 @@ Status Complete(const TrainJob& job, const TrainInputs& in, train::TrainerOption
 }
 
 // What decides the result, and nothing else.
-Json RunRecipe(const TrainJob& job, const train::TrainerOptions& o) {
+Json RunRecipe(const TrainJob& job, const Preset& preset, const train::TrainerOptions& o) {
   Json recipe{JsonObject{}};
   recipe.Set("command", job.teacher.empty() ? "train" : "distill");
   recipe.Set("steps", o.schedule.steps).Set("warmup", o.schedule.warmup);
@@ -88,6 +89,7 @@ Json RunRecipe(const TrainJob& job, const train::TrainerOptions& o) {
   recipe.Set("evaluate_every", o.evaluate_every).Set("patience", o.patience);
   recipe.Set("dropout", static_cast<double>(o.network.dropout));
   recipe.Set("precision", train::PrecisionName(o.precision));
+  recipe.Set("to", preset.name).Set("qat", !o.formats.empty());
   if (job.format.format) recipe.Set("format", train::DatasetFormatName(*job.format.format));
   if (job.teacher.empty()) return recipe;
   recipe.Set("divergence", train::DivergenceName(job.loss.divergence));
@@ -233,6 +235,19 @@ Checkpoint WithWeights(const Checkpoint& model, std::vector<float> weights) {
   return model.Changed(std::move(changes));
 }
 
+// The format that each parameter will be written in.
+Result<std::vector<DType>> OutputFormats(const Checkpoint& model, const PlanOptions& options) {
+  const Checkpoint trained = WithWeights(model, {});
+  EW_TRY(const std::vector<TensorPlan> plan,
+         PlanQuantization(trained.tensors(), trained.spec(),
+                          trained.kind() == CheckpointKind::kGguf, options));
+  std::vector<DType> formats;
+  for (const train::Parameter& parameter : train::ParameterLayout(model.spec()).all()) {
+    formats.push_back(plan[*trained.Find(parameter.name)].to);
+  }
+  return formats;
+}
+
 uint64_t PlannedBytes(const TrainInputs& in, const train::TrainerOptions& options) {
   uint64_t bytes = train::TrainingBytes(in.model->spec(), options);
   if (in.teacher) {
@@ -299,7 +314,9 @@ Status CheckTrainJob(const TrainJob& job) {
 
 Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   const double start = NowSeconds();
-  EW_TRY(const Preset* preset, FindPreset(Info(job.to).name));
+  WriteJob write;
+  EW_TRY(write.plan.preset, FindPreset(job.qat.empty() ? Info(job.to).name : job.qat));
+  write.plan.allow_requantize = true;
   EW_TRY(CheckTrainJob(job));
   if (!job.dry_run) EW_TRY(CheckOutputs(job));
   EW_TRY(const TrainInputs in, ReadTrainInputs(job));
@@ -307,6 +324,12 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   EW_TRY(Complete(job, in, &options));
   ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
   EW_TRY(TrainerState state, FirstState(job, in, options.seed));
+  if (!job.qat.empty()) {
+    EW_TRY(options.formats, OutputFormats(*in.model, write.plan));
+  }
+  const train::ParameterLayout layout(in.model->spec());
+  EW_TRY(train::CheckFormats(layout, options.formats, options.keep_zeros, state.weights.data())
+             .In(job.model));
   EW_TRY(const auto loss, JobLoss::Create(job, in, options.precision, &pool));
 
   TrainSummary summary;
@@ -327,7 +350,7 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   }
 
   EW_TRY(const TrainInputHashes hashes, HashTrainInputs(in, progress));
-  const Json recipe = RunRecipe(job, options);
+  const Json recipe = RunRecipe(job, *write.plan.preset, options);
   Json run = recipe;
   run.Set("version", EDGEWISE_VERSION);
   for (const auto& [role, digest] : hashes.roles) run.Set(role, digest);
@@ -339,8 +362,9 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   const auto measure = [&]() -> Result<double> {
     auto ops = train::MakeCpuOps(&pool, options.precision);
     EW_TRY(auto network, train::Network::Create(in.model->spec(), ops.get(), {}));
-    return train::HeldOutLoss(in.held_out, options.batch, state.weights.data(), &pool, *progress,
-                              &network);
+    train::FakeQuantizer quantizer(layout, options.formats, &pool);
+    EW_TRY(const float* weights, quantizer.Apply(state.weights.data()));
+    return train::HeldOutLoss(in.held_out, options.batch, weights, &pool, *progress, &network);
   };
   if (state.step == 0) {
     EW_TRY(summary.first_loss, measure());
@@ -361,9 +385,6 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   if (in.teacher) {
     EW_TRY(summary.teacher_loss, loss->TeacherLoss(in.held_out, options.batch, *progress));
   }
-  WriteJob write;
-  write.plan.preset = preset;
-  write.plan.allow_requantize = true;
   write.recipe = recipe;
   write.tokenizer_path = in.tokenizer_path;
   write.threads = job.threads;

@@ -28,6 +28,8 @@ struct TrainJob {
   std::string out;  // GGUF
   std::string tokenizer_path;
   DType to = DType::kF16;
+  // A preset's name: its formats are trained through, and written in place of `to`. Empty: none.
+  std::string qat;
   double epochs = 1;  // over the data, where steps are 0
   uint64_t steps = 0;
   double warmup = 0.05;           // share of the steps
@@ -67,10 +69,11 @@ Status CheckTrainJob(const TrainJob& job);
 // Trains `job.model` and writes it to `job.out`, with "OUT.log.jsonl" beside it: a line for each
 // step. The state is kept in the folder "OUT.journal", so that a run that was stopped or killed
 // goes on with `resume`; the same job gives the same bytes for any number of threads, stopped or
-// not. A dry run plans the memory and tells the time by a trial step. Errors: kInvalidArgument
+// not. A dry run plans the memory and tells the time by a trial step. The weights
+// that the last measurement saw are those that the file decodes to. Errors: kInvalidArgument
 // (output exists, an option out of range, teacher and model have different vocabularies: the first
-// token that differs is named), those of Checkpoint::Open, LoadVocab, ReadDataset, RunTraining and
-// Convert.
+// token that differs is named), those of FindPreset, CheckFormats, Checkpoint::Open, LoadVocab,
+// ReadDataset, RunTraining and Convert.
 Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress);
 
 // The members of `edgewise distill --json`.

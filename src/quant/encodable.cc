@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "quant/block_parts.h"
+
 namespace edgewise {
 namespace {
 
@@ -58,6 +60,12 @@ EncodeProblem FindEncodeProblem(DType type, const float* values, size_t n) {
 
 EncodeProblem FindNotFinite(const float* values, size_t n) {
   return FindAtLeast(values, n, kInfinityBits);
+}
+
+bool KeepsZeros(DType type) {
+  const BlockForm* form = FormOf(type);
+  if (form == nullptr || Info(type).sparse()) return true;
+  return form->grid == nullptr && form->min_low == 0 && form->min_high == 0;
 }
 
 }  // namespace edgewise

@@ -26,4 +26,7 @@ EncodeProblem FindEncodeProblem(DType type, const float* values, size_t n);
 // The same of values that are only copied: those that are not finite.
 EncodeProblem FindNotFinite(const float* values, size_t n);
 
+// True when every value that is 0 is 0 again after encoding without importance weights.
+bool KeepsZeros(DType type);
+
 }  // namespace edgewise

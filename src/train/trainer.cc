@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/strings.h"
 #include "formats/gguf.h"
+#include "train/fake_quantizer.h"
 
 namespace edgewise::train {
 namespace {
@@ -27,13 +28,15 @@ class Run {
         ops_(std::move(ops)),
         network_(std::move(network)),
         reader_(std::move(reader)),
+        quantizer_(network_.layout(), options.formats, pool),
         pool_(pool),
         state_(*state),
         gradients_(state->weights.size()) {}
 
   Result<StepReport> Step(TokenLoss* loss);
   Result<double> Evaluate(const Corpus& held_out, const Progress& progress) {
-    const float* weights = state_.ema.empty() ? state_.weights.data() : state_.ema.data();
+    EW_TRY(const float* weights,
+           quantizer_.Apply(state_.ema.empty() ? state_.weights.data() : state_.ema.data()));
     return HeldOutLoss(held_out, options_.batch, weights, pool_, progress, &network_);
   }
 
@@ -43,6 +46,7 @@ class Run {
   std::unique_ptr<Ops> ops_;  // outlives network_
   Network network_;
   BatchReader reader_;
+  FakeQuantizer quantizer_;
   ThreadPool* pool_;
   TrainerState& state_;
   std::vector<float> gradients_;
@@ -60,10 +64,11 @@ Result<StepReport> Run::Step(TokenLoss* loss) {
   }
   std::fill(gradients_.begin(), gradients_.end(), 0.0f);
   const float scale = 1.0f / static_cast<float>(targets);
+  EW_TRY(const float* seen, quantizer_.Apply(state_.weights.data()));
   for (size_t i = 0; i < batches.size(); ++i) {
     const uint64_t seed = options_.seed + (state_.step * options_.accumulation + i) * 7919;
     EW_TRY(const double sum,
-           network_.Train(batches[i], state_.weights.data(), loss, scale, seed, gradients_.data()));
+           network_.Train(batches[i], seen, loss, scale, seed, gradients_.data()));
     report.loss += sum / static_cast<double>(targets);
   }
   if (options_.keep_zeros) {
@@ -116,6 +121,9 @@ Status Prepare(const ParameterLayout& layout, const TrainerOptions& options, Tra
     return MakeError(Code::kInvalidArgument, "%zu weights for a model of %zu",
                      state->weights.size(), layout.size());
   }
+  // Zeros that must stay are those before the first step.
+  const bool keep_zeros = options.keep_zeros && state->step == 0;
+  EW_TRY(CheckFormats(layout, options.formats, keep_zeros, state->weights.data()));
   if (state->step > 0) return Ok{};
   state->mean.assign(layout.size(), 0.0f);
   state->variance.assign(layout.size(), 0.0f);
@@ -155,7 +163,7 @@ Status CheckTrainer(const TrainerOptions& options) {
 }
 
 uint64_t TrainingBytes(const ModelSpec& spec, const TrainerOptions& options) {
-  const uint64_t copies = 4 + (options.ema > 0) + (options.patience > 0);
+  const uint64_t copies = 4 + (options.ema > 0) + (options.patience > 0) + !options.formats.empty();
   return copies * ParameterLayout(spec).size() * sizeof(float) +
          ActivationBytes(spec, options.network, options.batch.tokens, true);
 }

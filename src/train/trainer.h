@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "model/spec.h"
+#include "quant/dtype.h"
 #include "train/batch_reader.h"
 #include "train/loss.h"
 #include "train/network.h"
@@ -37,6 +38,9 @@ struct TrainerOptions {
   Precision precision = Precision::kBf16;
   NetworkOptions network;
   uint64_t seed = 1;  // of dropout
+  // Of each parameter of the layout: what the network sees is quantized to it (fake_quantizer.h),
+  // in steps and in measurements. Empty: floats.
+  std::vector<DType> formats;
 };
 // "bf16", "f32" and back. Errors: kInvalidArgument.
 Result<Precision> ParsePrecision(std::string_view name);
@@ -84,7 +88,7 @@ class TrainingObserver {
   virtual Status OnStep(const StepReport& report, const TrainerState& state) = 0;
 };
 
-// Bytes that training takes: weights, gradients, moments, activations.
+// Bytes that training takes: weights, as they are seen too, gradients, moments, activations.
 uint64_t TrainingBytes(const ModelSpec& spec, const TrainerOptions& options);
 
 // The mean cross-entropy of the corpus, in nats. Errors: those of Network and AllBatches;
@@ -93,8 +97,9 @@ Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options, co
                            ThreadPool* pool, const Progress& progress, Network* network);
 
 // Runs from state->step to the end. `held_out` may be null. With patience the weights of the best
-// evaluation are left in state->weights. Errors: kInvalidArgument, kBadData (ten gradients in a row
-// that are not finite), kCancelled (after the step in work), those of `loss` and `observer`.
+// evaluation are left in state->weights, which are not rounded to their formats. Errors:
+// kInvalidArgument, kBadData (ten gradients in a row that are not finite), those of CheckFormats
+// and FakeQuantizer, kCancelled (after the step in work), those of `loss` and `observer`.
 Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const Corpus& corpus,
                    const Corpus* held_out, TokenLoss* loss, ThreadPool* pool, Progress* progress,
                    TrainingObserver* observer, TrainerState* state);
