@@ -242,7 +242,8 @@ Result<std::vector<DType>> OutputFormats(const Checkpoint& model, const PlanOpti
          PlanQuantization(trained.tensors(), trained.spec(),
                           trained.kind() == CheckpointKind::kGguf, options));
   std::vector<DType> formats;
-  for (const train::Parameter& parameter : train::ParameterLayout(model.spec()).all()) {
+  const train::ParameterLayout layout(model.spec());
+  for (const train::Parameter& parameter : layout.all()) {
     formats.push_back(plan[*trained.Find(parameter.name)].to);
   }
   return formats;
