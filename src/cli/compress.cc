@@ -24,10 +24,10 @@ struct CompressFlags {
   CompressOptions options;
 };
 
-// How to get what a pruned model has to be compared with.
+// How to get what a pruned model has to be compared with, where its card does not tell.
 std::string DenseAlternative(const Recipe& recipe, const CompressSummary& summary) {
   const bool pruned = std::ranges::find(summary.passes, "prune") != summary.passes.end();
-  if (!pruned) return "";
+  if (!pruned || summary.card.Find("dense") != nullptr) return "";
   return Format(
       "A pruned model is worth its loss only beside the dense one in as many bytes:\n"
       "  edgewise quantize %s dense.gguf --target-bytes %llu --method gptq --calibration FILE\n",

@@ -46,6 +46,8 @@ constexpr Command kCommands[] = {
     {"distill", "Train a small model to give a large one's probabilities",
      "edgewise distill teacher.gguf text.txt student.gguf --student config.json --epochs 3\n"
      "  edgewise distill model-f16.gguf text.txt healed.gguf --student pruned.gguf --keep-zeros\n"
+     "  edgewise distill text.txt student.gguf --cache text.cache --student config.json "
+     "--tokenizer teacher.gguf\n"
      "  edgewise distill teacher.gguf text.txt student.gguf --student config.json --dry-run --json",
      AddDistill},
     {"finetune", "Train a model further on text",

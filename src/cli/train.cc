@@ -4,10 +4,12 @@
 #include <cmath>
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 #include "base/strings.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "pipeline/cache_teacher.h"
 #include "pipeline/train_model.h"
 
 namespace edgewise::cli {
@@ -21,8 +23,15 @@ struct TrainFlags {
   const char* verb;
   Beginning beginning;
   std::string to = "f16", schedule = "cosine", precision = "bf16", divergence = "kl", format;
+  std::string engine = "floats";
   TrainJob job;
 };
+
+Status ReadFormat(const std::string& name, train::DatasetOptions* options) {
+  if (name.empty()) return Ok{};
+  EW_TRY(options->format, train::ParseDatasetFormat(name).In("--format"));
+  return Ok{};
+}
 
 Status ReadNames(TrainFlags& flags) {
   TrainJob& job = flags.job;
@@ -35,9 +44,8 @@ Status ReadNames(TrainFlags& flags) {
   EW_TRY(job.trainer.precision, train::ParsePrecision(flags.precision));
   EW_TRY(job.trainer.schedule.kind, train::ParseSchedule(flags.schedule).In("--schedule"));
   EW_TRY(job.loss.divergence, train::ParseDivergence(flags.divergence).In("--divergence"));
-  if (!flags.format.empty()) {
-    EW_TRY(job.format.format, train::ParseDatasetFormat(flags.format).In("--format"));
-  }
+  EW_TRY(job.teacher_engine, ParseTeacherEngine(flags.engine).In("--teacher-engine"));
+  EW_TRY(ReadFormat(flags.format, &job.format));
   job.trainer.batch.seed = job.trainer.seed;
   return Ok{};
 }
@@ -47,11 +55,10 @@ std::string Nats(double loss) {
 }
 
 // On stderr: what of the data was not learned.
-void PrintBadRows(const TrainSummary& s) {
-  if (s.bad_row_count == 0) return;
-  for (const std::string& row : s.bad_rows) std::fprintf(stderr, "%s\n", row.c_str());
-  std::fprintf(stderr, "%llu bad rows were left out\n",
-               static_cast<unsigned long long>(s.bad_row_count));
+void PrintBadRows(uint64_t count, const std::vector<std::string>& first) {
+  if (count == 0) return;
+  for (const std::string& row : first) std::fprintf(stderr, "%s\n", row.c_str());
+  std::fprintf(stderr, "%llu bad rows were left out\n", static_cast<unsigned long long>(count));
 }
 
 void PrintPlan(const TrainSummary& s) {
@@ -97,7 +104,7 @@ Status RunTrain(TrainFlags& flags, const Common& common) {
   flags.job.threads = common.Threads();
   EW_TRY(const TrainSummary summary, TrainModel(flags.job, common.progress));
   if (common.json) return PrintJson(flags.verb, ToJson(summary));
-  PrintBadRows(summary);
+  PrintBadRows(summary.bad_row_count, summary.bad_rows);
   if (flags.job.dry_run) {
     PrintPlan(summary);
   } else {
@@ -147,16 +154,25 @@ void AddOptimizerFlags(CLI::App& app, TrainFlags* flags) {
       ->capture_default_str();
 }
 
+void AddFormat(CLI::App& app, std::string* format, bool* strict) {
+  app.add_option("--format", *format,
+                 "Of the data: text, jsonl, alpaca, dolly, sharegpt, chatml; without it as the "
+                 "first good row has it");
+  app.add_flag("--strict", *strict, "A bad row is an error; without it it is left out");
+}
+
+void AddResume(CLI::App& app, bool* resume, bool* overwrite) {
+  app.add_flag("--resume", *resume, "Go on with a run that was stopped");
+  app.add_flag("--force", *overwrite, "Replace the output, or begin anew");
+}
+
 void AddRunFlags(CLI::App& app, TrainFlags* flags) {
   TrainJob& job = flags->job;
   app.add_option("--steps", job.steps, "Steps in all; 0: as --epochs says")->capture_default_str();
   app.add_option("--epochs", job.epochs, "Passes over the text")->capture_default_str();
   app.add_option("--held-out", job.held_out,
                  "Data to measure on; without it the last fiftieth of the documents is held out");
-  app.add_option("--format", flags->format,
-                 "Of the data: text, jsonl, alpaca, dolly, sharegpt, chatml; without it as the "
-                 "first good row has it");
-  app.add_flag("--strict", job.format.strict, "A bad row is an error; without it it is left out");
+  AddFormat(app, &flags->format, &job.format.strict);
   app.add_option("--evaluate-every", job.trainer.evaluate_every,
                  "Steps between measurements; 0: at the end only")
       ->capture_default_str();
@@ -174,19 +190,21 @@ void AddRunFlags(CLI::App& app, TrainFlags* flags) {
       ->excludes("--to");
   app.add_option("--tokenizer", job.tokenizer_path,
                  "Tokenizer file or folder, where the model does not bring one");
-  app.add_flag("--resume", job.resume, "Go on with a run that was stopped");
-  app.add_flag("--force", job.overwrite, "Replace the output, or begin anew");
+  AddResume(app, &job.resume, &job.overwrite);
   app.add_flag("--dry-run", job.dry_run,
                "Tell memory, steps and time by a trial, and write nothing");
 }
 
+CLI::Option* AddData(CLI::App& app, std::string* data) {
+  return app.add_option("data", *data,
+                        "Text to learn from, with <|endoftext|> between documents, or JSON rows: "
+                        "texts, instructions or conversations, whose answers are learned");
+}
+
 // The options that all three verbs have, after the first argument.
-void AddCommon(CLI::App& app, TrainFlags* flags) {
-  app.add_option("data", flags->job.data,
-                 "Text to learn from, with <|endoftext|> between documents, or JSON rows: texts, "
-                 "instructions or conversations, whose answers are learned")
-      ->required();
-  app.add_option("output,--output", flags->job.out, "GGUF file to write")->required();
+void AddCommon(CLI::App& app, TrainFlags* flags, bool required = true) {
+  AddData(app, &flags->job.data)->required(required);
+  app.add_option("output,--output", flags->job.out, "GGUF file to write")->required(required);
   AddRunFlags(app, flags);
   AddBatchFlags(app, flags);
   AddOptimizerFlags(app, flags);
@@ -195,6 +213,108 @@ void AddCommon(CLI::App& app, TrainFlags* flags) {
 void AddKeepZeros(CLI::App& app, TrainFlags* flags) {
   app.add_flag("--keep-zeros", flags->job.trainer.keep_zeros,
                "Weights of matrices that are zero stay zero: a pruned model keeps its pattern");
+}
+
+constexpr const char* kModelKinds = "GGUF file, Hugging Face folder or llama2.c checkpoint";
+constexpr const char* kEngines =
+    "What runs the teacher: floats, with all weights in F32, or runtime, with weights as they are "
+    "stored, which takes far less memory";
+
+// With a cache DATA and OUTPUT are all, and the first of them stands where a teacher would.
+Status PlaceArguments(TrainJob* job) {
+  if (!job->cache.empty() && (job->data.empty() || job->out.empty())) {
+    if (job->out.empty()) job->out = std::exchange(job->data, "");
+    job->data = std::exchange(job->teacher, "");
+  }
+  const bool whole = !job->data.empty() && !job->out.empty() && !job->model.empty();
+  if (whole && job->teacher.empty() != job->cache.empty()) return Ok{};
+  return MakeError(Code::kInvalidArgument,
+                   "give TEACHER DATA OUTPUT, or DATA OUTPUT with --cache FILE in place of the "
+                   "teacher; and --student MODEL");
+}
+
+Runner AddLearn(CLI::App& app, const Common& common) {
+  auto flags = std::make_shared<TrainFlags>("distill", Beginning::kEither);
+  TrainJob& job = flags->job;
+  app.add_option("teacher", job.teacher, std::string(kModelKinds) + "; left out with --cache");
+  AddCommon(app, flags.get(), false);
+  app.add_option("--student", job.model,
+                 "What learns: a smaller or pruned model, or a config.json for a new one, which "
+                 "takes the teacher's tokenizer");
+  app.add_option("--cache", job.cache,
+                 "What `edgewise distill cache` kept of a teacher, in place of it");
+  app.add_option("--teacher-engine", flags->engine, kEngines)->capture_default_str();
+  app.add_option("--divergence", flags->divergence,
+                 "From the teacher: kl, reverse-kl, jsd, skew-kl, skew-reverse-kl")
+      ->capture_default_str();
+  app.add_option("--alpha", job.loss.alpha,
+                 "Share of it in the loss; the rest is the cross-entropy of the text")
+      ->capture_default_str();
+  app.add_option("--temperature", job.loss.temperature, "Of both distributions in it")
+      ->capture_default_str();
+  app.add_option("--beta", job.loss.beta, "The teacher's share of the mixture in jsd and skew-*")
+      ->capture_default_str();
+  AddKeepZeros(app, flags.get());
+  return [flags, &common]() -> Status {
+    EW_TRY(PlaceArguments(&flags->job));
+    return RunTrain(*flags, common);
+  };
+}
+
+struct CacheFlags {
+  std::string engine = "floats", precision = "bf16", format;
+  CacheTeacherJob job;
+};
+
+Status RunCache(CacheFlags& flags, const Common& common) {
+  CacheTeacherJob& job = flags.job;
+  EW_TRY(job.options.engine, ParseTeacherEngine(flags.engine).In("--teacher-engine"));
+  EW_TRY(job.options.precision, train::ParsePrecision(flags.precision));
+  EW_TRY(ReadFormat(flags.format, &job.format));
+  job.threads = common.Threads();
+  EW_TRY(const CacheTeacherSummary s, CacheTeacher(job, common.progress));
+  if (common.json) return PrintJson("distill", ToJson(s));
+  PrintBadRows(s.bad_row_count, s.bad_rows);
+  std::printf("%s: %llu tokens of %llu documents, %llu bytes each, %s\n", s.output.c_str(),
+              static_cast<unsigned long long>(s.targets),
+              static_cast<unsigned long long>(s.documents),
+              static_cast<unsigned long long>(s.record_bytes), FormatBytes(s.bytes).c_str());
+  std::printf(
+      "%s%s with %s (%.0f tokens/s)\n", job.dry_run ? "takes about " : "",
+      (job.dry_run ? FormatBytes(s.memory_bytes) + " of memory and " + FormatSeconds(s.seconds)
+                   : FormatSeconds(s.seconds))
+          .c_str(),
+      s.engine.c_str(), s.tokens_per_s);
+  return Ok{};
+}
+
+Runner AddCache(CLI::App& app, const Common& common) {
+  auto flags = std::make_shared<CacheFlags>();
+  CacheTeacherJob& job = flags->job;
+  app.add_option("teacher", job.teacher, kModelKinds)->required();
+  AddData(app, &job.data)->required();
+  app.add_option("output,--output", job.out, "Cache to write")->required();
+  app.add_option("--top", job.top_k,
+                 "Most probable tokens that are kept of each distribution; the others' mass is "
+                 "kept as one")
+      ->capture_default_str();
+  app.add_option("--temperature", job.temperature, "Of the distributions, as it will be learned")
+      ->capture_default_str();
+  app.add_option("--sequence", job.options.batch.sequence,
+                 "Tokens of a sequence at most, as they will be learned; longer documents are cut")
+      ->capture_default_str();
+  app.add_option("--batch-tokens", job.options.batch.tokens, "Tokens that are computed together")
+      ->capture_default_str();
+  app.add_option("--teacher-engine", flags->engine, kEngines)->capture_default_str();
+  app.add_option("--precision", flags->precision, "Of the factors of products in floats: bf16, f32")
+      ->capture_default_str();
+  AddFormat(app, &flags->format, &job.format.strict);
+  app.add_option("--tokenizer", job.tokenizer_path,
+                 "Tokenizer file or folder, where the teacher does not bring one");
+  AddResume(app, &job.resume, &job.overwrite);
+  app.add_flag("--dry-run", job.dry_run,
+               "Tell size, memory and time by a trial, and write nothing");
+  return [flags, &common] { return RunCache(*flags, common); };
 }
 
 }  // namespace
@@ -220,27 +340,14 @@ Runner AddFinetune(CLI::App& app, const Common& common) {
 }
 
 Runner AddDistill(CLI::App& app, const Common& common) {
-  auto flags = std::make_shared<TrainFlags>("distill", Beginning::kEither);
-  TrainJob& job = flags->job;
-  app.add_option("teacher", job.teacher, "GGUF file, Hugging Face folder or llama2.c checkpoint")
-      ->required();
-  AddCommon(app, flags.get());
-  app.add_option("--student", job.model,
-                 "What learns: a smaller or pruned model, or a config.json for a new one, which "
-                 "takes the teacher's tokenizer")
-      ->required();
-  app.add_option("--divergence", flags->divergence,
-                 "From the teacher: kl, reverse-kl, jsd, skew-kl, skew-reverse-kl")
-      ->capture_default_str();
-  app.add_option("--alpha", job.loss.alpha,
-                 "Share of it in the loss; the rest is the cross-entropy of the text")
-      ->capture_default_str();
-  app.add_option("--temperature", job.loss.temperature, "Of both distributions in it")
-      ->capture_default_str();
-  app.add_option("--beta", job.loss.beta, "The teacher's share of the mixture in jsd and skew-*")
-      ->capture_default_str();
-  AddKeepZeros(app, flags.get());
-  return [flags, &common] { return RunTrain(*flags, common); };
+  CLI::App* cache =
+      app.add_subcommand("cache", "Keep what a teacher says of each token, to learn from later");
+  cache->footer(
+      "Examples:\n  edgewise distill cache teacher.gguf text.txt text.cache\n"
+      "  edgewise distill cache teacher-q4.gguf text.txt text.cache --top 128 --temperature 2 "
+      "--resume");
+  const Runner learn = AddLearn(app, common), keep = AddCache(*cache, common);
+  return [cache, learn, keep] { return cache->parsed() ? keep() : learn(); };
 }
 
 }  // namespace edgewise::cli

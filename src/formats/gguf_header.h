@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -11,6 +12,8 @@
 #include "tensor/tensor.h"
 
 namespace edgewise {
+
+struct GgufTensorDecl;
 
 inline constexpr uint32_t kGgufVersion = 3;
 inline constexpr const char* kGgufAlignmentKey = "general.alignment";
@@ -27,6 +30,11 @@ struct GgufHeader {
 // Parses and checks the header at the start of `bytes`, for a file of `file_bytes` in all. Errors:
 // kBadData, kUnsupported, kOutOfMemory.
 Result<GgufHeader> ParseGgufHeader(std::span<const std::byte> bytes, uint64_t file_bytes);
+
+// Returns the bytes of a file before the tensors, for one that is written by other means than
+// GgufWriter. Errors: as GgufWriter::Create.
+Result<std::string> BuildGgufHeader(const Metadata& metadata,
+                                    std::span<const GgufTensorDecl> tensors);
 
 // Returns general.alignment, or the default where it is absent. Errors: kBadData.
 Result<uint64_t> GgufAlignment(const Metadata& metadata);

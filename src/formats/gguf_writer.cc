@@ -212,6 +212,12 @@ Result<uint64_t> GgufHeaderBytes(const Metadata& metadata,
   return layout.header.size();
 }
 
+Result<std::string> BuildGgufHeader(const Metadata& metadata,
+                                    std::span<const GgufTensorDecl> tensors) {
+  EW_TRY(auto layout, MakeLayout(metadata, tensors));
+  return std::move(layout.header);
+}
+
 Result<GgufWriter> GgufWriter::Create(const std::string& path, bool overwrite,
                                       const Metadata& metadata,
                                       std::vector<GgufTensorDecl> tensors) {

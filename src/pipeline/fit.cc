@@ -87,7 +87,13 @@ Json RecipeJson(const FitCandidate& candidate, const RecipePaths& paths) {
   if (candidate.calibrated) json.Set("calibration", Json().Set("text", paths.calibration));
   json.Set("evaluation", Json().Set("text", paths.evaluation));
   Json passes = candidate.passes;
-  passes.Append("eval");
+  // The search compares what is pruned with dense candidates itself.
+  const auto prunes = [](const Json& pass) { return pass.Find("prune") != nullptr; };
+  if (std::ranges::any_of(*passes.AsArray(), prunes)) {
+    passes.Append(Json().Set("eval", Json().Set("dense", false)));
+  } else {
+    passes.Append("eval");
+  }
   return json.Set("passes", std::move(passes));
 }
 

@@ -21,7 +21,8 @@ Result<TrainJob> ReadJob(const Json& arguments, const Recipe& recipe) {
     return MakeError(Code::kBadData, "give steps or epochs");
   }
   TrainJob job;
-  job.teacher = recipe.model;
+  job.cache = TextOr(arguments, "cache", "");
+  if (job.cache.empty()) job.teacher = recipe.model;
   job.tokenizer_path = recipe.tokenizer;
   job.data = TextOr(arguments, "data", "");
   job.held_out = TextOr(arguments, "held_out", "");

@@ -17,6 +17,7 @@ inline constexpr RecipeKey kDistillKeys[] = {
     {"sequence", KeyType::kCount, "tokens of a sequence at most (default 256)", false, 2, 1u << 20},
     {"alpha", KeyType::kNumber, "share of the teacher in the loss (default 1)"},
     {"temperature", KeyType::kNumber, "of both distributions (default 1)"},
+    {"cache", KeyType::kPath, "of `edgewise distill cache`, in place of the recipe's model"},
     {"divergence", KeyType::kText, "kl (default), reverse-kl, jsd, skew-kl, skew-reverse-kl"},
     {"precision", KeyType::kText, "of the factors of products: bf16 (default) or f32"},
     {"seed", KeyType::kCount, "of the order of documents (default 1)"},

@@ -12,25 +12,13 @@
 #include "pipeline/pass.h"
 #include "pipeline/pass_arguments.h"
 #include "pipeline/pass_distill.h"
+#include "pipeline/pass_eval.h"
 #include "pipeline/pass_prune.h"
-#include "pipeline/quality_card.h"
 #include "pipeline/target.h"
 #include "pipeline/write_model.h"
 
 namespace edgewise {
 namespace {
-
-constexpr uint64_t kMaxCardBytes = 1u << 20;
-
-// Tensor bytes in bits for each parameter.
-double BitsPerWeight(const std::vector<ConvertedTensor>& tensors) {
-  uint64_t bytes = 0, parameters = 0;
-  for (const ConvertedTensor& tensor : tensors) {
-    bytes += tensor.bytes;
-    parameters += tensor.shape.elements();
-  }
-  return 8.0 * static_cast<double>(bytes) / static_cast<double>(parameters);
-}
 
 // Rotation: nothing is written; the tensors are rotated as they are loaded.
 
@@ -275,42 +263,6 @@ Status RunPack(const Json&, const PassContext& context, PassState* state) {
   return TakeFile(path, state);
 }
 
-Status CheckEval(const Json&, const Recipe& recipe, SectionUse* use) {
-  if (recipe.evaluation.path.empty()) {
-    return MakeError(Code::kBadData, "the recipe has no evaluation text");
-  }
-  use->evaluation = true;
-  return Ok{};
-}
-
-Status RunEval(const Json&, const PassContext& context, PassState* state) {
-  const Recipe& recipe = context.recipe;
-  CardRequest request;
-  request.base_path = recipe.model;
-  request.model_path = state->model.path();
-  request.tokenizer_path = recipe.tokenizer;
-  request.text = &recipe.evaluation;
-  request.bits_per_weight = BitsPerWeight(state->tensors);
-  request.threads = context.threads;
-  if (context.dry_run) {
-    state->card = PlaceholderCard(recipe.evaluation);
-    if (!context.estimate) return Ok{};
-    EW_TRY(const Cost cost, EstimateCard(request, state->tensors));
-    state->cost = Then(state->cost, cost);
-    return Ok{};
-  }
-  const std::string path = context.stem + ".json";
-  if (FileExists(path)) {
-    EW_TRY(const std::string text, ReadFile(path, kMaxCardBytes));
-    EW_TRY(state->card, ParseJson(text).In(path));
-    return Ok{};
-  }
-  EW_TRY(state->card, MeasureCard(request, context.progress));
-  EW_TRY(AtomicFile file, AtomicFile::Create(path, true));
-  EW_TRY(file.Write(state->card.Dump()));
-  return file.Commit();
-}
-
 constexpr Pass kPasses[] = {
     {"rotate",
      "spread outliers over all columns: the same model, easier to quantize",
@@ -356,7 +308,7 @@ constexpr Pass kPasses[] = {
      RunPack},
     {"eval",
      "measure KL, top-1 and perplexity against the model: the quality card",
-     {},
+     kEvalKeys,
      kQuantizedModel | kPackedModel,
      {},
      false,

@@ -18,6 +18,8 @@ namespace {
 constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
 constexpr const char* kSchema = "edgewise.card/1";
 constexpr size_t kDigestDigits = 64;
+// Of the dense model that a pruned one is compared with.
+constexpr const char* kDenseKeys[] = {"kl_mean", "top1_agreement", "ppl_ratio"};
 
 Json ToCard(const KlResult& kl, const CardRequest& request, const std::string& sha256) {
   Json card;
@@ -47,6 +49,21 @@ Result<std::unique_ptr<Engine>> Load(const std::string& path, const std::string&
   return Engine::Load(path, options);
 }
 
+// What the dense model in as many bytes costs, from a pruned model's card.
+std::string DenseText(const Json& dense) {
+  const auto number = [&](const char* key) {
+    const Json* member = dense.Find(key);
+    return member ? member->AsDouble() : std::nullopt;
+  };
+  const auto bytes = number("bytes"), kl = number("kl_mean"), top1 = number("top1_agreement");
+  std::string text = "none can be made";
+  if (bytes && kl && top1) {
+    text = Format("mean KL %.5f nats, top-1 agreement %.2f %%, in %.0f bytes", *kl, 100 * *top1,
+                  *bytes);
+  }
+  return Format("  %-17s %s\n", "dense, as large", text.c_str());
+}
+
 }  // namespace
 
 Result<EvaluationInput> ReadEvaluation(const EvaluationText& source) {
@@ -67,7 +84,16 @@ Result<Json> MeasureCard(const CardRequest& request, Progress* progress) {
   return ToCard(kl, request, Sha256Hex(std::as_bytes(std::span(input.text))));
 }
 
-Json PlaceholderCard(const EvaluationText& text) {
+void SetDenseCard(const Json& dense, uint64_t bytes, Json* card) {
+  Json member;
+  member.Set("bytes", bytes);
+  for (const char* key : kDenseKeys) {
+    if (const Json* value = dense.Find(key)) member.Set(key, *value);
+  }
+  card->Set("dense", std::move(member));
+}
+
+Json PlaceholderCard(const EvaluationText& text, bool dense) {
   constexpr double kWidest = -std::numeric_limits<double>::max();
   KlResult kl;
   kl.kl = {kWidest, kWidest};
@@ -79,12 +105,14 @@ Json PlaceholderCard(const EvaluationText& text) {
   CardRequest request;
   request.text = &text;
   request.bits_per_weight = kWidest;
-  return ToCard(kl, request, std::string(kDigestDigits, '0'));
+  Json card = ToCard(kl, request, std::string(kDigestDigits, '0'));
+  if (dense) SetDenseCard(Json(card), std::numeric_limits<uint64_t>::max(), &card);
+  return card;
 }
 
 void SetCard(const Json& card, const EvaluationText& text, Metadata* metadata) {
   std::string json = card.Dump();
-  const size_t size = PlaceholderCard(text).Dump().size();
+  const size_t size = PlaceholderCard(text, card.Find("dense") != nullptr).Dump().size();
   EW_CHECK(json.size() <= size);
   json.resize(size, ' ');  // blanks may follow a JSON text
   metadata->Set(kCardKey, std::move(json));
@@ -120,6 +148,7 @@ std::string CardText(const Json& card) {
     if (!value) continue;
     text += Format("  %-17s ", line.label) + Format(line.format, *value * line.factor) + "\n";
   }
+  if (const Json* dense = card.Find("dense")) text += DenseText(*dense);
   for (const char* key : {"text", "text_sha256", "kernels"}) {
     const Json* member = card.Find(key);
     if (!member || !member->is_string()) continue;

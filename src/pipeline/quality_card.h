@@ -36,10 +36,16 @@ Result<EvaluationInput> ReadEvaluation(const EvaluationText& source);
 // MeasureKl.
 Result<Json> MeasureCard(const CardRequest& request, Progress* progress);
 
-// A card with the same names and the widest numbers, to know the size before measuring.
-Json PlaceholderCard(const EvaluationText& text);
+// Adds the member "dense" of a pruned model's card: the bytes of the dense model that it is
+// compared with, and from its card what it cost; 0 bytes where there can be none.
+void SetDenseCard(const Json& dense, uint64_t bytes, Json* card);
 
-// Writes `card` so that it takes as many bytes as the placeholder of `text`.
+// A card with the same names and the widest numbers, to know the size before measuring; with
+// `dense` that of a pruned model.
+Json PlaceholderCard(const EvaluationText& text, bool dense);
+
+// Writes `card` so that it takes as many bytes as the placeholder of `text`, with "dense" where the
+// card has that.
 void SetCard(const Json& card, const EvaluationText& text, Metadata* metadata);
 
 // The card in `metadata`; null where there is none. Errors: kBadData (no JSON object).

@@ -222,7 +222,7 @@ TEST_CASE("a card takes the bytes of its placeholder and reads back") {
   EvaluationText text;
   text.path = "a/held \"out\".txt";
   Metadata metadata;
-  SetCard(PlaceholderCard(text), text, &metadata);
+  SetCard(PlaceholderCard(text, false), text, &metadata);
   const size_t size = metadata.GetString(kCardKey)->size();
   Json card;
   card.Set("kl_mean", 0.125).Set("tokens", 7);
@@ -232,6 +232,16 @@ TEST_CASE("a card takes the bytes of its placeholder and reads back") {
   REQUIRE(found);
   CHECK(found->Dump() == card.Dump());
   CHECK(CardText(*found).find("0.12500 nats") != std::string::npos);
+  SetCard(PlaceholderCard(text, true), text, &metadata);
+  const size_t with_dense = metadata.GetString(kCardKey)->size();
+  CHECK(with_dense > size);
+  SetDenseCard(Json().Set("kl_mean", 0.25).Set("top1_agreement", 0.5), 1000, &card);
+  SetCard(card, text, &metadata);
+  CHECK(metadata.GetString(kCardKey)->size() == with_dense);
+  CHECK(CardText(*FindCard(metadata)).find("KL 0.25000 nats, top-1 agreement 50.00 %, in 1000") !=
+        std::string::npos);
+  SetDenseCard(Json(), 0, &card);
+  CHECK(CardText(card).find("none can be made") != std::string::npos);
   metadata.Set(kCardKey, std::string("[1]"));
   CHECK(!FindCard(metadata));
 }

@@ -4,6 +4,7 @@
 
 #include "base/strings.h"
 #include "engine/vocab_metadata.h"
+#include "pipeline/cache_teacher.h"
 
 namespace edgewise {
 namespace {
@@ -16,12 +17,6 @@ Result<Checkpoint> OpenModel(const std::string& path) {
   return IsModelConfig(path) ? Checkpoint::FromConfig(path) : Checkpoint::Open(path);
 }
 
-Result<std::unique_ptr<Tokenizer>> OpenTokenizer(const Checkpoint& model,
-                                                 const std::string& tokenizer_path) {
-  EW_TRY(Vocab vocab, LoadVocab(model, tokenizer_path));
-  return Tokenizer::Create(std::move(vocab));
-}
-
 // Reads a training file; what is wrong with its rows goes to `in`.
 Result<Corpus> ReadCorpus(const std::string& path, const train::DatasetOptions& options,
                           TrainInputs* in) {
@@ -29,10 +24,8 @@ Result<Corpus> ReadCorpus(const std::string& path, const train::DatasetOptions& 
   EW_TRY(train::Dataset data, train::ReadDataset(path, *in->tokenizer, chat_template, options));
   in->format = data.format;
   in->bad_row_count += data.bad_row_count;
-  for (const train::BadRow& row : data.bad_rows) {
-    in->bad_rows.push_back(Format("%s, line %llu: %s", path.c_str(),
-                                  static_cast<unsigned long long>(row.line), row.problem.c_str()));
-  }
+  const std::vector<std::string> rows = DescribeBadRows(path, data);
+  in->bad_rows.insert(in->bad_rows.end(), rows.begin(), rows.end());
   return std::move(data.corpus);
 }
 
@@ -63,7 +56,29 @@ Status CheckTeacher(const TrainJob& job, const TrainInputs& in) {
 
 }  // namespace
 
-Result<TrainInputs> ReadTrainInputs(const TrainJob& job) {
+Result<std::unique_ptr<Tokenizer>> OpenTokenizer(const Checkpoint& model,
+                                                 const std::string& tokenizer_path) {
+  EW_TRY(Vocab vocab, LoadVocab(model, tokenizer_path));
+  return Tokenizer::Create(std::move(vocab));
+}
+
+std::vector<std::string> DescribeBadRows(const std::string& path, const train::Dataset& data) {
+  std::vector<std::string> rows;
+  for (const train::BadRow& row : data.bad_rows) {
+    rows.push_back(Format("%s, line %llu: %s", path.c_str(),
+                          static_cast<unsigned long long>(row.line), row.problem.c_str()));
+  }
+  return rows;
+}
+
+Status CheckContext(const Checkpoint& model, size_t sequence, const char* role) {
+  if (sequence <= model.spec().context_length) return Ok{};
+  return MakeError(Code::kInvalidArgument,
+                   "sequences of %zu tokens are longer than the %s's context of %u", sequence, role,
+                   model.spec().context_length);
+}
+
+Result<TrainInputs> ReadTrainInputs(const TrainJob& job, ThreadPool* pool, Progress* progress) {
   TrainInputs in;
   in.from_config = IsModelConfig(job.model);
   if (job.student != nullptr) {
@@ -83,6 +98,12 @@ Result<TrainInputs> ReadTrainInputs(const TrainJob& job) {
     EW_TRY(in.held_out, ReadCorpus(job.held_out, job.format, &in));
   }
   EW_TRY(Corpus all, ReadCorpus(job.data, job.format, &in));
+  if (!job.cache.empty()) {
+    EW_TRY(in.cache, train::TeacherCache::Open(job.cache, pool, progress));
+    const CacheUse use = {*in.tokenizer, in.model->spec().vocab_size, job.data,
+                          all,           job.trainer.batch.sequence,  job.loss.temperature};
+    EW_TRY(CheckCacheFits(in.cache->info(), use).In(job.cache));
+  }
   if (job.held_out.empty()) {
     SplitHeldOut(all, &in.corpus, &in.held_out);
   } else {
@@ -94,14 +115,16 @@ Result<TrainInputs> ReadTrainInputs(const TrainJob& job) {
                      "--held-out",
                      job.data.c_str());
   }
-  std::vector<std::string> model, teacher, held_out;
+  std::vector<std::string> model, teacher, cache, held_out;
   EW_TRY(model, SourceFiles(*in.model, in.tokenizer_path));
   if (in.teacher) {
     EW_TRY(teacher, SourceFiles(*in.teacher, ""));
   }
+  if (!job.cache.empty()) cache = {job.cache};
   if (!job.held_out.empty()) held_out = {job.held_out};
   in.roles = {{"model", std::move(model)},
               {"teacher", std::move(teacher)},
+              {"cache", std::move(cache)},
               {"data", {job.data}},
               {"held-out data", std::move(held_out)}};
   return in;

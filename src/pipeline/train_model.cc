@@ -35,7 +35,8 @@ constexpr double kSaveSeconds = 300;  // a state is never older, however long st
 // The output is none of the files that are read, and replaces one only where that is wanted.
 Status CheckOutputs(const TrainJob& job) {
   const bool going_on = job.resume && FileExists(JournalFolder(job.out));
-  for (const std::string* input : {&job.model, &job.teacher, &job.data, &job.held_out}) {
+  for (const std::string* input :
+       {&job.model, &job.teacher, &job.cache, &job.data, &job.held_out}) {
     if (input->empty()) continue;
     EW_TRY(CheckOutput(*input, job.out, job.overwrite || going_on));
   }
@@ -51,34 +52,49 @@ uint64_t LearnedTokens(const train::Corpus& corpus) {
   return count;
 }
 
+// Batches that read so many tokens of the corpus.
+Result<uint64_t> CountBatches(const train::Corpus& corpus, const train::BatchOptions& options,
+                              double tokens) {
+  if (!options.whole) {
+    return static_cast<uint64_t>(std::ceil(tokens / static_cast<double>(options.tokens)));
+  }
+  EW_TRY(train::BatchReader reader, train::BatchReader::Create(corpus, options));
+  uint64_t count = 0;
+  for (double read = 0; read < tokens; ++count) read += static_cast<double>(reader.Next().size());
+  return count;
+}
+
 // Sets what the job leaves to the data: steps, warm-up, the longest sequence.
 Status Complete(const TrainJob& job, const TrainInputs& in, train::TrainerOptions* options) {
-  const uint64_t tokens = in.corpus.token_count() - in.corpus.size();
-  const uint64_t step = options->batch.tokens * options->accumulation;
+  options->batch.whole = in.cache.has_value();
+  EW_TRY(train::BatchReader::Create(in.corpus, options->batch).In(job.data));
+  EW_TRY(train::AllBatches(in.held_out, options->batch).In("the held-out documents"));
   uint64_t steps = job.steps;
   if (steps == 0) {
-    steps = static_cast<uint64_t>(
-        std::ceil(job.epochs * static_cast<double>(tokens) / static_cast<double>(step)));
+    const uint64_t tokens = in.corpus.token_count() - in.corpus.size();
+    EW_TRY(const uint64_t batches,
+           CountBatches(in.corpus, options->batch, job.epochs * static_cast<double>(tokens)));
+    steps = (batches + options->accumulation - 1) / options->accumulation;
   }
   options->schedule.steps = std::max<uint64_t>(steps, 1);
   options->schedule.warmup =
       static_cast<uint64_t>(job.warmup * static_cast<double>(options->schedule.steps));
-  for (const auto* model : {&in.model, &in.teacher}) {
-    if (!*model || options->batch.sequence <= (*model)->spec().context_length) continue;
-    return MakeError(Code::kInvalidArgument,
-                     "sequences of %zu tokens are longer than the %s's context of %u",
-                     options->batch.sequence, model == &in.model ? "model" : "teacher",
-                     (*model)->spec().context_length);
-  }
-  EW_TRY(train::BatchReader::Create(in.corpus, options->batch).In(job.data));
-  EW_TRY(train::AllBatches(in.held_out, options->batch).In("the held-out documents"));
+  EW_TRY(CheckContext(*in.model, options->batch.sequence, "model"));
+  if (in.teacher) EW_TRY(CheckContext(*in.teacher, options->batch.sequence, "teacher"));
   return train::CheckTrainer(*options);
 }
 
+bool Distils(const TrainJob& job) { return !job.teacher.empty() || !job.cache.empty(); }
+
+TeacherOptions OptionsOf(const TrainJob& job, const train::TrainerOptions& trainer) {
+  return {job.teacher_engine, trainer.precision, trainer.batch};
+}
+
 // What decides the result, and nothing else.
-Json RunRecipe(const TrainJob& job, const Preset& preset, const train::TrainerOptions& o) {
+Json RunRecipe(const TrainJob& job, const Preset& preset, const TrainInputs& in,
+               const train::TrainerOptions& o) {
   Json recipe{JsonObject{}};
-  recipe.Set("command", job.teacher.empty() ? "train" : "distill");
+  recipe.Set("command", Distils(job) ? "distill" : "train");
   recipe.Set("steps", o.schedule.steps).Set("warmup", o.schedule.warmup);
   recipe.Set("schedule", train::ScheduleName(o.schedule.kind));
   recipe.Set("learning_rate", o.schedule.peak).Set("last", o.schedule.last);
@@ -91,7 +107,10 @@ Json RunRecipe(const TrainJob& job, const Preset& preset, const train::TrainerOp
   recipe.Set("precision", train::PrecisionName(o.precision));
   recipe.Set("to", preset.name).Set("qat", !o.formats.empty());
   if (job.format.format) recipe.Set("format", train::DatasetFormatName(*job.format.format));
-  if (job.teacher.empty()) return recipe;
+  if (!Distils(job)) return recipe;
+  recipe.Set("teacher_engine",
+             in.teacher ? TeacherEngineName(OptionsOf(job, o)) : in.cache->info().engine);
+  if (in.cache) recipe.Set("cache_top", in.cache->info().shape.k);
   recipe.Set("divergence", train::DivergenceName(job.loss.divergence));
   recipe.Set("alpha", job.loss.alpha).Set("temperature", job.loss.temperature);
   recipe.Set("beta", job.loss.beta);
@@ -172,36 +191,25 @@ class Keeper final : public train::TrainingObserver {
 class JobLoss {
  public:
   static Result<std::unique_ptr<JobLoss>> Create(const TrainJob& job, const TrainInputs& in,
-                                                 train::Precision precision, ThreadPool* pool) {
-    auto made = std::unique_ptr<JobLoss>(new JobLoss(pool));
-    if (!in.teacher) {
+                                                 const train::TrainerOptions& options,
+                                                 ThreadPool* pool) {
+    auto made = std::make_unique<JobLoss>();
+    if (in.cache) {
+      made->loss_ = std::make_unique<train::CachedLoss>(job.loss, &*in.cache, in.corpus, pool);
+    } else if (in.teacher) {
+      EW_TRY(made->teacher_,
+             LiveTeacher::Create(*in.teacher, OptionsOf(job, options), pool).In(job.teacher));
+      made->loss_ = std::make_unique<train::TeacherLoss>(job.loss, made->teacher_->get(), pool);
+    } else {
       made->loss_ = std::make_unique<train::CrossEntropyLoss>(pool);
-      return made;
     }
-    EW_TRY(train::CheckLoss(job.loss));
-    const train::ParameterLayout layout(in.teacher->spec());
-    EW_TRY(made->weights_, train::LoadParameters(*in.teacher, layout).In(job.teacher));
-    made->ops_ = train::MakeCpuOps(pool, precision);
-    EW_TRY(auto network, train::Network::Create(in.teacher->spec(), made->ops_.get(), {}));
-    made->teacher_ =
-        std::make_unique<train::NetworkTeacher>(std::move(network), made->weights_.data());
-    made->loss_ = std::make_unique<train::TeacherLoss>(job.loss, made->teacher_.get(), pool);
     return made;
   }
   train::TokenLoss* get() { return loss_.get(); }
-  // Of the teacher on these documents.
-  Result<double> TeacherLoss(const train::Corpus& corpus, const train::BatchOptions& options,
-                             const Progress& progress) {
-    return train::HeldOutLoss(corpus, options, weights_.data(), pool_, progress,
-                              teacher_->network());
-  }
+  LiveTeacher* teacher() { return teacher_.get(); }  // null: none
 
  private:
-  explicit JobLoss(ThreadPool* pool) : pool_(pool) {}
-  ThreadPool* pool_;
-  std::vector<float> weights_;
-  std::unique_ptr<train::Ops> ops_;
-  std::unique_ptr<train::NetworkTeacher> teacher_;
+  std::unique_ptr<LiveTeacher> teacher_;
   std::unique_ptr<train::TokenLoss> loss_;
 };
 
@@ -249,14 +257,10 @@ Result<std::vector<DType>> OutputFormats(const Checkpoint& model, const PlanOpti
   return formats;
 }
 
-uint64_t PlannedBytes(const TrainInputs& in, const train::TrainerOptions& options) {
-  uint64_t bytes = train::TrainingBytes(in.model->spec(), options);
-  if (in.teacher) {
-    const ModelSpec& spec = in.teacher->spec();
-    bytes += train::ParameterLayout(spec).size() * sizeof(float) +
-             train::ActivationBytes(spec, {}, options.batch.tokens, false);
-  }
-  return bytes;
+uint64_t PlannedBytes(const TrainJob& job, const TrainInputs& in,
+                      const train::TrainerOptions& options) {
+  const uint64_t bytes = train::TrainingBytes(in.model->spec(), options);
+  return in.teacher ? bytes + TeacherBytes(*in.teacher, OptionsOf(job, options)) : bytes;
 }
 
 // Sees one step, which tells how long all will take.
@@ -309,7 +313,12 @@ Status CheckTrainJob(const TrainJob& job) {
   train::TrainerOptions options = job.trainer;
   options.schedule.steps = std::max<uint64_t>(job.steps, 1);
   options.schedule.warmup = 0;
-  if (!job.teacher.empty()) EW_TRY(train::CheckLoss(job.loss));
+  if (!job.teacher.empty() && !job.cache.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     "a cache stands in place of a teacher: give one of %s and %s",
+                     job.teacher.c_str(), job.cache.c_str());
+  }
+  if (Distils(job)) EW_TRY(train::CheckLoss(job.loss));
   return train::CheckTrainer(options);
 }
 
@@ -320,10 +329,10 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   write.plan.allow_requantize = true;
   EW_TRY(CheckTrainJob(job));
   if (!job.dry_run) EW_TRY(CheckOutputs(job));
-  EW_TRY(const TrainInputs in, ReadTrainInputs(job));
+  ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
+  EW_TRY(const TrainInputs in, ReadTrainInputs(job, &pool, progress));
   train::TrainerOptions options = job.trainer;
   EW_TRY(Complete(job, in, &options));
-  ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
   EW_TRY(TrainerState state, FirstState(job, in, options.seed));
   if (!job.qat.empty()) {
     EW_TRY(options.formats, OutputFormats(*in.model, write.plan));
@@ -331,7 +340,7 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   const train::ParameterLayout layout(in.model->spec());
   EW_TRY(train::CheckFormats(layout, options.formats, options.keep_zeros, state.weights.data())
              .In(job.model));
-  EW_TRY(const auto loss, JobLoss::Create(job, in, options.precision, &pool));
+  EW_TRY(const auto loss, JobLoss::Create(job, in, options, &pool));
 
   TrainSummary summary;
   summary.output = job.out;
@@ -343,7 +352,7 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   summary.held_out_documents = in.held_out.size();
   summary.tokens = LearnedTokens(in.corpus);
   summary.steps = options.schedule.steps;
-  summary.memory_bytes = PlannedBytes(in, options);
+  summary.memory_bytes = PlannedBytes(job, in, options);
   if (job.dry_run) {
     EW_TRY(Predict(in, options, std::move(state), loss->get(), &pool, progress, &summary));
     summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
@@ -351,7 +360,7 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   }
 
   EW_TRY(const TrainInputHashes hashes, HashTrainInputs(in, progress));
-  const Json recipe = RunRecipe(job, *write.plan.preset, options);
+  const Json recipe = RunRecipe(job, *write.plan.preset, in, options);
   Json run = recipe;
   run.Set("version", EDGEWISE_VERSION);
   for (const auto& [role, digest] : hashes.roles) run.Set(role, digest);
@@ -383,8 +392,8 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   EW_TRY(summary.held_out_loss, measure());
   summary.skipped_steps = keeper.skipped();
   summary.tokens_per_s = keeper.tokens_per_s();
-  if (in.teacher) {
-    EW_TRY(summary.teacher_loss, loss->TeacherLoss(in.held_out, options.batch, *progress));
+  if (loss->teacher() != nullptr) {
+    EW_TRY(summary.teacher_loss, loss->teacher()->HeldOutLoss(in.held_out, *progress));
   }
   write.recipe = recipe;
   write.tokenizer_path = in.tokenizer_path;

@@ -9,6 +9,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "pipeline/convert.h"
+#include "pipeline/live_teacher.h"
 #include "quant/dtype.h"
 #include "train/dataset.h"
 #include "train/trainer.h"
@@ -21,8 +22,10 @@ bool IsModelConfig(const std::string& path);
 struct TrainJob {
   std::string model;  // to begin from: a checkpoint, or a config.json for random weights
   const Checkpoint* student = nullptr;  // in place of opening `model`
-  std::string teacher;                  // a checkpoint; empty: none, the text alone
-  std::string data;                     // train/dataset.h
+  std::string teacher;                  // a checkpoint; empty: none, the text or a cache alone
+  TeacherEngine teacher_engine = TeacherEngine::kFloats;
+  std::string cache;     // of a teacher's probabilities, in place of one; empty: none
+  std::string data;      // train/dataset.h
   std::string held_out;  // likewise; empty: the last fiftieth of the documents of `data`
   train::DatasetOptions format;
   std::string out;  // GGUF
@@ -69,11 +72,11 @@ Status CheckTrainJob(const TrainJob& job);
 // Trains `job.model` and writes it to `job.out`, with "OUT.log.jsonl" beside it: a line for each
 // step. The state is kept in the folder "OUT.journal", so that a run that was stopped or killed
 // goes on with `resume`; the same job gives the same bytes for any number of threads, stopped or
-// not. A dry run plans the memory and tells the time by a trial step. The weights
-// that the last measurement saw are those that the file decodes to. Errors: kInvalidArgument
-// (output exists, an option out of range, teacher and model have different vocabularies: the first
-// token that differs is named), those of FindPreset, CheckFormats, Checkpoint::Open, LoadVocab,
-// ReadDataset, RunTraining and Convert.
+// not. With a cache no sequence is cut by a batch's end (BatchOptions::whole). A dry run plans the
+// memory and tells the time by a trial step. The weights that the last measurement saw are those
+// that the file decodes to. Errors: kInvalidArgument (output exists, an option out of range,
+// teacher and model have different vocabularies: the first token that differs is named), those of
+// FindPreset, CheckFormats, ReadTrainInputs, RunTraining and Convert.
 Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress);
 
 // The members of `edgewise distill --json`.

@@ -9,12 +9,19 @@ namespace edgewise::train {
 
 inline constexpr int32_t kNoTarget = -1;
 
+// Where a sequence begins in a corpus.
+struct Origin {
+  uint64_t document = 0;
+  uint64_t token = 0;  // of that document
+};
+
 // Sequences of any lengths packed into rows; a token sees those of its own sequence only, and
 // positions begin at 0 in each.
 struct Batch {
   std::vector<int32_t> tokens;    // (n)
   std::vector<int32_t> targets;   // (n): the token that is to follow, or kNoTarget
   std::vector<uint32_t> lengths;  // of the sequences, at least 1 each, n in all
+  std::vector<Origin> origins;    // of the sequences; empty: of no corpus
 
   size_t size() const { return tokens.size(); }
   size_t CountTargets() const {

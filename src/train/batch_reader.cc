@@ -21,6 +21,7 @@ void AppendPiece(const Corpus& corpus, size_t document, size_t first, size_t cou
     batch->targets.push_back(target ? tokens[i + 1] : kNoTarget);
   }
   batch->lengths.push_back(static_cast<uint32_t>(count));
+  batch->origins.push_back({document, first});
 }
 
 // Tokens that are followed by another: the last of a document is only a target.
@@ -33,6 +34,11 @@ Status Check(const Corpus& corpus, const BatchOptions& options) {
   if (options.tokens < 2 || options.sequence < 2) {
     return MakeError(Code::kInvalidArgument,
                      "batches of %zu tokens in sequences of %zu: both must be at least 2",
+                     options.tokens, options.sequence);
+  }
+  if (options.whole && options.tokens < options.sequence) {
+    return MakeError(Code::kInvalidArgument,
+                     "batches of %zu tokens hold no whole sequence of %zu: give larger batches",
                      options.tokens, options.sequence);
   }
   for (size_t d = 0; d < corpus.size(); ++d) {
@@ -61,6 +67,7 @@ Result<BatchReader> BatchReader::Create(const Corpus& corpus, const BatchOptions
 
 void BatchReader::Shuffle() {
   std::iota(order_.begin(), order_.end(), 0u);
+  if (options_.in_order) return;
   Rng rng(options_.seed + position_.epoch * 0x9e3779b97f4a7c15u);
   for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[rng.Below(i)]);
 }
@@ -78,10 +85,14 @@ Batch BatchReader::Next() {
   while (batch.size() < options_.tokens) {
     const size_t document = order_[position_.document];
     const size_t left = Usable(*corpus_, document) - position_.token;
-    const size_t count = std::min({left, options_.sequence, options_.tokens - batch.size()});
+    const size_t piece = std::min(left, options_.sequence);
+    const size_t count = std::min(piece, options_.tokens - batch.size());
+    if (options_.whole && count < piece) break;
     if (count > 0) AppendPiece(*corpus_, document, position_.token, count, &batch);
     position_.token += count;
-    if (count == left) EndDocument();
+    if (count < left) continue;
+    EndDocument();
+    if (options_.in_order && position_.document == 0) break;
   }
   return batch;
 }

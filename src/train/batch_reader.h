@@ -15,6 +15,10 @@ struct BatchOptions {
   size_t tokens = 4096;   // of a batch
   size_t sequence = 256;  // the most of a sequence; longer documents are cut into several
   uint64_t seed = 1;      // of the order
+  // No batch cuts a sequence, so that each token has the same context in every epoch, from a
+  // multiple of `sequence` in its document; batches are at most `tokens` long then.
+  bool whole = false;
+  bool in_order = false;  // as the corpus has them; a batch ends where an epoch does
 };
 
 // Where the next batch begins, so that reading can go on in another process.
@@ -28,11 +32,12 @@ struct ReaderPosition {
 // Not thread-safe. The corpus must outlive it.
 class BatchReader {
  public:
-  // Errors: kInvalidArgument (no document has a token to learn, sizes below 2).
+  // Errors: kInvalidArgument (no document has a token to learn, sizes below 2, batches that hold
+  // no whole sequence).
   static Result<BatchReader> Create(const Corpus& corpus, const BatchOptions& options);
 
   // Returns a batch of options.tokens tokens. A sequence is a document or a piece of one, and the
-  // last one may be cut short: the rest of it begins the next batch.
+  // last one may be cut short: the rest of it begins the next batch. See BatchOptions for others.
   Batch Next();
   const ReaderPosition& position() const { return position_; }
   // Errors: kInvalidArgument (the corpus has no such place).

@@ -96,6 +96,47 @@ TEST_CASE("what is not learned is context and no target") {
   CHECK(batch.targets == std::vector<int32_t>{kNoTarget, 3, 4});
 }
 
+TEST_CASE("whole sequences begin at the same tokens in every epoch") {
+  const Corpus corpus = Documents(7);
+  const BatchOptions options = {.tokens = 10, .sequence = 9, .seed = 3, .whole = true};
+  BatchReader reader = Reader(corpus, options);
+  std::map<int32_t, int> targets;
+  while (reader.position().epoch < 2) {
+    const Batch batch = reader.Next();
+    CHECK(batch.size() <= options.tokens);
+    REQUIRE(batch.origins.size() == batch.lengths.size());
+    CheckBatch(batch, options, &targets);
+    size_t row = 0;
+    for (size_t s = 0; s < batch.lengths.size(); ++s) {
+      const auto& [document, token] = batch.origins[s];
+      CHECK(token % options.sequence == 0);
+      CHECK(batch.tokens[row] == static_cast<int32_t>(100 * document + token));
+      const size_t left = corpus.tokens(document).size() - 1 - token;
+      CHECK(batch.lengths[s] == std::min(left, options.sequence));
+      row += batch.lengths[s];
+    }
+  }
+  CHECK(targets.size() == corpus.token_count() - corpus.size());
+  CHECK(!BatchReader::Create(corpus, {.tokens = 8, .sequence = 9, .whole = true}).has_value());
+}
+
+TEST_CASE("in order: each document once, and a batch ends with the epoch") {
+  const Corpus corpus = Documents(4);
+  BatchReader reader =
+      Reader(corpus, {.tokens = 16, .sequence = 8, .whole = true, .in_order = true});
+  std::vector<int32_t> tokens;
+  while (reader.position().epoch == 0) {
+    const Batch batch = reader.Next();
+    tokens.insert(tokens.end(), batch.tokens.begin(), batch.tokens.end());
+  }
+  std::vector<int32_t> expected;
+  for (size_t d = 0; d < corpus.size(); ++d) {
+    const auto all = corpus.tokens(d);
+    expected.insert(expected.end(), all.begin(), all.end() - 1);
+  }
+  CHECK(tokens == expected);
+}
+
 TEST_CASE("all batches hold everything once, in order") {
   const Corpus corpus = Documents(5);
   const BatchOptions options = {.tokens = 12, .sequence = 7};

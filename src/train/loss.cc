@@ -7,6 +7,7 @@
 
 #include "base/strings.h"
 #include "kernels/kernels.h"
+#include "train/top_k.h"
 
 namespace edgewise::train {
 namespace {
@@ -100,6 +101,20 @@ double Diverge(const DistillationLoss& loss, size_t n, float* log_p, float* log_
   return sum;
 }
 
+// Adds the hard label's share to a divergence of `soft`, whose gradient by the logits is given.
+double WithHardLabel(const DistillationLoss& loss, size_t n, int32_t target, double soft,
+                     const float* gradient, float scale, float* logits) {
+  const auto soft_scale = static_cast<float>(loss.alpha) * scale;
+  soft *= loss.temperature * loss.temperature;
+  if (loss.alpha == 1) {
+    for (size_t i = 0; i < n; ++i) logits[i] = soft_scale * gradient[i];
+    return soft;
+  }
+  const double hard = CrossEntropy(n, target, static_cast<float>(1 - loss.alpha) * scale, logits);
+  for (size_t i = 0; i < n; ++i) logits[i] += soft_scale * gradient[i];
+  return loss.alpha * soft + (1 - loss.alpha) * hard;
+}
+
 }  // namespace
 
 Result<Divergence> ParseDivergence(std::string_view name) {
@@ -146,15 +161,32 @@ double Distillation(const DistillationLoss& loss, size_t n, int32_t target, cons
   const auto temperature = static_cast<float>(loss.temperature);
   LogSoftmax(teacher, n, temperature, log_p);
   LogSoftmax(logits, n, temperature, log_q);
-  const double soft = loss.temperature * loss.temperature * Diverge(loss, n, log_p, log_q);
-  const auto soft_scale = static_cast<float>(loss.alpha) * scale;
-  if (loss.alpha == 1) {
-    for (size_t i = 0; i < n; ++i) logits[i] = soft_scale * log_q[i];
-    return soft;
+  const double soft = Diverge(loss, n, log_p, log_q);
+  return WithHardLabel(loss, n, target, soft, log_q, scale, logits);
+}
+
+double DistillationTopK(const DistillationLoss& loss, size_t n, int32_t target,
+                        std::span<const int32_t> ids, const float* log_p, float scale,
+                        float* logits, float* work) {
+  const kernels::Kernels& kernel = kernels::Active();
+  const size_t k = ids.size(), outcomes = k + (k < n);
+  float *log_q = work, *rest = work + n, *known_p = work + 2 * n, *known_q = known_p + k + 1;
+  LogSoftmax(logits, n, static_cast<float>(loss.temperature), log_q);
+  std::copy_n(log_p, outcomes, known_p);
+  for (size_t i = 0; i < k; ++i) known_q[i] = log_q[ids[i]];
+  if (k < n) {
+    const size_t others = CopyOthers(log_q, n, ids, rest);
+    known_q[k] = static_cast<float>(kernel.log_sum_exp(rest, others));
+    for (size_t i = 0; i < n; ++i) log_q[i] = std::min(log_q[i] - known_q[k], 0.0f);
   }
-  const double hard = CrossEntropy(n, target, static_cast<float>(1 - loss.alpha) * scale, logits);
-  for (size_t i = 0; i < n; ++i) logits[i] += soft_scale * log_q[i];
-  return loss.alpha * soft + (1 - loss.alpha) * hard;
+  const double soft = Diverge(loss, outcomes, known_p, known_q);
+  // The gradient of the rest falls to its tokens in the student's own proportions.
+  if (k < n) {
+    kernel.exp(log_q, log_q, n);
+    kernel.scale(known_q[k], log_q, n);
+  }
+  for (size_t i = 0; i < k; ++i) log_q[ids[i]] = known_q[i];
+  return WithHardLabel(loss, n, target, soft, log_q, scale, logits);
 }
 
 Result<double> CrossEntropyLoss::Rows(const Batch& batch, std::span<const uint32_t> rows,
@@ -182,6 +214,24 @@ Result<double> TeacherLoss::Rows(const Batch& batch, std::span<const uint32_t> r
     }
   });
   return std::accumulate(losses_.begin(), losses_.end(), 0.0);
+}
+
+Status EachTeacherRows(Teacher* teacher, const Batch& batch, size_t vocab,
+                       FunctionRef<Status(std::span<const uint32_t> rows, float* logits)> use) {
+  std::vector<uint32_t> rows;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    if (batch.targets[i] != kNoTarget) rows.push_back(static_cast<uint32_t>(i));
+  }
+  if (rows.empty()) return Ok{};
+  EW_TRY(teacher->Begin(batch));
+  std::vector<float> logits(std::min(rows.size(), kTeacherRows) * vocab);
+  for (size_t first = 0; first < rows.size(); first += kTeacherRows) {
+    const auto part = std::span<const uint32_t>(rows).subspan(first).first(
+        std::min(kTeacherRows, rows.size() - first));
+    EW_TRY(teacher->Logits(part, logits.data()));
+    EW_TRY(use(part, logits.data()));
+  }
+  return Ok{};
 }
 
 }  // namespace edgewise::train

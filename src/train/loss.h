@@ -44,6 +44,18 @@ double CrossEntropy(size_t n, int32_t target, float scale, float* logits);
 double Distillation(const DistillationLoss& loss, size_t n, int32_t target, const float* teacher,
                     float scale, float* logits, float* work);
 
+// The same against a teacher of which only the probabilities of some tokens are known: `ids`, k of
+// them by rising id, with log_p (k), their logarithms at the temperature. What is left of the mass
+// is one outcome more, of probability exp(log_p[k]), and so is what the student gives to all other
+// tokens together: D is between distributions of k + 1 outcomes. Merging outcomes never makes a
+// divergence of this family larger (Csiszar 1967): D is at most that of the whole distributions,
+// and equal where the student divides the rest as the teacher does. With k = n there is no rest,
+// and D is exact. `work`: TopKWork(n, k) floats.
+double DistillationTopK(const DistillationLoss& loss, size_t n, int32_t target,
+                        std::span<const int32_t> ids, const float* log_p, float scale,
+                        float* logits, float* work);
+inline size_t TopKWork(size_t n, size_t k) { return 2 * n + 2 * (k + 1); }
+
 // What is made of the logits of a batch's rows.
 class TokenLoss {
  public:
@@ -74,9 +86,16 @@ class Teacher {
  public:
   virtual ~Teacher() = default;
   virtual Status Begin(const Batch& batch) = 0;
-  // Writes (rows.size(), vocab) logits.
+  // Writes (rows.size(), vocab) logits. Rows of a batch are asked for in rising order, each once.
   virtual Status Logits(std::span<const uint32_t> rows, float* logits) = 0;
 };
+
+inline constexpr size_t kTeacherRows = 512;  // whose logits are in memory together
+
+// Begins `batch` and calls `use` with the logits (rows.size(), vocab) of all of its rows with
+// targets, kTeacherRows at a time. Errors: those of `teacher` and `use`.
+Status EachTeacherRows(Teacher* teacher, const Batch& batch, size_t vocab,
+                       FunctionRef<Status(std::span<const uint32_t> rows, float* logits)> use);
 
 // Distillation from a teacher, which must outlive it.
 class TeacherLoss final : public TokenLoss {

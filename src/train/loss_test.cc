@@ -133,6 +133,52 @@ TEST_CASE("a teacher equal to the student leaves nothing to learn") {
   }
 }
 
+// Probabilities of `ids`, and what is left of them.
+std::vector<double> Merge(const std::vector<double>& p, const std::vector<int32_t>& ids) {
+  std::vector<double> merged;
+  double rest = 1;
+  for (const int32_t id : ids) {
+    merged.push_back(p[static_cast<size_t>(id)]);
+    rest -= merged.back();
+  }
+  if (ids.size() < p.size()) merged.push_back(rest);
+  return merged;
+}
+
+TEST_CASE("known tokens and one rest: every divergence against its formula") {
+  const std::vector<double> teacher = RandomLogits(2, 2), student = RandomLogits(3, 2);
+  std::vector<int32_t> all(kVocab);
+  std::iota(all.begin(), all.end(), 0);
+  for (const std::vector<int32_t>& ids : {std::vector<int32_t>{0, 4, 7, 22}, {11}, all}) {
+    for (const char* name : {"kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl"}) {
+      for (const double t : {1.0, 2.5}) {
+        for (const double alpha : {0.3, 1.0}) {
+          CAPTURE(name);
+          CAPTURE(t);
+          CAPTURE(alpha);
+          CAPTURE(ids.size());
+          const DistillationLoss options = {*ParseDivergence(name), alpha, t, 0.2};
+          const std::vector<double> p = Merge(Softmax(teacher, t), ids);
+          std::vector<float> log_p;
+          for (const double x : p) log_p.push_back(static_cast<float>(std::log(x)));
+          std::vector<float> logits = Floats(student), work(TopKWork(kVocab, ids.size()));
+          const double loss = DistillationTopK(options, kVocab, kTarget, ids, log_p.data(), 2.0f,
+                                               logits.data(), work.data());
+          const auto reference = [&](const std::vector<double>& z) {
+            const double soft = ReferenceDivergence(options, p, Merge(Softmax(z, t), ids));
+            return alpha * t * t * soft - (1 - alpha) * std::log(Softmax(z, 1)[kTarget]);
+          };
+          Check(reference, loss, student, logits, 2.0);
+          // Merging outcomes makes no divergence larger; with all tokens nothing is merged.
+          const double whole = Reference(options, teacher, student);
+          CHECK(loss <= whole + 1e-5);
+          if (ids.size() == kVocab) CHECK(loss == doctest::Approx(whole).epsilon(1e-5));
+        }
+      }
+    }
+  }
+}
+
 // Hinton et al. 2015: the gradient of T^2 KL tends to the same limit as T grows.
 TEST_CASE("T^2 keeps the size of gradients") {
   const std::vector<float> teacher = Floats(RandomLogits(5, 1)),
@@ -167,6 +213,24 @@ TEST_CASE("extreme logits give finite gradients") {
           Distillation(options, kVocab, kTarget, p.data(), 1, q.data(), work.data());
       REQUIRE(std::isfinite(small));
       REQUIRE(std::all_of(q.begin(), q.end(), [](float g) { return std::isfinite(g); }));
+    }
+  }
+}
+
+TEST_CASE("known tokens of extreme distributions give finite gradients") {
+  const std::vector<int32_t> ids = {1, 2};
+  for (const char* name : {"kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl"}) {
+    CAPTURE(name);
+    for (const float rest : {-200.0f, -1e-6f}) {
+      const float log_p[] = {rest < -1 ? 0.0f : -14.0f, -65504.0f, rest};
+      for (const size_t peak : {size_t{2}, size_t{9}}) {
+        std::vector<float> logits(kVocab, -300), work(TopKWork(kVocab, ids.size()));
+        logits[peak] = 300;
+        const DistillationLoss options = {*ParseDivergence(name), 0.5, 1, 0.1};
+        CHECK(std::isfinite(
+            DistillationTopK(options, kVocab, kTarget, ids, log_p, 1, logits.data(), work.data())));
+        CHECK(std::all_of(logits.begin(), logits.end(), [](float g) { return std::isfinite(g); }));
+      }
     }
   }
 }

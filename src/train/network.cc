@@ -128,6 +128,7 @@ struct Network::Impl {
   const RopeRows& RopeOf(uint32_t l) const {
     return spec.local_rope_base != 0 && spec.LayerSlides(l) ? sliding_rope : rope;
   }
+  size_t room() const { return std::max(n, options.rows); }
   size_t qkv_dim() const { return spec.q_dim() + 2 * size_t{spec.kv_dim()}; }
   LayerState* State(uint32_t l) { return &states[states.size() == 1 ? 0 : l]; }
   float* Residual(uint32_t l) { return residual[residual.size() == 2 ? l % 2 : l].data(); }
@@ -176,15 +177,15 @@ Status Network::Impl::Begin(const Batch& batch, bool gradients) {
   const size_t widest = std::max<size_t>({spec.ffn_dim, spec.q_dim(), spec.dim});
   states.resize(gradients && !options.recompute ? spec.n_layers : 1);
   residual.resize(gradients ? spec.n_layers + 1 : 2);
-  for (std::vector<float>& x : residual) x.resize(n * spec.dim);
-  normed.resize(n * spec.dim);
-  branch.resize(n * spec.dim);
-  wide.resize(n * widest);
+  for (std::vector<float>& x : residual) x.resize(room() * spec.dim);
+  normed.resize(room() * spec.dim);
+  branch.resize(room() * spec.dim);
+  wide.resize(room() * widest);
   if (gradients) {
-    dx.resize(n * spec.dim);
-    dbranch.resize(n * spec.dim);
-    dwide.resize(n * std::max<size_t>(2 * size_t{spec.ffn_dim}, qkv_dim()));
-    dnarrow.resize(n * widest);
+    dx.resize(room() * spec.dim);
+    dbranch.resize(room() * spec.dim);
+    dwide.resize(room() * std::max<size_t>(2 * size_t{spec.ffn_dim}, qkv_dim()));
+    dnarrow.resize(room() * widest);
   }
   rope.Fill(batch);
   if (spec.local_rope_base != 0) sliding_rope.Fill(batch);
@@ -208,7 +209,7 @@ void Network::Impl::LinearBackward(const float* x, size_t columns, const float* 
 
 void Network::Impl::Norm(size_t weight, const float* w, const float* x, std::vector<float>* inverse,
                          float* y) {
-  inverse->resize(n);
+  inverse->resize(room());
   ops->Norm(Shape(), {w + weight}, {x, spec.dim}, {y, spec.dim}, {inverse->data()});
 }
 
@@ -234,7 +235,7 @@ void Network::Impl::ForwardLayer(uint32_t l, const float* w, bool training, uint
   LayerState* s = State(l);
   ForwardAttention(l, w, s);
   if (training) Drop(l, 0, seed, branch.data());
-  s->middle.resize(n * spec.dim);
+  s->middle.resize(room() * spec.dim);
   ops->Add(Residual(l), branch.data(), n * spec.dim, s->middle.data());
   ForwardFeedForward(l, w, s);
   if (training) Drop(l, 1, seed, branch.data());
@@ -244,12 +245,12 @@ void Network::Impl::ForwardLayer(uint32_t l, const float* w, bool training, uint
 void Network::Impl::HeadNorms(uint32_t l, const float* w, LayerState* s) {
   const LayerOffsets& at = layout.layer(l);
   const size_t q = spec.q_dim(), width = q + spec.kv_dim();
-  s->raw.resize(n * width);
+  s->raw.resize(room() * width);
   for (size_t i = 0; i < n; ++i) {
     std::copy_n(s->qkv.data() + i * qkv_dim(), width, s->raw.data() + i * width);
   }
-  s->q_norm.resize(n * spec.n_heads);
-  s->k_norm.resize(n * spec.n_kv_heads);
+  s->q_norm.resize(room() * spec.n_heads);
+  s->k_norm.resize(room() * spec.n_kv_heads);
   NormShape shape = {NormKind::kRms, n, spec.n_heads, spec.head_dim, spec.norm_eps};
   ops->Norm(shape, {w + at.q_norm}, {s->raw.data(), width}, {s->qkv.data(), qkv_dim()},
             {s->q_norm.data()});
@@ -273,9 +274,9 @@ void Network::Impl::HeadNormsBackward(uint32_t l, const float* w, LayerState* s,
 // branch = what attention adds to the residual stream.
 void Network::Impl::ForwardAttention(uint32_t l, const float* w, LayerState* s) {
   const LayerOffsets& at = layout.layer(l);
-  s->qkv.resize(n * qkv_dim());
-  s->attended.resize(n * spec.q_dim());
-  s->log_sums.resize(n * spec.n_heads);
+  s->qkv.resize(room() * qkv_dim());
+  s->attended.resize(room() * spec.q_dim());
+  s->log_sums.resize(room() * spec.n_heads);
   Norm(at.attention_norm, w, Residual(l), &s->norm, normed.data());
   Linear(normed.data(), spec.dim, w + at.qkv, qkv_dim(), s->qkv.data());
   const Rows qkv = {s->qkv.data(), qkv_dim()};
@@ -294,7 +295,7 @@ void Network::Impl::ForwardAttention(uint32_t l, const float* w, LayerState* s) 
 // branch = what the feed-forward layer adds.
 void Network::Impl::ForwardFeedForward(uint32_t l, const float* w, LayerState* s) {
   const LayerOffsets& at = layout.layer(l);
-  s->gate_up.resize(n * 2 * spec.ffn_dim);
+  s->gate_up.resize(room() * 2 * spec.ffn_dim);
   Norm(at.feed_forward_norm, w, s->middle.data(), &s->ffn_norm, normed.data());
   Linear(normed.data(), spec.dim, w + at.gate_up, 2 * size_t{spec.ffn_dim}, s->gate_up.data());
   ops->Glu(spec.activation, n, spec.ffn_dim, s->gate_up.data(), wide.data());

@@ -19,6 +19,8 @@ namespace edgewise::train {
 struct NetworkOptions {
   // Keeps one layer's activations and computes those of the others again in the backward pass.
   bool recompute = false;
+  // Of the largest batch, where batches differ: its memory is taken at once. 0: as they come.
+  size_t rows = 0;
   float dropout = 0;  // of the embedding and of what each half layer adds, in training
 };
 
@@ -66,7 +68,6 @@ class NetworkTeacher final : public Teacher {
     network_.Logits(weights_, rows, logits);
     return Ok{};
   }
-  Network* network() { return &network_; }
 
  private:
   Network network_;

@@ -170,12 +170,19 @@ uint64_t TrainingBytes(const ModelSpec& spec, const TrainerOptions& options) {
 
 Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options, const float* weights,
                            ThreadPool* pool, const Progress& progress, Network* network) {
-  EW_TRY(const std::vector<Batch> batches, AllBatches(corpus, options));
   CrossEntropyLoss loss(pool);
+  return HeldOutLoss(corpus, options, progress,
+                     [&](const Batch& batch) { return network->Evaluate(batch, weights, &loss); });
+}
+
+Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options,
+                           const Progress& progress,
+                           FunctionRef<Result<double>(const Batch&)> evaluate) {
+  EW_TRY(const std::vector<Batch> batches, AllBatches(corpus, options));
   double sum = 0;
   size_t targets = 0;
   for (const Batch& batch : batches) {
-    EW_TRY(const double part, network->Evaluate(batch, weights, &loss));
+    EW_TRY(const double part, evaluate(batch));
     sum += part;
     targets += batch.CountTargets();
     if (progress.Cancelled()) return MakeError(Code::kCancelled, "stopped while measuring");
@@ -188,7 +195,9 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
                    TrainingObserver* observer, TrainerState* state) {
   EW_TRY(CheckTrainer(options));
   auto ops = MakeCpuOps(pool, options.precision);
-  EW_TRY(Network network, Network::Create(spec, ops.get(), options.network));
+  NetworkOptions network_options = options.network;
+  network_options.rows = options.batch.tokens;
+  EW_TRY(Network network, Network::Create(spec, ops.get(), network_options));
   EW_TRY(Prepare(network.layout(), options, state));
   EW_TRY(BatchReader reader, BatchReader::Create(corpus, options.batch));
   EW_TRY(reader.Seek(state->position));

@@ -95,6 +95,10 @@ uint64_t TrainingBytes(const ModelSpec& spec, const TrainerOptions& options);
 // kCancelled.
 Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options, const float* weights,
                            ThreadPool* pool, const Progress& progress, Network* network);
+// The same of what `evaluate` computes: the sum of a batch's losses.
+Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options,
+                           const Progress& progress,
+                           FunctionRef<Result<double>(const Batch&)> evaluate);
 
 // Runs from state->step to the end. `held_out` may be null. With patience the weights of the best
 // evaluation are left in state->weights, which are not rounded to their formats. Errors:

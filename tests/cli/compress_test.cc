@@ -24,7 +24,7 @@ constexpr const char* kByCalibration =
 
 constexpr const char* kPruned =
     "  - prune: {method: sparsegpt, sparsity: '2:4'}\n"
-    "  - quantize: {to: s24_q4}\n  - pack\n  - eval\n";
+    "  - quantize: {to: s24_q4}\n  - pack\n  - eval: {dense: false}\n";
 
 constexpr const char* kPrunedInSteps =
     "  - prune: {method: sparsegpt, sparsity: '2:4', steps: 2, permute: true}\n"
@@ -286,6 +286,47 @@ TEST_CASE("a recipe takes its mask from a file, which decides the output") {
   const ProgramResult other = RunProgram({"reproduce", place.out, "--recipe", place.recipe});
   CHECK(other.exit_code == 2);
   CHECK(other.err.find("SHA-256") != std::string::npos);
+}
+
+TEST_CASE("the card of a pruned model tells of the dense one in as many bytes") {
+  const char* passes =
+      "  - prune: {method: sparsegpt, sparsity: '2:4'}\n  - quantize: {to: s24_q4}\n  - eval\n";
+  const Workplace place(passes);
+  const ProgramResult plan = place.Compress({"--dry-run", "--json"});
+  REQUIRE_MESSAGE(plan.exit_code == 0, plan.err);
+  const auto start = std::chrono::steady_clock::now();
+  const ProgramResult run = place.Compress();
+  REQUIRE_MESSAGE(run.exit_code == 0, run.err);
+  const auto whole_us = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
+                                                  std::chrono::steady_clock::now() - start)
+                                                  .count());
+  CHECK(run.out.find("dense, as large") != std::string::npos);
+  CHECK(run.out.find("--target-bytes") == std::string::npos);
+  const uint64_t bytes = std::filesystem::file_size(place.out);
+  CHECK(*ParseJson(plan.out)->Find("bytes")->AsUint() == bytes);
+  const std::string reference = ReadWhole(place.out);
+  const auto json = ParseJson(RunProgram({"inspect", place.out, "--json"}).out);
+  const Json* dense = json->Find("card")->Find("dense");
+  REQUIRE(dense != nullptr);
+  CHECK(*dense->Find("bytes")->AsUint() <= bytes);
+  CHECK(*dense->Find("bytes")->AsUint() >= bytes * 99 / 100);
+  CHECK(Number(*dense, "kl_mean") > 0);
+  CHECK(Number(*dense, "kl_mean") < Number(*json->Find("card"), "kl_mean"));
+  std::filesystem::remove(place.out);
+  for (int part = 1; part < 8; ++part) {  // most of the time is the dense model's
+    CompressAndSignal(place, SIGKILL, whole_us * static_cast<uint64_t>(part) / 16);
+  }
+  const ProgramResult resumed = place.Compress({"--resume"});
+  CHECK_MESSAGE(resumed.exit_code == 0, resumed.err);
+  CHECK(ReadWhole(place.out) == reference);
+
+  place.WriteRecipe(
+      "  - prune: {method: magnitude, sparsity: '50%'}\n  - quantize: {to: q8_0}\n"
+      "  - eval\n");
+  const ProgramResult without = place.Compress({"--force"});
+  CHECK(without.exit_code == 4);
+  CHECK(without.err.find("eval: {dense: false}") != std::string::npos);
+  CHECK(ReadWhole(place.out) == reference);
 }
 
 TEST_CASE("the output carries its card and recipe, and can be made again") {

@@ -27,6 +27,7 @@ TEST_CASE("help texts are as recorded") {
   CheckHelp({"--help"}, "edgewise");
   for (const std::string& verb : kVerbs) CheckHelp({verb, "--help"}, verb);
   CheckHelp({"audit", "data", "--help"}, "audit_data");
+  CheckHelp({"distill", "cache", "--help"}, "distill_cache");
   CheckHelp({"recipe", "--help"}, "recipe");
   CheckHelp({"recipe", "check", "--help"}, "recipe_check");
   CheckHelp({"recipe", "init", "--help"}, "recipe_init");

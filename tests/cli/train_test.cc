@@ -136,6 +136,124 @@ TEST_CASE("healing a pruned model brings it nearer and keeps its zeros") {
         0);
 }
 
+TEST_CASE("a cache of a teacher: stopped and gone on, learned from without it, of its data only") {
+  const Setup setup;
+  const std::string whole = setup.folder / "whole.cache", cut = setup.folder / "cut.cache";
+  const auto keep = [&](const std::string& out, std::vector<std::string> more) {
+    std::vector<std::string> command = {"distill", "cache",      BaseModel(), setup.text,
+                                        out,       "--sequence", "64",        "--json"};
+    command.insert(command.end(), more.begin(), more.end());
+    return command;
+  };
+  const Json plan = ParseObject(RunProgram(keep(whole, {"--dry-run"})), "distill");
+  CHECK(!std::filesystem::exists(whole));
+  const Json made = ParseObject(RunProgram(keep(whole, {})), "distill");
+  CHECK(Number(made, "bytes_per_token") == 218);
+  CHECK(Number(plan, "bytes") <= Number(made, "bytes"));
+  CHECK(Number(made, "bytes") < Number(plan, "bytes") + 4096);
+  CHECK(Number(made, "tokens") == Number(plan, "tokens"));
+  CHECK(!std::filesystem::exists(whole + ".journal"));
+  int stops = 0;
+  for (const int signal : {SIGKILL, SIGINT, SIGKILL}) {
+    stops += SignalProgram(keep(cut, {"--resume", "--batch-tokens", "64", "--threads", "1"}),
+                           signal, 400000) != 0;
+  }
+  CHECK(stops > 0);
+  if (!std::filesystem::exists(cut)) {
+    const ProgramResult rest = RunProgram(keep(cut, {"--resume"}));
+    CAPTURE(rest.err);
+    REQUIRE(rest.exit_code == 0);
+  }
+  CHECK(ReadWhole(cut) == ReadWhole(whole));
+
+  const std::string out = setup.folder / "student.gguf";
+  const auto learn = [&](const std::string& text, std::vector<std::string> more,
+                         const char* batch_tokens = "512") {
+    std::vector<std::string> command = {"distill",    text,
+                                        out,          "--cache",
+                                        whole,        "--student",
+                                        setup.config, "--tokenizer",
+                                        kModel,       "--batch-tokens",
+                                        batch_tokens, "--steps",
+                                        "20",         "--learning-rate",
+                                        "0.01",       "--json"};
+    command.insert(command.end(), more.begin(), more.end());
+    return command;
+  };
+  const Json student = ParseObject(RunProgram(learn(setup.text, {"--sequence", "64"})), "distill");
+  CHECK(Number(student, "held_out_loss") < Number(student, "first_loss") - 1);
+
+  const auto refused = [&](const std::vector<std::string>& command, int exit_code,
+                           const std::string& part) {
+    CAPTURE(part);
+    std::vector<std::string> forced = command;
+    forced.push_back("--force");
+    const ProgramResult result = RunProgram(forced);
+    CAPTURE(result.err);
+    CHECK(result.exit_code == exit_code);
+    CHECK(result.err.find(part) != std::string::npos);
+  };
+  const std::string other = setup.folder / "other.txt";
+  WriteWhole(other, ReadWhole(setup.text).substr(0, 30000));
+  refused(learn(other, {"--sequence", "64"}), 2, "was not made of " + other);
+  refused(learn(setup.text, {"--sequence", "32"}), 2, "--sequence 64");
+  refused(learn(setup.text, {"--sequence", "64", "--temperature", "2"}), 2, "--temperature 1");
+  refused(learn(setup.text, {"--sequence", "64"}, "32"), 2, "larger batches");
+  refused({"distill", BaseModel(), setup.text, out, "--cache", whole, "--student", setup.config}, 2,
+          "in place of the teacher");
+  refused({"distill", setup.text, out, "--student", setup.config}, 2, "--cache FILE");
+  std::string damaged = ReadWhole(whole);
+  damaged[damaged.size() / 2] ^= 4;
+  WriteWhole(whole, damaged);
+  refused(learn(setup.text, {"--sequence", "64"}), 4, "damaged: block");
+}
+
+TEST_CASE("a recipe heals from a cache, and from no other data") {
+  const Setup setup;
+  const std::string cache = setup.folder / "text.cache", recipe = setup.folder / "recipe.yaml";
+  const std::string out = setup.folder / "out.gguf";
+  REQUIRE(RunProgram({"distill", "cache", BaseModel(), setup.text, cache, "--teacher-engine",
+                      "runtime", "--top", "16"})
+              .exit_code == 0);
+  const auto write = [&](const std::string& data) {
+    WriteWhole(recipe, "model: " + BaseModel() + "\noutput: " + out +
+                           "\npasses:\n  - prune: {method: magnitude, sparsity: \"2:4\"}\n" +
+                           "  - distill: {data: " + data + ", cache: " + cache +
+                           ", steps: 2, batch_tokens: 512}\n  - quantize: {to: s24_q4}\n");
+  };
+  const std::string other = setup.folder / "other.txt";
+  WriteWhole(other, ReadWhole(setup.text).substr(0, 30000));
+  write(other);
+  const ProgramResult refused = RunProgram({"compress", recipe});
+  CHECK(refused.exit_code == 2);
+  CHECK(refused.err.find("was not made of") != std::string::npos);
+  write(setup.text);
+  const ProgramResult made = RunProgram({"compress", recipe, "--force"});
+  CAPTURE(made.err);
+  REQUIRE(made.exit_code == 0);
+  CHECK(RunProgram({"run", out, "--prompt", "Once", "--max-tokens", "3"}).exit_code == 0);
+}
+
+TEST_CASE("the runtime teaches what floats teach, in less memory") {
+  const Setup setup;
+  const std::string teacher = setup.folder / "q8.gguf";
+  REQUIRE(RunProgram({"quantize", BaseModel(), teacher, "--to", "q8_0"}).exit_code == 0);
+  double losses[2], memory[2];
+  for (const size_t i : {0, 1}) {
+    const std::string out = setup.folder / (std::to_string(i) + ".gguf");
+    const Json made = ParseObject(
+        RunProgram({"distill", teacher, setup.text, out, "--student", setup.config, "--steps", "2",
+                    "--batch-tokens", "512", "--sequence", "64", "--precision", "f32",
+                    "--teacher-engine", i == 0 ? "runtime" : "floats", "--json"}),
+        "distill");
+    losses[i] = Number(made, "teacher_loss");
+    memory[i] = Number(made, "memory_bytes");
+  }
+  CHECK(memory[0] < memory[1] - 5e6);
+  CHECK(losses[0] != losses[1]);  // activations are rounded, weights are the same
+  CHECK(losses[0] == doctest::Approx(losses[1]).epsilon(2e-3));
+}
+
 TEST_CASE("finetune on instructions, whose bad rows are told") {
   const Setup setup;
   const std::string rows = setup.folder / "rows.jsonl", out = setup.folder / "out.gguf";
