@@ -1,4 +1,5 @@
-// The pass "distill" of recipes: what pruning cost, learned again from the recipe's model.
+// The pass "distill" of recipes: what pruning cost, or what quantizing will cost, learned again
+// from the recipe's model.
 #pragma once
 
 #include "pipeline/pass.h"
@@ -20,9 +21,12 @@ inline constexpr RecipeKey kDistillKeys[] = {
     {"cache", KeyType::kPath, "of `edgewise distill cache`, in place of the recipe's model"},
     {"divergence", KeyType::kText, "kl (default), reverse-kl, jsd, skew-kl, skew-reverse-kl"},
     {"precision", KeyType::kText, "of the factors of products: bf16 (default) or f32"},
+    {"qat", KeyType::kText, "train through a quantizer, and write this mixture: q3_k_m, q4_0, ..."},
     {"seed", KeyType::kCount, "of the order of documents (default 1)"},
 };
 
+// A quantized model with `qat`.
+ModelStage DistillGives(const Json& arguments);
 Status CheckDistill(const Json& arguments, const Recipe& recipe, SectionUse* use);
 Status RunDistill(const Json& arguments, const PassContext& context, PassState* state);
 

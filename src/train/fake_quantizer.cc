@@ -68,7 +68,7 @@ Status CheckFormats(const ParameterLayout& layout, std::span<const DType> format
     if (const size_t zeros = std::count(values, values + count, 0.0f); zeros > 0) {
       return MakeError(Code::kInvalidArgument,
                        "tensor %s: %zu weights are 0 and would not stay so in %s; sparse formats, "
-                       "q8_0, q6_k, q4_0 and the plain floats keep zeros",
+                       "q8_0, q6_k, q5_0, q4_0, q3_k and the plain floats keep zeros",
                        parameter.name.c_str(), zeros, Info(formats[i]).name);
     }
   }

@@ -5,7 +5,6 @@
 #include "base/strings.h"
 #include "compress/quantize/quantize.h"
 #include "quant/block_parts.h"
-#include "quant/encodable.h"
 
 namespace edgewise {
 namespace {
@@ -112,20 +111,20 @@ std::vector<Segment> Cut(const Shape& shape) {
   return segments;
 }
 
-Error FaultError(std::string_view name, const TensorView& source, DType to,
-                 const Segment& segment) {
-  const uint64_t columns = source.shape.columns();
-  const uint64_t at = segment.first + segment.problem.at;
-  const auto row = static_cast<unsigned long long>(at / columns);
-  const auto column = static_cast<unsigned long long>(at % columns);
+}  // namespace
+
+Error EncodingError(std::string_view name, uint64_t columns, DType to,
+                    const EncodeProblem& problem) {
+  const auto row = static_cast<unsigned long long>(problem.at / columns);
+  const auto column = static_cast<unsigned long long>(problem.at % columns);
   const std::string tensor(name);
-  if (segment.problem.fault == EncodeFault::kNotFinite) {
+  if (problem.fault == EncodeFault::kNotFinite) {
     return MakeError(Code::kBadData,
                      "tensor %s holds NaN or infinity at row %llu, column %llu: the weights are "
                      "damaged; get the model again",
                      tensor.c_str(), row, column);
   }
-  if (segment.problem.fault == EncodeFault::kDense) {
+  if (problem.fault == EncodeFault::kDense) {
     const unsigned group = Info(to).sparse_group;
     const char* other =
         FormOf(to) != nullptr ? ", or use --method gptq, which prunes as it quantizes" : "";
@@ -142,8 +141,6 @@ Error FaultError(std::string_view name, const TensorView& source, DType to,
                    tensor.c_str(), row, column, Info(to).name, bf16 ? "3.39e38" : "65504",
                    bf16 ? "f32" : "bf16 or f32");
 }
-
-}  // namespace
 
 double EncodeError::rmse() const {
   return values == 0 ? 0 : std::sqrt(squared_error / static_cast<double>(values));
@@ -183,7 +180,9 @@ Result<EncodeError> EncodeTensor(std::string_view name, const TensorView& source
     });
     for (size_t i = begin; i < end; ++i) {
       if (segments[i].problem.fault != EncodeFault::kNone) {
-        return FaultError(name, source, to, segments[i]);
+        EncodeProblem problem = segments[i].problem;
+        problem.at += segments[i].first;
+        return EncodingError(name, source.shape.columns(), to, problem);
       }
       total.squared_error += segments[i].squared_error;
       total.squared_value += segments[i].squared_value;
