@@ -38,7 +38,7 @@ constexpr const char* kHealed =
 constexpr const char* kThroughQuantizer =
     "  - prune: {method: magnitude, sparsity: '2:4'}\n"
     "  - distill: {data: calibration.txt, steps: 3, batch_tokens: 256, qat: s24_q4}\n"
-    "  - eval: {dense: false}\n";
+    "  - pack\n  - eval: {dense: false}\n";
 
 constexpr const char* kForSize =
     "  - calibrate\n  - quantize: {target_bytes: 1900000, method: imatrix}\n  - pack\n  - eval\n";
