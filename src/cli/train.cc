@@ -206,6 +206,10 @@ void AddRunFlags(CLI::App& app, TrainFlags* flags) {
       ->capture_default_str();
   app.add_option("--to", flags->to, "Format of the output: f32, f16 or bf16")
       ->capture_default_str();
+  app.add_option("--qat", job.qat,
+                 "Train through a quantizer, and write what was trained: a format or mixture that "
+                 "`edgewise quantize` knows, as q3_k_m")
+      ->excludes("--to");
   app.add_option("--tokenizer", job.tokenizer_path,
                  "Tokenizer file or folder, where the model does not bring one");
   AddResume(app, &job.resume, &job.overwrite);

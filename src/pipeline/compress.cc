@@ -137,7 +137,7 @@ struct JournalPlaces {
 // Where pass `i` keeps its files.
 std::string StemOf(const Recipe& recipe, size_t i, const JournalPlaces& places) {
   const Pass& pass = *recipe.passes[i].pass;
-  const bool shared = pass.takes == kFloatModel && pass.gives == 0 && !places.shared.empty();
+  const bool shared = recipe.passes[i].leaves == kFloatModel && !places.shared.empty();
   if (!shared) return Format("%s/%zu-%s", places.folder.c_str(), i + 1, pass.name);
   std::string done;
   if (const Json* calibration = recipe.json.Find("calibration")) done = calibration->Dump();

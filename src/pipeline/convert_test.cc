@@ -429,6 +429,20 @@ TEST_CASE("damaged and overflowing weights name the tensor, and nothing is left 
   CHECK(overflow.error().code == Code::kBadData);
   CHECK(overflow.error().message.find("blk.1.ffn_up.weight") != std::string::npos);
   CHECK(overflow.error().message.find("--to bf16") != std::string::npos);
+  for (const char* method : {"rtn", "gptq"}) {
+    QuantizeOptions quantize = To("q3_k_s");
+    REQUIRE(ParseMethod(method, &quantize));
+    if (quantize.method == QuantizeMethod::kGptq) {
+      quantize.calibration = {.path = OwnModel() + "/stories.txt", .max_tokens = 64};
+    }
+    CAPTURE(method);
+    const auto clamped = Quantize(full, out, quantize, nullptr);
+    REQUIRE_FALSE(clamped);
+    CHECK(clamped.error().code == Code::kBadData);
+    CAPTURE(clamped.error().message);
+    CHECK(clamped.error().message.find("blk.1.ffn_up.weight, row 0, column 0: the value is too "
+                                       "large for q3_k") != std::string::npos);
+  }
   options.to = DType::kBF16;
   MustConvert(full, out, options);
   std::filesystem::remove(out);

@@ -65,9 +65,9 @@ struct Pass {
   const char* name;
   const char* summary;  // one line
   std::span<const RecipeKey> keys;
-  unsigned takes;    // stages, OR'ed
-  ModelStage gives;  // 0: as it was
-  bool repeats;      // may stand in a recipe more than once
+  unsigned takes;                              // stages, OR'ed
+  ModelStage (*gives)(const Json& arguments);  // null, or 0: as it was
+  bool repeats;                                // may stand in a recipe more than once
   // Finds what is wrong with `arguments` in `recipe`, whose earlier passes are there already, and
   // marks the sections that the pass reads.
   Status (*check)(const Json& arguments, const Recipe& recipe, SectionUse* use);

@@ -6,10 +6,12 @@
 
 #include "base/file.h"
 #include "base/strings.h"
+#include "compress/prune/prune.h"
 #include "compress/quantize/presets.h"
 #include "pipeline/pass_arguments.h"
 #include "pipeline/train_model.h"
 #include "pipeline/write_model.h"
+#include "quant/encodable.h"
 
 namespace edgewise {
 namespace {
@@ -44,6 +46,7 @@ Result<TrainJob> ReadTraining(const Json& arguments, const Recipe& recipe, doubl
   job.steps = CountOr(arguments, "steps", 0);
   job.epochs = NumberOr(arguments, "epochs", 1);
   job.warmup = NumberOr(arguments, "warmup", 0.05);
+  job.qat = TextOr(arguments, "qat", "");
   train::TrainerOptions& trainer = job.trainer;
   EW_TRY(trainer.schedule.kind, train::ParseSchedule(TextOr(arguments, "schedule", "cosine")));
   trainer.schedule.peak = NumberOr(arguments, "learning_rate", learning_rate);
@@ -75,12 +78,35 @@ Result<TrainJob> ReadFinetune(const Json& arguments, const Recipe& recipe) {
   return job;
 }
 
+const char* OutputFormat(const TrainJob& job) {
+  return job.qat.empty() ? kFormat : job.qat.c_str();
+}
+
+Error LosesZeros(const std::string& what) {
+  return MakeError(Code::kBadData,
+                   "qat: %s does not keep the zeros of a pruned model; sparse formats, q8_0, q6_k, "
+                   "q5_0, q4_0 and q3_k_s do",
+                   what.c_str());
+}
+
+// What pruning set to zero stays so in every format of the plan.
+Status CheckZeros(const ConvertSummary& plan, const Checkpoint& model) {
+  for (const ConvertedTensor& tensor : plan.tensors) {
+    const auto index = model.Find(tensor.name);
+    if (!index || !IsPrunable(model.tensors()[*index]) || KeepsZeros(tensor.to)) continue;
+    return LosesZeros(Format("%s, the format of %s,", Info(tensor.to).name, tensor.name.c_str()));
+  }
+  return Ok{};
+}
+
 bool SameFile(const std::string& a, const std::string& b) {
   std::error_code ignored;
   return std::filesystem::equivalent(a, b, ignored);
 }
 
 Status CheckPlace(const TrainJob& job, const char* pass, const Recipe& recipe) {
+  EW_TRY(const Preset* preset, FindPreset(OutputFormat(job)).In("qat"));
+  if (job.trainer.network.keep_zeros && !KeepsZeros(preset->type)) return LosesZeros(preset->name);
   if (!recipe.evaluation.path.empty() && SameFile(job.data, recipe.evaluation.path)) {
     return MakeError(Code::kBadData,
                      "the evaluation text is learned, so that its measurement "
@@ -104,12 +130,14 @@ Status Run(TrainJob job, const PassContext& context, PassState* state) {
   if (context.dry_run) {
     job.dry_run = true;
     WriteJob write;
-    EW_TRY(write.plan.preset, FindPreset(kFormat));
+    EW_TRY(write.plan.preset, FindPreset(OutputFormat(job)));
+    write.plan.allow_requantize = true;  // its values are decoded
     write.tokenizer_path = job.tokenizer_path;
     write.source = &context.source;
     write.dry_run = true;
     EW_TRY(ConvertSummary plan,
            WriteModel(state->model, context.recipe.output, write, context.progress));
+    if (job.trainer.network.keep_zeros) EW_TRY(CheckZeros(plan, state->model));
     TakePlan(std::move(plan), state);
     if (!context.estimate) return Ok{};
     EW_TRY(const TrainSummary trial, TrainModel(job, context.progress));
@@ -122,6 +150,10 @@ Status Run(TrainJob job, const PassContext& context, PassState* state) {
 }
 
 }  // namespace
+
+ModelStage TrainingGives(const Json& arguments) {
+  return arguments.Find("qat") ? kQuantizedModel : ModelStage{};
+}
 
 Status CheckDistill(const Json& arguments, const Recipe& recipe, SectionUse*) {
   EW_TRY(const TrainJob job, ReadDistill(arguments, recipe));

@@ -1,5 +1,5 @@
-// The passes "distill" and "finetune" of recipes: what pruning cost, learned again from the
-// recipe's model; and data that the model has not seen.
+// The passes "distill" and "finetune" of recipes: what pruning cost, or what quantizing will cost,
+// learned again from the recipe's model; and data that the model has not seen.
 #pragma once
 
 #include <algorithm>
@@ -36,6 +36,8 @@ inline constexpr std::array kTrainKeys = {
     RecipeKey{"lora_dropout", KeyType::kNumber, "share of their inputs (default 0)"},
     RecipeKey{"lora_targets", KeyType::kTexts,
               "matrices that have one: q, k, v, o, gate, up, down (default all)"},
+    RecipeKey{"qat", KeyType::kText,
+              "train through a quantizer, and write this mixture: q3_k_m, q4_0, ..."},
 };
 // Those of distill alone.
 inline constexpr std::array kTeacherKeys = {
@@ -56,6 +58,8 @@ constexpr std::array<RecipeKey, kFirst + kSecond> Join(
 }
 inline constexpr auto kDistillKeys = Join(kTrainKeys, kTeacherKeys);
 
+// A quantized model with `qat`.
+ModelStage TrainingGives(const Json& arguments);
 Status CheckDistill(const Json& arguments, const Recipe& recipe, SectionUse* use);
 Status RunDistill(const Json& arguments, const PassContext& context, PassState* state);
 Status CheckFinetune(const Json& arguments, const Recipe& recipe, SectionUse* use);

@@ -228,7 +228,11 @@ Status RunQuantize(const Json& arguments, const PassContext& context, PassState*
   return TakeFile(path, state);
 }
 
+ModelStage Quantized(const Json&) { return kQuantizedModel; }
+
 Status CheckPack(const Json&, const Recipe&, SectionUse*) { return Ok{}; }
+
+ModelStage Packed(const Json&) { return kPackedModel; }
 
 // Lays out the tensors of the plan as Pack would.
 Status PlanPack(const PassContext& context, PassState* state) {
@@ -281,21 +285,10 @@ constexpr Pass kPasses[] = {
      CheckPrune,
      RunPrune},
     {"distill",
-     "learn again from the model what pruning cost; zeros stay",
-     kDistillKeys,
-     kFloatModel,
-     {},
-     true,
-     CheckDistill,
-     RunDistill},
-    {"finetune",
-     "learn from data that the model has not seen; zeros stay",
-     kTrainKeys,
-     kFloatModel,
-     {},
-     true,
-     CheckFinetune,
-     RunFinetune},
+     "learn again from the model what pruning cost, or what quantizing costs; zeros stay",
+     kDistillKeys, kFloatModel, TrainingGives, true, CheckDistill, RunDistill},
+    {"finetune", "learn from data that the model has not seen; zeros stay", kTrainKeys, kFloatModel,
+     TrainingGives, true, CheckFinetune, RunFinetune},
     {"calibrate",
      "run the calibration text and keep what the layers see",
      kCalibrateKeys,
@@ -305,12 +298,12 @@ constexpr Pass kPasses[] = {
      CheckCalibrate,
      RunCalibrate},
     {"quantize", "write every tensor in the format of a preset", kQuantizeKeys, kFloatModel,
-     kQuantizedModel, false, CheckQuantize, RunQuantize},
+     Quantized, false, CheckQuantize, RunQuantize},
     {"pack",
      "lay matrices out as the kernels read them: loads at once, in Edgewise only",
      {},
      kQuantizedModel,
-     kPackedModel,
+     Packed,
      false,
      CheckPack,
      RunPack},

@@ -245,15 +245,17 @@ Status RecipeReader::ReadPass(const Json& item) {
   }
   auto checked = pass->check(arguments, recipe_, &use_);
   if (!checked) return ErrorAt(item, std::string(pass->name) + ": " + checked.error().message);
-  if (pass->gives != 0) stage_ = pass->gives;
-  recipe_.passes.push_back({pass, std::move(arguments)});
+  const unsigned stage = pass->gives != nullptr ? pass->gives(arguments) : 0;
+  if (stage != 0) stage_ = stage;
+  recipe_.passes.push_back({pass, std::move(arguments), stage_});
   named_.push_back(std::move(named));
   return Ok{};
 }
 
 Status RecipeReader::CheckUse(const Json& root) const {
   if (stage_ == kFloatModel) {
-    return ErrorAt(*root.Find("passes"), "no pass writes a file; quantize is missing");
+    return ErrorAt(*root.Find("passes"),
+                   "no pass writes a file; quantize, or qat in distill, is missing");
   }
   if (!recipe_.calibration.path.empty() && !use_.calibration) {
     return ErrorAt(*root.Find("calibration"), "no pass reads the calibration text");

@@ -46,6 +46,7 @@ struct EvaluationText {
 struct RecipeStep {
   const Pass* pass = nullptr;  // a row of pass.h
   Json arguments;              // an object with keys that the pass takes; paths start at the root
+  unsigned leaves = 0;         // the ModelStage that the model has after it
 };
 
 struct Recipe {

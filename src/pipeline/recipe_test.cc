@@ -159,6 +159,14 @@ TEST_CASE("passes: unknown, repeated, without what they need, in an order that c
       {"[{prune: {method: magnitude, sparsity: 50%}}, {distill: {data: d}}, {quantize: {to: "
        "q4_k_m}}]",
        "", "does not keep the zeros"},
+      {"[{distill: {data: d, qat: q3_x}}]", "", "distill: qat: unknown format"},
+      {"[{distill: {data: d, qat: q3_k_s}}, {quantize: {to: q3_k_s}}]", "",
+       "quantize cannot follow here: the model is quantized already"},
+      {"[{distill: {data: d, qat: q3_k_s}}, {distill: {data: d}}]", "",
+       "distill cannot follow here: the model is quantized already"},
+      {"[{prune: {method: magnitude, sparsity: '2:4'}}, {distill: {data: d, qat: q4_k_m}}]", "",
+       "q4_k_m does not keep the zeros"},
+      {"[{distill: {data: d}}]", "", "no pass writes a file; quantize, or qat in distill"},
       {"[7]", "", "a pass is a name"},
       {"[{quantize: {to: q4_0}, eval: {}}]", "", "a pass is a name"},
       {"[quantize]", "", "give one of to, target_bytes and target_bpw"},
@@ -216,6 +224,17 @@ TEST_CASE("structure may go before weights are set to zero, and quantizing keeps
   const auto dense = ParseRecipe(
       head + "  - prune: {method: flap, ffn: 25%}\n  - quantize: {to: q4_k_m}\n", "r.yaml");
   CHECK_MESSAGE(dense, (dense ? "" : dense.error().message));
+}
+
+TEST_CASE("what learns through a quantizer is quantized: it can be packed and measured") {
+  const auto recipe = ParseRecipe(
+      "model: m\noutput: o.gguf\nevaluation: {text: e.txt}\npasses:\n  - rotate\n"
+      "  - distill: {data: d, epochs: 1}\n  - distill: {data: d, qat: q3_k_s}\n  - pack\n  - "
+      "eval\n",
+      "r.yaml");
+  REQUIRE_MESSAGE(recipe, (recipe ? "" : recipe.error().message));
+  const unsigned stages[] = {kFloatModel, kFloatModel, kQuantizedModel, kPackedModel, kPackedModel};
+  for (size_t i = 0; i < 5; ++i) CHECK(recipe->passes[i].leaves == stages[i]);
 }
 
 TEST_CASE("the template is a recipe") {

@@ -21,6 +21,7 @@
 #include "pipeline/train_inputs.h"
 #include "pipeline/training_page.h"
 #include "pipeline/write_model.h"
+#include "train/fake_quantizer.h"
 #include "train/lora.h"
 #include "train/loss.h"
 #include "train/network.h"
@@ -124,7 +125,8 @@ TeacherOptions OptionsOf(const TrainJob& job, const train::TrainerOptions& train
 }
 
 // What decides the result, and nothing else.
-Json RunRecipe(const TrainJob& job, const TrainInputs& in, const train::TrainerOptions& o) {
+Json RunRecipe(const TrainJob& job, const Preset& preset, const TrainInputs& in,
+               const train::TrainerOptions& o) {
   Json recipe{JsonObject{}};
   recipe.Set("command", Distils(job) ? "distill" : "train");
   recipe.Set("steps", o.schedule.steps).Set("warmup", o.schedule.warmup);
@@ -142,6 +144,7 @@ Json RunRecipe(const TrainJob& job, const TrainInputs& in, const train::TrainerO
     recipe.Set("lora_dropout", lora.dropout);
     recipe.Set("lora_targets", JsonArray(lora.targets.begin(), lora.targets.end()));
   }
+  recipe.Set("to", preset.name).Set("qat", !o.formats.empty());
   if (job.format.format) recipe.Set("format", train::DatasetFormatName(*job.format.format));
   if (!Distils(job)) return recipe;
   recipe.Set("teacher_engine",
@@ -303,6 +306,20 @@ Checkpoint WithWeights(const Checkpoint& model, std::vector<float> weights) {
   return model.Changed(std::move(changes));
 }
 
+// The format that each parameter will be written in.
+Result<std::vector<DType>> OutputFormats(const Checkpoint& model, const PlanOptions& options) {
+  const Checkpoint trained = WithWeights(model, {});
+  EW_TRY(const std::vector<TensorPlan> plan,
+         PlanQuantization(trained.tensors(), trained.spec(),
+                          trained.kind() == CheckpointKind::kGguf, options));
+  std::vector<DType> formats;
+  const train::ParameterLayout layout(model.spec());
+  for (const train::Parameter& parameter : layout.all()) {
+    formats.push_back(plan[*trained.Find(parameter.name)].to);
+  }
+  return formats;
+}
+
 // The model with what was learned. Writes the adapters where the job wants them.
 Result<Checkpoint> Trained(const TrainJob& job, const Checkpoint& model,
                            std::vector<float> weights) {
@@ -400,6 +417,11 @@ Status CheckTrainJob(const TrainJob& job) {
                      "leave out the adapters",
                      job.model.c_str());
   }
+  if (HasLora(job) && !job.qat.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     "adapters and training through a quantizer exclude each other: adapters leave "
+                     "the weights as they are; give one of the two");
+  }
   return train::CheckTrainer(options);
 }
 
@@ -407,7 +429,9 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   const double start = NowSeconds();
   train::Communicator& processes = train::OrAlone(job.trainer.processes);
   const bool writes = processes.rank() == 0;
-  EW_TRY(const Preset* preset, FindPreset(Info(job.to).name));
+  WriteJob write;
+  EW_TRY(write.plan.preset, FindPreset(job.qat.empty() ? Info(job.to).name : job.qat));
+  write.plan.allow_requantize = true;
   EW_TRY(CheckTrainJob(job));
   EW_TRY(processes.Agree(writes && !job.dry_run ? CheckOutputs(job) : Status(Ok{})));
   ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
@@ -415,6 +439,15 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   train::TrainerOptions options = job.trainer;
   EW_TRY(processes.Agree(Complete(job, in, &options)));
   EW_TRY(TrainerState state, Agree(processes, FirstState(job, in, options.seed)));
+  const train::ParameterLayout layout(in.model->spec());
+  const auto choose_formats = [&]() -> Status {
+    if (job.qat.empty()) return Ok{};
+    EW_TRY(options.formats, OutputFormats(*in.model, write.plan));
+    return train::CheckFormats(layout, options.formats, options.network.keep_zeros,
+                               state.weights.data())
+        .In(job.model);
+  };
+  EW_TRY(processes.Agree(choose_formats()));
   EW_TRY(const auto loss, Agree(processes, JobLoss::Create(job, in, options, &pool)));
   std::optional<train::CheckpointWeights> frozen;
   if (HasLora(job)) {
@@ -442,7 +475,7 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   }
 
   EW_TRY(const TrainInputHashes hashes, Agree(processes, HashTrainInputs(in, progress)));
-  const Json recipe = RunRecipe(job, in, options);
+  const Json recipe = RunRecipe(job, *write.plan.preset, in, options);
   Json run = recipe;
   run.Set("version", EDGEWISE_VERSION);
   for (const auto& [role, digest] : hashes.roles) run.Set(role, digest);
@@ -462,8 +495,10 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
     auto ops = train::MakeCpuOps(&pool, options.precision);
     EW_TRY(auto network,
            train::Network::Create(in.model->spec(), ops.get(), options.network, base));
-    return train::HeldOutLoss(in.held_out, options.batch, state.weights.data(), &pool, *progress,
-                              &network, &processes);
+    train::FakeQuantizer quantizer(layout, options.formats, &pool);
+    EW_TRY(const float* weights, quantizer.Apply(state.weights.data()));
+    return train::HeldOutLoss(in.held_out, options.batch, weights, &pool, *progress, &network,
+                              &processes);
   };
   if (state.step == 0) {
     EW_TRY(summary.first_loss, measure());
@@ -488,9 +523,6 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
     if (loss->teacher() != nullptr) {
       EW_TRY(summary.teacher_loss, loss->teacher()->HeldOutLoss(in.held_out, *progress));
     }
-    WriteJob write;
-    write.plan.preset = preset;
-    write.plan.allow_requantize = true;
     write.recipe = recipe;
     write.tokenizer_path = in.tokenizer_path;
     write.threads = job.threads;

@@ -34,6 +34,8 @@ struct TrainJob {
   std::vector<std::string> lora_out;  // where the adapters go too, each a path of WriteAdapter
   std::string tokenizer_path;
   DType to = DType::kF16;
+  // A preset's name: its formats are trained through, and written in place of `to`. Empty: none.
+  std::string qat;
   double epochs = 1;  // over the data, where steps are 0
   uint64_t steps = 0;
   double warmup = 0.05;           // share of the steps
@@ -79,9 +81,10 @@ Status CheckTrainJob(const TrainJob& job);
 // run that was stopped or killed goes on with `resume`; the same job gives the same bytes for any
 // number of threads and processes (trainer.processes, all of which call this; rank 0 writes),
 // stopped or not. With a cache no sequence is cut by a batch's end (BatchOptions::whole). A dry run
-// plans the memory and tells the time by a trial step. Errors: kInvalidArgument (output exists, an
+// plans the memory and tells the time by a trial step. The weights that the last
+// measurement saw are those that the file decodes to. Errors: kInvalidArgument (output exists, an
 // option out of range, teacher and model have different vocabularies: the first token that differs
-// is named), those of ReadTrainInputs, RunTraining and Convert.
+// is named), those of FindPreset, CheckFormats, ReadTrainInputs, RunTraining and Convert.
 Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress);
 
 // The members of `edgewise distill --json`.

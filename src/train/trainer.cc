@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/strings.h"
 #include "formats/gguf.h"
+#include "train/fake_quantizer.h"
 
 namespace edgewise::train {
 namespace {
@@ -23,12 +24,13 @@ Status CheckShare(double value, const char* name) {
 
 class Run {
  public:
-  Run(const TrainerOptions& options, Network network, std::unique_ptr<Ops> ops, BatchReader reader,
-      ThreadPool* pool, TrainerState* state)
+  Run(const TrainerOptions& options, const ParameterLayout& layout, Network network,
+      std::unique_ptr<Ops> ops, BatchReader reader, ThreadPool* pool, TrainerState* state)
       : options_(options),
         ops_(std::move(ops)),
         network_(std::move(network)),
         reader_(std::move(reader)),
+        quantizer_(layout, options.formats, pool),
         pool_(pool),
         processes_(OrAlone(options.processes)),
         state_(*state),
@@ -36,7 +38,8 @@ class Run {
 
   Result<StepReport> Step(TokenLoss* loss);
   Result<double> Evaluate(const Corpus& held_out, const Progress& progress) {
-    const float* weights = state_.ema.empty() ? state_.weights.data() : state_.ema.data();
+    EW_TRY(const float* weights,
+           quantizer_.Apply(state_.ema.empty() ? state_.weights.data() : state_.ema.data()));
     return HeldOutLoss(held_out, options_.batch, weights, pool_, progress, &network_, &processes_);
   }
 
@@ -49,16 +52,18 @@ class Run {
                                     TokenLoss* loss) {
     std::fill(gradients_.begin(), gradients_.end(), 0.0f);
     const uint64_t seed = options_.seed + (state_.step * options_.accumulation + number) * 7919;
-    return network_.Train(batch, state_.weights.data(), loss, scale, seed, gradients_.data());
+    return network_.Train(batch, seen_, loss, scale, seed, gradients_.data());
   }
   void Update(double norm, double learning_rate);
   const TrainerOptions& options_;
   std::unique_ptr<Ops> ops_;  // outlives network_
   Network network_;
   BatchReader reader_;
+  FakeQuantizer quantizer_;
   ThreadPool* pool_;
   Communicator& processes_;
   TrainerState& state_;
+  const float* seen_ = nullptr;  // the weights that the step is of
   std::vector<float> gradients_;
   std::vector<float> sum_;  // of several batches: this process's part
 };
@@ -105,6 +110,7 @@ Result<StepReport> Run::Step(TokenLoss* loss) {
     targets += batches.back().CountTargets();
     report.tokens += batches.back().size();
   }
+  EW_TRY(seen_, quantizer_.Apply(state_.weights.data()));
   EW_TRY(const std::vector<double> losses,
          Differentiate(batches, 1.0f / static_cast<float>(targets), loss));
   for (const double sum : losses) report.loss += sum / static_cast<double>(targets);
@@ -153,11 +159,15 @@ bool GoesOn(const TrainerOptions& options, double loss, TrainerState* state) {
   return state->without_better < options.patience;
 }
 
-Status Prepare(size_t size, const TrainerOptions& options, TrainerState* state) {
+Status Prepare(const ParameterLayout& layout, size_t size, const TrainerOptions& options,
+               TrainerState* state) {
   if (state->weights.size() != size) {
     return MakeError(Code::kInvalidArgument, "%zu weights where %zu are learned",
                      state->weights.size(), size);
   }
+  // Zeros that must stay are those before the first step.
+  const bool keep_zeros = options.network.keep_zeros && state->step == 0;
+  EW_TRY(CheckFormats(layout, options.formats, keep_zeros, state->weights.data()));
   if (state->step > 0) return Ok{};
   state->mean.assign(size, 0.0f);
   state->variance.assign(size, 0.0f);
@@ -211,7 +221,7 @@ Status CheckTrainer(const TrainerOptions& options) {
 }
 
 Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options) {
-  const uint64_t copies = 4 + (options.ema > 0) + (options.patience > 0);
+  const uint64_t copies = 4 + (options.ema > 0) + (options.patience > 0) + !options.formats.empty();
   uint64_t learned = ParameterLayout(spec).size();
   if (options.network.lora.rank > 0) {
     EW_TRY(const LoraLayout layout, LoraLayout::Create(spec, options.network.lora));
@@ -262,10 +272,11 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
   NetworkOptions network_options = options.network;
   network_options.rows = options.batch.tokens;
   EW_TRY(Network network, Network::Create(spec, ops.get(), network_options, base));
-  EW_TRY(Prepare(network.size(), options, state));
+  const ParameterLayout layout(spec);
+  EW_TRY(Prepare(layout, network.size(), options, state));
   EW_TRY(BatchReader reader, BatchReader::Create(corpus, options.batch));
   EW_TRY(reader.Seek(state->position));
-  Run run(options, std::move(network), std::move(ops), std::move(reader), pool, state);
+  Run run(options, layout, std::move(network), std::move(ops), std::move(reader), pool, state);
   Communicator& processes = OrAlone(options.processes);
   const uint64_t steps = options.schedule.steps;
   while (!state->finished) {

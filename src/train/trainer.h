@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "model/spec.h"
+#include "quant/dtype.h"
 #include "train/batch_reader.h"
 #include "train/communicator.h"
 #include "train/loss.h"
@@ -39,6 +40,9 @@ struct TrainerOptions {
   // Who shares the work: of a step's batches rank r computes r, r + size, and so on. They change no
   // bit of the result. Must outlive the run; null: this process alone.
   Communicator* processes = nullptr;
+  // Of each parameter of the layout: what the network sees is quantized to it (fake_quantizer.h),
+  // in steps and in measurements. Empty: floats.
+  std::vector<DType> formats;
 };
 // "bf16", "f32" and back. Errors: kInvalidArgument.
 Result<Precision> ParsePrecision(std::string_view name);
@@ -89,7 +93,8 @@ class TrainingObserver {
   virtual Status OnStep(const StepReport& report, const TrainerState& state) = 0;
 };
 
-// Bytes that training takes in each process: what is learned, its gradients and moments,
+// Bytes that training takes in each process: what is learned, as it is
+// seen too, its gradients and moments,
 // activations. A base of adapters is not among them (CheckpointWeights::Bytes). Errors: those of
 // LoraLayout::Create.
 Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options);
@@ -106,10 +111,10 @@ Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options,
                            Communicator* processes = nullptr);
 
 // Runs from state->step to the end. `held_out` may be null; so is `base` but for adapters, as in
-// Network::Create. With patience the weights of the best evaluation are left in state->weights.
-// Errors: kInvalidArgument, kBadData (ten gradients in a row
-// that are not finite), kCancelled (after the step in work), those of `loss` and `observer`.; of
-// several processes all return the same error.
+// Network::Create. With patience the weights of the best evaluation are left in state->weights,
+// which are not rounded to their formats. Errors: kInvalidArgument, kBadData (ten gradients in a
+// row that are not finite), kCancelled (after the step in work), those of CheckFormats,
+// FakeQuantizer, `loss` and `observer`; of several processes all return the same error.
 Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const Corpus& corpus,
                    const Corpus* held_out, TokenLoss* loss, ThreadPool* pool, Progress* progress,
                    TrainingObserver* observer, TrainerState* state, WeightSource* base = nullptr);

@@ -35,6 +35,11 @@ constexpr const char* kHealed =
     "  - distill: {data: calibration.txt, steps: 3, batch_tokens: 256}\n"
     "  - quantize: {to: s24_q4}\n";
 
+constexpr const char* kThroughQuantizer =
+    "  - prune: {method: magnitude, sparsity: '2:4'}\n"
+    "  - distill: {data: calibration.txt, steps: 3, batch_tokens: 256, qat: s24_q4}\n"
+    "  - pack\n  - eval: {dense: false}\n";
+
 constexpr const char* kForSize =
     "  - calibrate\n  - quantize: {target_bytes: 1900000, method: imatrix}\n  - pack\n  - eval\n";
 
@@ -142,6 +147,10 @@ TEST_CASE("killed at any moment, a healed model resumes to the same bytes") {
   KillAndResume(kHealed, 6);
 }
 
+TEST_CASE("killed at any moment, a model trained through a quantizer resumes to the same bytes") {
+  KillAndResume(kThroughQuantizer, 7);
+}
+
 TEST_CASE("killed at any moment, formats chosen for a size resume to the same bytes") {
   KillAndResume(kForSize, 4);
 }
@@ -238,7 +247,7 @@ TEST_CASE("a damaged journal costs work, not the result") {
 
 TEST_CASE("a dry run tells the exact size, time and memory, and leaves nothing") {
   for (const char* passes :
-       {"  - quantize: {to: q4_0}\n", kByCalibration, kPruned,
+       {"  - quantize: {to: q4_0}\n", kByCalibration, kPruned, kThroughQuantizer,
         "  - rotate\n  - quantize:\n      to: q4_k_m\n      tensor_types: [\"ffn_down=q6_k\"]\n"
         "  - pack\n  - eval\n"}) {
     const Workplace place(passes);
@@ -261,6 +270,28 @@ TEST_CASE("a dry run tells the exact size, time and memory, and leaves nothing")
     CHECK(done->Find("estimated_seconds") == nullptr);
     CHECK(RunProgram({"inspect", place.out}).exit_code == 0);
   }
+}
+
+TEST_CASE(
+    "a recipe that trains through a quantizer writes what it trained, in other formats or none") {
+  const Workplace place(
+      "  - rotate\n  - distill: {data: calibration.txt, steps: 3, batch_tokens: 256, qat: "
+      "q3_k_s}\n");
+  const ProgramResult plan = place.Compress({"--dry-run", "--json"});
+  REQUIRE_MESSAGE(plan.exit_code == 0, plan.err);
+  const ProgramResult run = place.Compress();
+  REQUIRE_MESSAGE(run.exit_code == 0, run.err);
+  CHECK(*ParseJson(plan.out)->Find("bytes")->AsUint() == std::filesystem::file_size(place.out));
+  const ProgramResult same = RunProgram({"reproduce", place.out, "--recipe", place.recipe});
+  CHECK_MESSAGE(same.exit_code == 0, same.err);
+  // Zeros in a matrix whose format would move them are told before any work.
+  place.WriteRecipe(
+      "  - prune: {method: magnitude, sparsity: '2:4'}\n"
+      "  - distill: {data: calibration.txt, steps: 3, qat: q3_k_m}\n");
+  const ProgramResult moved = place.Compress({"--force"});
+  CHECK(moved.exit_code == 4);
+  CHECK(moved.err.find("does not keep the zeros") != std::string::npos);
+  CHECK(!std::filesystem::exists(place.journal));
 }
 
 TEST_CASE("a recipe takes its mask from a file, which decides the output") {

@@ -79,6 +79,28 @@ TEST_CASE("a run that is killed or stopped goes on to the same bytes") {
   CHECK(ReadWhole(cut) == ReadWhole(whole));
 }
 
+TEST_CASE("a run through a quantizer that is killed or stopped goes on to the same bytes") {
+  const Setup setup;
+  const std::string whole = setup.folder / "whole.gguf", cut = setup.folder / "cut.gguf";
+  const auto command = [&](const std::string& out) {
+    return std::vector<std::string>{"distill",    BaseModel(), setup.text,       out,
+                                    "--student",  BaseModel(), "--qat",          "q3_k_s",
+                                    "--alpha",    "1",         "--batch-tokens", "256",
+                                    "--steps",    "12",        "--save-every",   "1",
+                                    "--held-out", setup.text,  "--json"};
+  };
+  REQUIRE(RunProgram(command(whole)).exit_code == 0);
+  std::vector<std::string> again = command(cut);
+  again.push_back("--resume");
+  for (const int signal : {SIGKILL, SIGINT}) SignalProgram(again, signal, 1500000);
+  if (!std::filesystem::exists(cut)) {
+    const ProgramResult rest = RunProgram(again);
+    CAPTURE(rest.err);
+    REQUIRE(rest.exit_code == 0);
+  }
+  CHECK(ReadWhole(cut) == ReadWhole(whole));
+}
+
 TEST_CASE("another run's state is not gone on with") {
   const Setup setup;
   const std::string out = setup.folder / "out.gguf";
@@ -91,6 +113,10 @@ TEST_CASE("another run's state is not gone on with") {
   const ProgramResult other = RunProgram(setup.Pretrain(out, {"--steps", "9", "--resume"}));
   CHECK(other.exit_code == 2);
   CHECK(other.err.find("steps") != std::string::npos);
+  const ProgramResult to = RunProgram(
+      setup.Pretrain(out, {"--steps", "100000", "--save-every", "1", "--resume", "--to", "f32"}));
+  CHECK(to.exit_code == 2);
+  CHECK(to.err.find("to") != std::string::npos);
   CHECK(RunProgram(setup.Pretrain(out, {"--steps", "2", "--force"})).exit_code == 0);
 }
 
@@ -293,6 +319,9 @@ TEST_CASE("what is refused, before anything is trained") {
   fails({"--precision", "f16"}, "bf16 and f32");
   fails({"--to", "q4_0"}, "f32, f16 and bf16");
   fails({"--to", "s24_f16"}, "f32, f16 and bf16");
+  fails({"--qat", "q3_x"}, "q3_k_m");
+  fails({"--qat", "q4_0", "--to", "f16"}, "--qat");
+  fails({"--qat", "s24_q4", "--steps", "1"}, "prune the model first");
   fails({"--epochs", "-1"}, "epochs");
   fails({"--warmup", "2"}, "warm-up");
   fails({"--dropout", "1"}, "dropout");

@@ -1,7 +1,6 @@
 // EncodeTensor: decode, check, encode and measure one tensor, a piece at a time over the pool.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "base/strings.h"
 #include "compress/quantize/quantize.h"
@@ -14,54 +13,14 @@ constexpr uint64_t kSegmentValues =
     1u << 16;  // of one unit of work: its floats stay in the second-level cache
 constexpr uint64_t kPieceValues = 1u << 22;  // handed to the sink at once; 16 MiB as F32
 
-enum class Fault : uint8_t { kNone, kSource, kOverflow, kDense };
-
 // A run of values inside one tensor: whole rows, or a part of one long row.
 struct Segment {
   uint64_t first = 0;  // value
   uint64_t count = 0;
   double squared_error = 0;
   double squared_value = 0;
-  Fault fault = Fault::kNone;
-  uint64_t fault_at = 0;  // value
+  EncodeProblem problem;  // its place counts from `first`
 };
-
-// The bits of the largest magnitude; those of a NaN or an infinity are at least kInfinityBits.
-constexpr uint32_t kInfinityBits = 0x7F800000u;
-
-uint32_t MagnitudeBits(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  return bits & 0x7FFFFFFFu;
-}
-
-uint32_t LargestBits(const float* values, size_t n) {
-  uint32_t largest = 0;
-  for (size_t i = 0; i < n; ++i) largest = std::max(largest, MagnitudeBits(values[i]));
-  return largest;
-}
-
-// The smallest magnitude that `type` cannot hold. Block formats keep their scales and offsets in
-// half precision, so that a weight past its range is as unsafe there as in F16.
-uint32_t OverflowBits(DType type) {
-  if (type == DType::kF32 || type == DType::kF64) return kInfinityBits;
-  if (type == DType::kBF16 || type == DType::kS24_BF16) return 0x7F7F8000u;  // rounds to infinity
-  return 0x477FF000u;  // 65520, which rounds to infinity
-}
-
-uint64_t FirstAtLeast(const float* values, size_t n, uint32_t bits) {
-  size_t i = 0;
-  while (i < n && MagnitudeBits(values[i]) < bits) ++i;
-  return i;
-}
-
-// The first of `group` values of which more than half are not 0; n where there are none.
-uint64_t FirstDense(const float* values, size_t n, uint32_t group) {
-  for (size_t i = 0; i < n; i += group) {
-    if (std::count(values + i, values + i + group, 0.0f) < group / 2) return i;
-  }
-  return n;
-}
 
 // Sums with eight partial sums, so that the compiler can use vector adds; the order is fixed.
 void Measure(const float* values, const float* decoded, Segment* segment) {
@@ -97,24 +56,11 @@ class TensorEncoder {
     const size_t n = segment->count;
     source_.Decode(segment->first, n, values);
     const bool copy = from_.id == to_.id;
-    const uint32_t limit = copy ? kInfinityBits : OverflowBits(to_.id);
-    const uint32_t largest = LargestBits(values, n);
-    if (largest >= limit) {
-      segment->fault = largest >= kInfinityBits ? Fault::kSource : Fault::kOverflow;
-      segment->fault_at = segment->first +
-                          FirstAtLeast(values, n, largest >= kInfinityBits ? kInfinityBits : limit);
-      return;
-    }
+    segment->problem = copy ? FindNotFinite(values, n) : FindEncodeProblem(to_.id, values, n);
+    if (segment->problem.fault != EncodeFault::kNone) return;
     if (copy) {
       source_.CopyBlocks(segment->first, n, out);
       return;
-    }
-    if (to_.sparse()) {
-      if (const uint64_t at = FirstDense(values, n, to_.sparse_group); at < n) {
-        segment->fault = Fault::kDense;
-        segment->fault_at = segment->first + at;
-        return;
-      }
     }
     EncodeValues(segment->first, values, n, out);
     to_.decode(out, decoded, n);
@@ -165,19 +111,20 @@ std::vector<Segment> Cut(const Shape& shape) {
   return segments;
 }
 
-Error FaultError(std::string_view name, const TensorView& source, DType to,
-                 const Segment& segment) {
-  const uint64_t columns = source.shape.columns();
-  const auto row = static_cast<unsigned long long>(segment.fault_at / columns);
-  const auto column = static_cast<unsigned long long>(segment.fault_at % columns);
+}  // namespace
+
+Error EncodingError(std::string_view name, uint64_t columns, DType to,
+                    const EncodeProblem& problem) {
+  const auto row = static_cast<unsigned long long>(problem.at / columns);
+  const auto column = static_cast<unsigned long long>(problem.at % columns);
   const std::string tensor(name);
-  if (segment.fault == Fault::kSource) {
+  if (problem.fault == EncodeFault::kNotFinite) {
     return MakeError(Code::kBadData,
                      "tensor %s holds NaN or infinity at row %llu, column %llu: the weights are "
                      "damaged; get the model again",
                      tensor.c_str(), row, column);
   }
-  if (segment.fault == Fault::kDense) {
+  if (problem.fault == EncodeFault::kDense) {
     const unsigned group = Info(to).sparse_group;
     const char* other =
         FormOf(to) != nullptr ? ", or use --method gptq, which prunes as it quantizes" : "";
@@ -194,8 +141,6 @@ Error FaultError(std::string_view name, const TensorView& source, DType to,
                    tensor.c_str(), row, column, Info(to).name, bf16 ? "3.39e38" : "65504",
                    bf16 ? "f32" : "bf16 or f32");
 }
-
-}  // namespace
 
 double EncodeError::rmse() const {
   return values == 0 ? 0 : std::sqrt(squared_error / static_cast<double>(values));
@@ -234,7 +179,11 @@ Result<EncodeError> EncodeTensor(std::string_view name, const TensorView& source
       }
     });
     for (size_t i = begin; i < end; ++i) {
-      if (segments[i].fault != Fault::kNone) return FaultError(name, source, to, segments[i]);
+      if (segments[i].problem.fault != EncodeFault::kNone) {
+        EncodeProblem problem = segments[i].problem;
+        problem.at += segments[i].first;
+        return EncodingError(name, source.shape.columns(), to, problem);
+      }
       total.squared_error += segments[i].squared_error;
       total.squared_value += segments[i].squared_value;
     }

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -137,6 +138,21 @@ TEST_CASE("NaN, infinity and overflow name the tensor and the place") {
   CHECK(Run(tensor.view(), DType::kF32, 2).has_value());
   reinterpret_cast<float*>(tensor.mutable_data())[3 * 512 + 5] = 65519.0f;  // rounds to 65504
   CHECK(Run(tensor.view(), DType::kF16, 2).has_value());
+}
+
+TEST_CASE("a group too full for a sparse format is named by its place in the whole tensor") {
+  auto tensor = Tensor::Allocate(DType::kF32, Shape{300, 512});  // more than one segment
+  REQUIRE(tensor);
+  auto* values = reinterpret_cast<float*>(tensor->mutable_data());
+  std::fill_n(values, 300 * 512, 0.0f);
+  std::fill_n(values + 290 * 512 + 64, 3, 1.0f);
+  for (const int threads : {1, 3}) {
+    const auto result = Run(tensor->view(), DType::kS24_Q4, threads);
+    REQUIRE(!result);
+    CHECK(result.error().code == Code::kInvalidArgument);
+    CAPTURE(result.error().message);
+    CHECK(result.error().message.find("row 290, columns 64 to 67") != std::string::npos);
+  }
 }
 
 TEST_CASE("an error of the sink stops the work and comes back") {

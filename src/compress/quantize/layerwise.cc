@@ -8,7 +8,6 @@
 
 #include "base/strings.h"
 #include "calibrate/statistics.h"
-#include "compress/quantize/output_error.h"
 #include "compress/quantize/targets.h"
 #include "quant/block_parts.h"
 
@@ -72,7 +71,11 @@ Status MatrixQuantizer::Run(size_t index, float* values, const ErrorMetric& metr
                             std::span<const float> targets) {
   const TensorPlan& entry = plan_[index];
   const size_t count = entry.shape.elements();
-  EW_TRY(CheckFinite(entry.name, {values, count}, entry.shape.columns()));
+  // Where too many values are other than 0, feedback leaves some out.
+  const EncodeProblem problem = FindEncodeProblem(entry.to, values, count);
+  if (problem.fault != EncodeFault::kNone && problem.fault != EncodeFault::kDense) {
+    return EncodingError(entry.name, entry.shape.columns(), entry.to, problem);
+  }
   const DTypeInfo& info = Info(entry.to);
   std::vector<std::byte> blocks(info.RowBytes(count));
   QuantizeWithFeedback(targets.empty() ? values : targets.data(), entry.shape.rows(), metric,

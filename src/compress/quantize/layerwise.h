@@ -43,7 +43,8 @@ Status QuantizeByCalibration(const Checkpoint& checkpoint, std::span<const Tenso
 // Quantizes those entries of `plan`, in the order of the forward pass. In memory: a layer of the
 // model and of the original in F32, the second moments of one input and its cross moments with the
 // original's, and the residual streams of both up to ScratchMemory::kInMemory each. Errors: those
-// of ActivationWalk, ErrorMetric and `sink`; kBadData (NaN or infinity in a weight); kCancelled.
+// of ActivationWalk, ErrorMetric and `sink`; kBadData (NaN, infinity or a value too large for its
+// format); kCancelled.
 Status QuantizeLayerwise(const Checkpoint& checkpoint, std::span<const TensorPlan> plan,
                          TokenSequences sequences, const LayerwiseOptions& options,
                          ThreadPool* pool, Progress* progress, BlockSink sink);

@@ -13,6 +13,7 @@
 #include "base/thread_pool.h"
 #include "compress/quantize/presets.h"
 #include "model/checkpoint.h"
+#include "quant/encodable.h"
 #include "tensor/tensor.h"
 
 namespace edgewise {
@@ -75,6 +76,11 @@ struct EncodeError {
   double rmse() const;           // 0 for no values
   double relative_rmse() const;  // rmse over root mean square of the values
 };
+
+// Of tensor `name` with rows of `columns`, whose values `problem`, counted from the first of them,
+// keeps from becoming `to`: kInvalidArgument (EncodeFault::kDense) or kBadData, with the place.
+Error EncodingError(std::string_view name, uint64_t columns, DType to,
+                    const EncodeProblem& problem);
 
 // Encodes the rows of `source` as `to` and hands the bytes to `sink` in order, a bounded piece at a
 // time; at most about 32 MiB is held. `importance` (columns; empty = 1 each) weighs the squared

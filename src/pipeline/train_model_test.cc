@@ -1,0 +1,101 @@
+// Training through a quantizer on our own model: the file holds what was trained, in every format.
+#include "pipeline/train_model.h"
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "compress/quantize/presets.h"
+#include "pipeline/pruned_stories.h"
+
+namespace edgewise {
+namespace {
+
+struct Quiet final : Progress {
+  void Update(std::string_view, uint64_t, uint64_t) override {}
+  bool Cancelled() const override { return false; }
+};
+
+struct Setup {
+  TemporaryFolder folder;
+  std::string pruned = folder / "pruned.gguf", text = folder / "text.txt",
+              held_out = folder / "held.txt";
+
+  Setup() {
+    MustPrune(pruned, By("magnitude", "2:4"));
+    const std::string stories = ReadWhole(kModel + "/stories.txt");
+    std::ofstream(text) << stories.substr(0, 6000);
+    std::ofstream(held_out) << stories.substr(20000, 1000);
+  }
+  TrainJob Job(const std::string& model, const std::string& out, uint64_t steps) const {
+    TrainJob job;
+    job.model = model;
+    job.tokenizer_path = kModel;
+    job.data = text;
+    job.held_out = held_out;
+    job.out = out;
+    job.steps = steps;
+    job.trainer.schedule.peak = 1e-3;
+    job.trainer.batch = {.tokens = 128, .sequence = 64, .seed = 1};
+    job.trainer.precision = train::Precision::kF32;
+    job.overwrite = true;
+    return job;
+  }
+};
+
+TrainSummary MustTrain(const TrainJob& job) {
+  Quiet none;
+  const auto summary = TrainModel(job, &none);
+  REQUIRE_MESSAGE(summary, (summary ? "" : summary.error().message));
+  return *summary;
+}
+
+std::string ErrorOf(const TrainJob& job) {
+  Quiet none;
+  const auto summary = TrainModel(job, &none);
+  return summary ? "" : summary.error().message;
+}
+
+TEST_CASE("the file decodes to the weights that were measured last, in every format") {
+  const Setup setup;
+  for (const Preset& preset : AllPresets()) {
+    CAPTURE(std::string(preset.name));
+    const std::string out = setup.folder / "out.gguf", read = setup.folder / "read.gguf";
+    const bool sparse = Info(preset.type).sparse();
+    TrainJob job = setup.Job(sparse ? setup.pruned : kModel, out, 2);
+    job.qat = preset.name;
+    job.trainer.network.keep_zeros = sparse;
+    const TrainSummary trained = MustTrain(job);
+    CHECK(trained.held_out_loss != trained.first_loss);
+    // Read as floats, it has that loss to the last bit.
+    TrainJob reading = setup.Job(out, read, 1);
+    reading.to = DType::kF32;
+    CHECK(MustTrain(reading).first_loss == trained.held_out_loss);
+    const auto model = Checkpoint::Open(out);
+    REQUIRE(model);
+    CHECK(model->metadata().GetUint("general.file_type").value_or(99) == preset.file_type);
+  }
+}
+
+TEST_CASE("what cannot be trained through is refused, and leaves nothing") {
+  const Setup setup;
+  const std::string out = setup.folder / "out.gguf";
+  TrainJob job = setup.Job(kModel, out, 1);
+  job.qat = "q3_x";
+  CHECK(ErrorOf(job).find("unknown format") != std::string::npos);
+  job.qat = "s24_q4";
+  CHECK(ErrorOf(job).find("prune the model first") != std::string::npos);
+  job.dry_run = true;
+  CHECK(ErrorOf(job).find("prune the model first") != std::string::npos);
+  TrainJob zeros = setup.Job(setup.pruned, out, 1);
+  zeros.trainer.network.keep_zeros = true;
+  zeros.qat = "q4_1";
+  CHECK(ErrorOf(zeros).find("would not stay so in q4_1") != std::string::npos);
+  CHECK(!std::filesystem::exists(out));
+  CHECK(!std::filesystem::exists(out + ".journal"));
+}
+
+}  // namespace
+}  // namespace edgewise
