@@ -35,28 +35,45 @@ size_t LayerFloats(const ModelSpec& spec) {
   return floats;
 }
 
+// Angles by position, computed once each.
+struct RopePositions {
+  std::vector<double> frequencies;
+  std::vector<float> cos, sin;  // (positions so far, rotary_dim / 2)
+
+  void Reach(const RopeSpec& rope, uint32_t positions) {
+    const size_t pairs = frequencies.size();
+    size_t at = cos.size();
+    if (at >= positions * pairs) return;
+    cos.resize(positions * pairs);
+    sin.resize(positions * pairs);
+    for (; at < cos.size(); at += pairs) {
+      RopeAngles(rope, frequencies, static_cast<uint32_t>(at / pairs), cos.data() + at,
+                 sin.data() + at);
+    }
+  }
+};
+
 // Angles of every row of a batch.
 struct RopeRows {
   RopeSpec rope;
-  std::vector<double> short_frequencies, long_frequencies;
+  RopePositions short_positions, long_positions;
   std::vector<float> cos, sin;  // (n, rotary_dim / 2)
 
   explicit RopeRows(const RopeSpec& spec)
       : rope(spec),
-        short_frequencies(RopeFrequencies(spec, false)),
-        long_frequencies(RopeFrequencies(spec, true)) {}
+        short_positions{RopeFrequencies(spec, false), {}, {}},
+        long_positions{RopeFrequencies(spec, true), {}, {}} {}
   void Fill(const Batch& batch) {
-    const size_t pairs = short_frequencies.size();
-    cos.resize(batch.size() * pairs);
-    sin.resize(cos.size());
-    size_t row = 0;
+    cos.clear();
+    sin.clear();
     for (const uint32_t length : batch.lengths) {
       const bool is_long =
           rope.scaling == RopeScalingKind::kLongRope && length > rope.original_context;
-      const std::vector<double>& frequencies = is_long ? long_frequencies : short_frequencies;
-      for (uint32_t position = 0; position < length; ++position, ++row) {
-        RopeAngles(rope, frequencies, position, cos.data() + row * pairs, sin.data() + row * pairs);
-      }
+      RopePositions& from = is_long ? long_positions : short_positions;
+      from.Reach(rope, length);
+      const auto count = static_cast<std::ptrdiff_t>(length * from.frequencies.size());
+      cos.insert(cos.end(), from.cos.begin(), from.cos.begin() + count);
+      sin.insert(sin.end(), from.sin.begin(), from.sin.begin() + count);
     }
   }
 };
