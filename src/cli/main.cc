@@ -53,7 +53,8 @@ constexpr Command kCommands[] = {
      AddDistill},
     {"finetune", "Train a model further on text",
      "edgewise finetune model-f16.gguf text.txt tuned.gguf --learning-rate 5e-5\n"
-     "  edgewise finetune model-f16.gguf text.txt tuned.gguf --resume",
+     "  edgewise finetune model-f16.gguf text.txt tuned.gguf --resume\n"
+     "  edgewise finetune model-q4_0.gguf rows.jsonl tuned.gguf --lora-rank 8 --lora-out adapter",
      AddFinetune},
     {"pretrain", "Train a new model on text",
      "edgewise pretrain config.json stories.txt new.gguf --tokenizer models/edgewise-stories-3M "

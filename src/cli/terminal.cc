@@ -26,9 +26,16 @@ extern "C" void HandleSignal(int signal) {
   ::_exit(128 + signal);
 }
 
+class SilentProgress final : public Progress {
+ public:
+  void Update(std::string_view, uint64_t, uint64_t) override {}
+  bool Cancelled() const override { return InterruptScope::Interrupted(); }
+};
+
 class ProgressBar final : public Progress {
  public:
   ~ProgressBar() override { Clear(); }
+  bool Cancelled() const override { return InterruptScope::Interrupted(); }
 
   void Update(std::string_view stage, uint64_t done, uint64_t total) override {
     const double now = NowSeconds();
@@ -96,7 +103,7 @@ InterruptScope::~InterruptScope() { interruptible = 0; }
 bool InterruptScope::Interrupted() { return interrupted != 0; }
 
 std::unique_ptr<Progress> MakeProgressBar(bool quiet) {
-  if (quiet || ::isatty(STDERR_FILENO) == 0) return std::make_unique<NoProgress>();
+  if (quiet || ::isatty(STDERR_FILENO) == 0) return std::make_unique<SilentProgress>();
   return std::make_unique<ProgressBar>();
 }
 
