@@ -9,6 +9,7 @@
 #include "base/strings.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/terminal.h"
 #include "pipeline/cache_teacher.h"
 #include "pipeline/train_model.h"
 
@@ -111,6 +112,7 @@ Status CheckBeginning(const TrainFlags& flags) {
 Status RunTrain(TrainFlags& flags, const Common& common) {
   EW_TRY(CheckBeginning(flags));
   EW_TRY(ReadNames(flags));
+  const InterruptScope interrupt;  // the first SIGINT keeps the state after the step in work
   flags.job.threads = common.Threads();
   EW_TRY(const TrainSummary summary, TrainModel(flags.job, common.progress));
   if (train::OrAlone(flags.job.trainer.processes).rank() != 0) return Ok{};

@@ -101,6 +101,23 @@ TEST_CASE("a run through a quantizer that is killed or stopped goes on to the sa
   CHECK(ReadWhole(cut) == ReadWhole(whole));
 }
 
+TEST_CASE("an interrupt ends a run after the step in work, and keeps that") {
+  const Setup setup;
+  const std::string out = setup.folder / "new.gguf", state = out + ".journal/state.gguf";
+  std::vector<std::string> flags = {"--steps", "100000", "--save-every", "0"};
+  for (uint64_t delay_us = 500000; !std::filesystem::exists(state); delay_us *= 2) {
+    REQUIRE(delay_us < 100000000);
+    const int status = SignalProgram(setup.Pretrain(out, flags), SIGINT, delay_us);
+    CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 130));
+    if (!std::filesystem::exists(state)) std::filesystem::remove_all(out + ".journal");
+  }
+  flags.push_back("--resume");
+  const int again = SignalProgram(setup.Pretrain(out, flags), SIGINT, 2000000);
+  CHECK((WIFEXITED(again) && WEXITSTATUS(again) == 130));
+  CHECK(std::filesystem::exists(state));
+  CHECK(!std::filesystem::exists(out));
+}
+
 TEST_CASE("another run's state is not gone on with") {
   const Setup setup;
   const std::string out = setup.folder / "out.gguf";
