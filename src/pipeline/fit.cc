@@ -33,12 +33,6 @@ namespace {
 constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
 constexpr uint64_t kMaxKeptBytes = 1u << 20;
 
-Status WriteText(const std::string& path, std::string_view text) {
-  EW_TRY(AtomicFile file, AtomicFile::Create(path, true));
-  EW_TRY(file.Write(text));
-  return file.Commit();
-}
-
 // What `make` gives, or gave in an earlier run.
 template <class Make>
 Result<Json> Kept(const std::string& path, Make make) {
@@ -47,7 +41,7 @@ Result<Json> Kept(const std::string& path, Make make) {
     return ParseJson(text).In(path);
   }
   EW_TRY(Json json, make());
-  EW_TRY(WriteText(path, json.Dump()));
+  EW_TRY(WriteTextFile(path, json.Dump()));
   return json;
 }
 
@@ -318,8 +312,8 @@ Result<Json> Search::RunIdentity() const {
 Status Search::Begin(const std::string& folder) {
   folder_ = folder;
   const RecipePaths paths = PathsIn(folder);
-  EW_TRY(WriteText(paths.calibration, texts_.calibration));
-  return WriteText(paths.evaluation, texts_.evaluation);
+  EW_TRY(WriteTextFile(paths.calibration, texts_.calibration));
+  return WriteTextFile(paths.evaluation, texts_.evaluation);
 }
 
 Status Search::Make(const FitCandidate& candidate, const std::string& output, bool measure) const {
@@ -574,11 +568,11 @@ Status Search::WriteChosen() {
     EW_TRY(const GgufFile file, GgufFile::Open(in_place ? outputs.model : made));
     EW_TRY(summary_.card, FindCard(file.metadata()));
   }
-  EW_TRY(WriteText(finishing, Json(chosen.name).Dump()));
-  EW_TRY(WriteText(outputs.calibration, texts_.calibration));
-  EW_TRY(WriteText(outputs.evaluation, texts_.evaluation));
-  EW_TRY(WriteText(outputs.recipe, RecipeText(chosen)));
-  EW_TRY(WriteText(outputs.report, FitHtml(summary_)));
+  EW_TRY(WriteTextFile(finishing, Json(chosen.name).Dump()));
+  EW_TRY(WriteTextFile(outputs.calibration, texts_.calibration));
+  EW_TRY(WriteTextFile(outputs.evaluation, texts_.evaluation));
+  EW_TRY(WriteTextFile(outputs.recipe, RecipeText(chosen)));
+  EW_TRY(WriteTextFile(outputs.report, FitHtml(summary_)));
   return in_place ? Status(Ok{}) : RenameFile(made, outputs.model);
 }
 

@@ -43,4 +43,10 @@ Status CheckOutput(const std::string& in_path, const std::string& out_path, bool
   return Ok{};
 }
 
+Status WriteTextFile(const std::string& path, std::string_view text) {
+  EW_TRY(AtomicFile file, AtomicFile::Create(path, true));
+  EW_TRY(file.Write(text));
+  return file.Commit();
+}
+
 }  // namespace edgewise

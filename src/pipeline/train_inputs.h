@@ -13,7 +13,7 @@
 #include "base/thread_pool.h"
 #include "model/checkpoint.h"
 #include "pipeline/source_hash.h"
-#include "pipeline/train_model.h"
+#include "pipeline/train_job.h"
 #include "text/tokenizer.h"
 #include "train/corpus.h"
 #include "train/dataset.h"

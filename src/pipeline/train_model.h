@@ -9,46 +9,10 @@
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/result.h"
-#include "pipeline/convert.h"
-#include "pipeline/live_teacher.h"
 #include "pipeline/measure_draft.h"
-#include "quant/dtype.h"
-#include "train/dataset.h"
-#include "train/trainer.h"
+#include "pipeline/train_job.h"
 
 namespace edgewise {
-
-// True for the path of a config.json: a model without weights.
-bool IsModelConfig(const std::string& path);
-
-struct TrainJob {
-  std::string model;  // to begin from: a checkpoint, or a config.json for random weights
-  const Checkpoint* student = nullptr;  // in place of opening `model`
-  std::string teacher;                  // a checkpoint; empty: none, the text or a cache alone
-  TeacherEngine teacher_engine = TeacherEngine::kFloats;
-  std::string cache;     // of a teacher's probabilities, in place of one; empty: none
-  std::string data;      // train/dataset.h
-  std::string held_out;  // likewise; empty: the last fiftieth of the documents of `data`
-  train::DatasetOptions format;
-  std::string out;                    // GGUF
-  std::vector<std::string> lora_out;  // where the adapters go too, each a path of WriteAdapter
-  std::string tokenizer_path;
-  DType to = DType::kF16;
-  // A preset's name: its formats are trained through, and written in place of `to`. Empty: none.
-  std::string qat;
-  double epochs = 1;  // over the data, where steps are 0
-  uint64_t steps = 0;
-  double warmup = 0.05;           // share of the steps
-  uint64_t save_every = 100;      // steps
-  train::DistillationLoss loss;   // with a teacher
-  train::TrainerOptions trainer;  // its steps and warm-up are set from the above
-  int threads = 0;
-  bool resume = false;
-  bool overwrite = false;
-  bool dry_run = false;
-  bool draft = false;                  // measure the result as the drafter of `teacher`
-  const SourceHash* source = nullptr;  // as in QuantizeOptions
-};
 
 struct TrainSummary {
   std::string output, log, page;      // paths
@@ -71,9 +35,6 @@ struct TrainSummary {
   uint64_t memory_bytes = 0;  // as planned: weights, gradients, moments, activations, the teacher
   uint64_t peak_rss_bytes = 0;
 };
-
-// Finds what of the job cannot be, whatever the data. Errors: kInvalidArgument.
-Status CheckTrainJob(const TrainJob& job);
 
 // Trains `job.model`, or with `job.trainer.network.lora` adapters of it, which are merged into it
 // then, and writes it to `job.out`, with "OUT.log.jsonl" beside it: a line for each

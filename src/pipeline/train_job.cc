@@ -1,0 +1,121 @@
+#include "pipeline/train_job.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/file.h"
+#include "base/strings.h"
+#include "pipeline/output_path.h"
+#include "pipeline/run_journal.h"
+#include "train/loss.h"
+
+namespace edgewise {
+namespace {
+
+constexpr size_t kMaxBatch = 1u << 24;
+constexpr uint64_t kMaxSteps = uint64_t{1} << 32;
+
+// An adapter is a GGUF or a folder.
+Status CheckAdapterOutput(const TrainJob& job, const std::string& path, bool overwrite) {
+  if (path == job.out) {
+    return MakeError(Code::kInvalidArgument, "%s: the model and its adapter need a path each",
+                     path.c_str());
+  }
+  if (path.ends_with(".gguf")) return CheckOutput(job.model, path, overwrite);
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return Ok{};
+  if (!IsDirectory(path)) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: is a file; an adapter is written to a folder, or to a name that ends in "
+                     ".gguf",
+                     path.c_str());
+  }
+  if (overwrite) return Ok{};
+  return MakeError(Code::kInvalidArgument, "%s: exists already; pass --force to replace it",
+                   path.c_str());
+}
+
+}  // namespace
+
+bool IsModelConfig(const std::string& path) { return path.ends_with(".json"); }
+bool Distils(const TrainJob& job) { return !job.teacher.empty() || !job.cache.empty(); }
+bool LearnsLora(const TrainJob& job) { return job.trainer.network.lora.rank > 0; }
+
+std::string TrainLogPath(const std::string& out) { return out + ".log.jsonl"; }
+std::string TrainPagePath(const std::string& out) { return out + ".log.html"; }
+
+Status CheckTrainJob(const TrainJob& job) {
+  if (job.steps == 0 && !(job.epochs > 0 && job.epochs <= 10000)) {
+    return MakeError(Code::kInvalidArgument, "epochs must be above 0 and at most 10000, not %g",
+                     job.epochs);
+  }
+  if (!(job.warmup >= 0 && job.warmup <= 1) || job.steps > kMaxSteps) {
+    return MakeError(Code::kInvalidArgument,
+                     "the warm-up must be from 0 to 1 of the steps, and these at most %llu",
+                     static_cast<unsigned long long>(kMaxSteps));
+  }
+  const train::BatchOptions& batch = job.trainer.batch;
+  if (batch.tokens < 2 || batch.tokens > kMaxBatch || job.trainer.accumulation > kMaxBatch ||
+      batch.sequence < 2) {
+    return MakeError(Code::kInvalidArgument,
+                     "batches have from 2 to %zu tokens in sequences of at least 2, and a step at "
+                     "most as many batches",
+                     kMaxBatch);
+  }
+  train::TrainerOptions options = job.trainer;
+  options.schedule.steps = std::max<uint64_t>(job.steps, 1);
+  options.schedule.warmup = 0;
+  if (!job.teacher.empty() && !job.cache.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     "a cache stands in place of a teacher: give one of %s and %s",
+                     job.teacher.c_str(), job.cache.c_str());
+  }
+  if (Distils(job)) EW_TRY(train::CheckLoss(job.loss));
+  if (job.draft && job.teacher.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     "a draft model is measured with its teacher: name that, not a cache");
+  }
+  if (!job.lora_out.empty() && !LearnsLora(job)) {
+    return MakeError(Code::kInvalidArgument, "%s: without a rank there is no adapter to write",
+                     job.lora_out.front().c_str());
+  }
+  if (!job.lora_out.empty() && job.trainer.network.keep_zeros) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: an adapter cannot say which weights stay zero, so that merging it would "
+                     "fill them; leave it out, the model that is written has the zeros",
+                     job.lora_out.front().c_str());
+  }
+  if (LearnsLora(job) && job.student == nullptr && IsModelConfig(job.model)) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: a config.json has no weights for adapters to act on; give a model, or "
+                     "leave out the adapters",
+                     job.model.c_str());
+  }
+  if (LearnsLora(job) && !job.qat.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     "adapters and training through a quantizer exclude each other: adapters leave "
+                     "the weights as they are; give one of the two");
+  }
+  return train::CheckTrainer(options);
+}
+
+Status CheckTrainOutputs(const TrainJob& job) {
+  const bool going_on = job.resume && FileExists(JournalFolder(job.out));
+  for (const std::string* input :
+       {&job.model, &job.teacher, &job.cache, &job.data, &job.held_out}) {
+    if (input->empty()) continue;
+    for (const std::string& output : {job.out, TrainLogPath(job.out), TrainPagePath(job.out)}) {
+      EW_TRY(CheckOutput(*input, output, job.overwrite || going_on));
+    }
+  }
+  for (const std::string& path : job.lora_out) {
+    EW_TRY(CheckAdapterOutput(job, path, job.overwrite || going_on));
+  }
+  return Ok{};
+}
+
+TeacherOptions TeacherOptionsOf(const TrainJob& job, const train::TrainerOptions& trainer) {
+  return {job.teacher_engine, trainer.precision, trainer.batch};
+}
+
+}  // namespace edgewise
