@@ -11,6 +11,7 @@
 #include "cli/output.h"
 #include "cli/terminal.h"
 #include "pipeline/cache_teacher.h"
+#include "pipeline/find_learning_rate.h"
 #include "pipeline/train_model.h"
 
 namespace edgewise::cli {
@@ -25,6 +26,7 @@ struct TrainFlags {
   Beginning beginning;
   std::string to = "f16", schedule = "cosine", precision = "bf16", divergence = "kl", format;
   std::string engine = "floats";
+  bool find_learning_rate = false;
   TrainJob job;
 };
 
@@ -109,11 +111,28 @@ Status CheckBeginning(const TrainFlags& flags) {
                    flags.job.model.c_str());
 }
 
+Status RunFindLearningRate(const TrainFlags& flags, const Common& common) {
+  EW_TRY(const LearningRateReport report, FindLearningRate(flags.job, common.progress));
+  if (train::OrAlone(flags.job.trainer.processes).rank() != 0) return Ok{};
+  if (common.json) return PrintJson(flags.verb, ToJson(report));
+  const size_t lines = 20;
+  const size_t every = std::max<size_t>(1, report.steps.size() / lines);
+  std::printf("learning rate  loss\n");
+  for (size_t i = 0; i < report.steps.size(); i += every) {
+    std::printf("%-13.3g  %.4f\n", report.steps[i].learning_rate, report.steps[i].loss);
+  }
+  std::printf("%s; the loss was least at %.2g\nsuggested: --learning-rate %.2g\n",
+              report.broke_out ? "then the loss broke out" : "the loss never broke out",
+              report.lowest_at, report.suggested);
+  return Ok{};
+}
+
 Status RunTrain(TrainFlags& flags, const Common& common) {
   EW_TRY(CheckBeginning(flags));
   EW_TRY(ReadNames(flags));
   const InterruptScope interrupt;  // the first SIGINT keeps the state after the step in work
   flags.job.threads = common.Threads();
+  if (flags.find_learning_rate) return RunFindLearningRate(flags, common);
   EW_TRY(const TrainSummary summary, TrainModel(flags.job, common.progress));
   if (train::OrAlone(flags.job.trainer.processes).rank() != 0) return Ok{};
   if (common.json) return PrintJson(flags.verb, ToJson(summary));
@@ -215,8 +234,12 @@ void AddRunFlags(CLI::App& app, TrainFlags* flags) {
   app.add_option("--tokenizer", job.tokenizer_path,
                  "Tokenizer file or folder, where the model does not bring one");
   AddResume(app, &job.resume, &job.overwrite);
-  app.add_flag("--dry-run", job.dry_run,
-               "Tell memory, steps and time by a trial, and write nothing");
+  CLI::Option* dry_run = app.add_flag("--dry-run", job.dry_run,
+                                      "Tell memory, steps and time by a trial, and write nothing");
+  app.add_flag("--find-learning-rate", flags->find_learning_rate,
+               "Let the learning rate rise from 1e-6 to 1 in --steps steps (default 100), tell the "
+               "losses and which rate to take, and write nothing")
+      ->excludes(dry_run);
 }
 
 CLI::Option* AddData(CLI::App& app, std::string* data) {

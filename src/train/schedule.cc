@@ -12,7 +12,7 @@
 namespace edgewise::train {
 namespace {
 
-constexpr const char* kNames[] = {"cosine", "wsd", "constant"};
+constexpr const char* kNames[] = {"cosine", "wsd", "constant"};  // to choose from
 
 }  // namespace
 
@@ -24,7 +24,9 @@ Result<ScheduleKind> ParseSchedule(std::string_view name) {
                    Quote(name).c_str());
 }
 
-const char* ScheduleName(ScheduleKind kind) { return kNames[static_cast<size_t>(kind)]; }
+const char* ScheduleName(ScheduleKind kind) {
+  return kind == ScheduleKind::kRising ? "rising" : kNames[static_cast<size_t>(kind)];
+}
 
 double Schedule::LearningRate(uint64_t step) const {
   const auto at = static_cast<double>(step), all = static_cast<double>(steps);
@@ -35,6 +37,8 @@ double Schedule::LearningRate(uint64_t step) const {
       kind == ScheduleKind::kWsd ? std::max(rising, all * (1 - decay_share)) : rising;
   const double progress = all > begin ? std::clamp((at - begin) / (all - begin), 0.0, 1.0) : 0;
   switch (kind) {
+    case ScheduleKind::kRising:
+      return peak * std::pow(last, 1 - progress);
     case ScheduleKind::kConstant:
       return peak;
     case ScheduleKind::kWsd:
@@ -55,6 +59,9 @@ Status Schedule::Check() const {
     return MakeError(Code::kInvalidArgument, "a warm-up of %llu steps does not fit %llu steps",
                      static_cast<unsigned long long>(warmup),
                      static_cast<unsigned long long>(steps));
+  }
+  if (kind == ScheduleKind::kRising && !(last > 0)) {
+    return MakeError(Code::kInvalidArgument, "a learning rate cannot rise from 0 by a factor");
   }
   if (!(last >= 0 && last <= 1) || !(decay_share >= 0 && decay_share <= 1)) {
     return MakeError(Code::kInvalidArgument,

@@ -12,6 +12,9 @@ enum class ScheduleKind : uint8_t {
   kCosine,    // falls along half a cosine to the end (Loshchilov and Hutter 2017)
   kWsd,       // stays, then falls in a line to the end (warm-up, stable, decay; Hu et al. 2024)
   kConstant,  // stays
+  // Rises by the same factor in each step, from `last` of the peak to it: a range test of learning
+  // rates (Smith 2017). No name reads it.
+  kRising,
 };
 // Errors: kInvalidArgument, listing the names: "cosine", "wsd", "constant".
 Result<ScheduleKind> ParseSchedule(std::string_view name);

@@ -32,6 +32,19 @@ TEST_CASE("cosine is half way down in the middle; wsd stays until its last part"
   CHECK(wsd.LearningRate(90) == doctest::Approx(0.5));
 }
 
+TEST_CASE("a rising rate grows by the same factor in each step") {
+  const Schedule s{.kind = ScheduleKind::kRising, .peak = 0.5, .steps = 40, .last = 1e-4};
+  CHECK(s.Check().has_value());
+  CHECK(s.LearningRate(40) == doctest::Approx(0.5));
+  const double factor = s.LearningRate(2) / s.LearningRate(1);
+  CHECK(std::pow(factor, 40) == doctest::Approx(1e4));
+  for (uint64_t step = 2; step <= 40; ++step) {
+    CHECK(s.LearningRate(step) / s.LearningRate(step - 1) == doctest::Approx(factor));
+  }
+  CHECK(!Schedule{.kind = ScheduleKind::kRising, .steps = 10, .last = 0}.Check().has_value());
+  CHECK(!ParseSchedule("rising").has_value());
+}
+
 TEST_CASE("refused schedules") {
   CHECK(!ParseSchedule("linear").has_value());
   const Schedule good{.steps = 10};

@@ -271,6 +271,25 @@ TEST_CASE("the runtime teaches what floats teach, in less memory") {
   CHECK(losses[0] == doctest::Approx(losses[1]).epsilon(2e-3));
 }
 
+TEST_CASE("a range test finds a rate that learns, and writes nothing") {
+  const Setup setup;
+  const std::string out = setup.folder / "new.gguf";
+  const Json found = ParseObject(
+      RunProgram(setup.Pretrain(out, {"--find-learning-rate", "--steps", "60"})), "pretrain");
+  const JsonArray& steps = *found.Find("steps")->AsArray();
+  REQUIRE(steps.size() > 20);
+  for (size_t i = 1; i < steps.size(); ++i) {
+    CHECK(Number(steps[i], "learning_rate") > Number(steps[i - 1], "learning_rate"));
+  }
+  const double suggested = Number(found, "suggested");
+  CHECK(suggested == doctest::Approx(Number(found, "lowest_at") / 10));
+  CHECK(suggested > 1e-4);
+  CHECK(suggested < 0.1);
+  CHECK(Number(steps.front(), "loss") > 7.5);  // log 2048 = 7.62: nothing is learned yet
+  CHECK(!std::filesystem::exists(out));
+  CHECK(RunProgram(setup.Pretrain(out, {"--find-learning-rate", "--steps", "5"})).exit_code == 2);
+}
+
 TEST_CASE("a student is measured as the drafter of its teacher") {
   const Setup setup;
   const std::string out = setup.folder / "draft.gguf";
