@@ -14,6 +14,7 @@ namespace {
 struct PruneFlags {
   std::string in, out, method, sparsity;
   std::string ffn, heads, width, layers;
+  std::vector<uint32_t> keep_layers;
   bool no_repair = false, owl = false, permute = false;
   uint32_t steps = 1;
   uint64_t multiple = 0, seed = 1;
@@ -32,6 +33,7 @@ Result<StructureRequest> ReadRequest(const PruneFlags& flags) {
   EW_TRY(request.heads, ReadAmount(flags.heads, "--heads"));
   EW_TRY(request.width, ReadAmount(flags.width, "--width"));
   EW_TRY(request.layers, ReadAmount(flags.layers, "--layers"));
+  request.keep_layers = flags.keep_layers;
   request.multiple = flags.multiple;
   return request;
 }
@@ -53,13 +55,14 @@ Status ReadKind(PruneFlags& flags) {
   EW_TRY(const StructureRequest request, ReadRequest(flags));
   const bool masks = !flags.options.masks.empty();
   if (request.given() == (masks || !flags.sparsity.empty())) {
-    return MakeError(Code::kInvalidArgument,
-                     request.given()
-                         ? "--sparsity and --mask set single weights to zero and --ffn, --heads, "
-                           "--width, --layers remove structure: prune twice for both, "
-                           "structure first"
-                         : "give --sparsity, --method mask with --mask, or any of "
-                           "--ffn, --heads, --width and --layers");
+    return MakeError(
+        Code::kInvalidArgument,
+        request.given()
+            ? "--sparsity and --mask set single weights to zero and --ffn, --heads, "
+              "--width, --layers, --keep-layers remove structure: prune twice for both, "
+              "structure first"
+            : "give --sparsity, --method mask with --mask, or any of "
+              "--ffn, --heads, --width, --layers and --keep-layers");
   }
   if (!request.given()) {
     if (flags.multiple > 0 || flags.no_repair) {
@@ -143,6 +146,9 @@ Runner AddPrune(CLI::App& app, const Common& common) {
                  "Channels of the residual stream: share to remove, or number to keep");
   app.add_option("--layers", flags->layers,
                  "Layers: share or number to remove, those that change the stream least");
+  app.add_option("--keep-layers", flags->keep_layers,
+                 "In place of --layers the numbers of those that stay, from 0: 0,2,4")
+      ->delimiter(',');
   app.add_option("--multiple", flags->multiple,
                  "Round what shares keep to a multiple of so many columns; 0: the largest power of "
                  "two that fits, at most 256 and a sixteenth of the columns, but 32")

@@ -14,7 +14,7 @@
 namespace edgewise {
 namespace {
 
-constexpr const char* kStructureKeys[] = {"ffn", "heads", "width", "layers"};
+constexpr const char* kStructureKeys[] = {"ffn", "heads", "width", "layers", "keep_layers"};
 
 bool RemovesStructure(const Json& arguments) {
   return std::any_of(std::begin(kStructureKeys), std::end(kStructureKeys),
@@ -28,6 +28,21 @@ Result<Amount> ReadAmount(const Json& arguments, const char* key) {
   return Amount::Parse(text ? *text : std::to_string(*value->AsUint())).In(key);
 }
 
+// "0,2,4"; nothing in it: none.
+Result<std::vector<uint32_t>> ReadLayers(const std::string& text) {
+  std::vector<uint32_t> layers;
+  if (text.empty()) return layers;
+  for (const std::string_view number : Split(text, ",")) {
+    const auto layer = ParseInt(Trim(number));
+    if (!layer || *layer < 0 || *layer > INT32_MAX) {
+      return MakeError(Code::kBadData, "keep_layers: %s is no number of a layer",
+                       Quote(number).c_str());
+    }
+    layers.push_back(static_cast<uint32_t>(*layer));
+  }
+  return layers;
+}
+
 Result<StructureOptions> ReadStructure(const Json& arguments) {
   StructureOptions options;
   EW_TRY(options.method, ParseStructureMethod(TextOr(arguments, "method", "")));
@@ -35,6 +50,7 @@ Result<StructureOptions> ReadStructure(const Json& arguments) {
   EW_TRY(options.request.heads, ReadAmount(arguments, "heads"));
   EW_TRY(options.request.width, ReadAmount(arguments, "width"));
   EW_TRY(options.request.layers, ReadAmount(arguments, "layers"));
+  EW_TRY(options.request.keep_layers, ReadLayers(TextOr(arguments, "keep_layers", "")));
   if (const Json* multiple = arguments.Find("multiple")) {
     options.request.multiple = *multiple->AsUint();
   }
@@ -50,7 +66,7 @@ Result<bool> ReadPrune(const Json& arguments, PruneJobOptions* options) {
     return MakeError(
         Code::kBadData, "%s",
         weights ? "sparsity, mask and the structure keys do not go together; use two passes"
-                : "give sparsity, mask, or any of ffn, heads, width and layers");
+                : "give sparsity, mask, or any of ffn, heads, width, layers and keep_layers");
   }
   if (!weights) {
     for (const char* key : {"owl", "permute", "steps"}) {

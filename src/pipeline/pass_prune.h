@@ -21,6 +21,7 @@ inline constexpr RecipeKey kPruneKeys[] = {
     {"heads", KeyType::kAmount, "query heads: share to remove, or number to keep"},
     {"width", KeyType::kAmount, "channels: share to remove, or number to keep"},
     {"layers", KeyType::kAmount, "layers: share or number to remove"},
+    {"keep_layers", KeyType::kText, "in place of layers those that stay, from 0: '0,2,4'"},
     {"multiple", KeyType::kCount, "of columns, to which shares are rounded", false, 1, 1u << 16},
     {"repair", KeyType::kFlag, "fit what reads the structure that is left (default true)"},
     {"owl", KeyType::kFlag, "with sparsity: layers with more outliers keep more (default false)"},

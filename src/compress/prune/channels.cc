@@ -175,6 +175,7 @@ Result<GlobalChoice> ChooseGlobally(const Checkpoint& model, const StructureOpti
                                     ThreadPool* pool, Progress* progress) {
   const Structure all = Structure::First(SizesOf(model.spec()));
   GlobalChoice choice{all.layers, all.channels, 0, {}};
+  if (!options.request.keep_layers.empty()) choice.layers = options.request.keep_layers;
   const bool width = options.request.width.given(), layers = options.request.layers.given();
   const bool blind =
       options.method == StructureMethod::kMagnitude || options.method == StructureMethod::kRandom;

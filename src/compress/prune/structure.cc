@@ -83,6 +83,18 @@ Result<uint32_t> KeptOf(const Dimension& of, const Amount& amount, uint64_t mult
   return static_cast<uint32_t>(kept);
 }
 
+Result<uint32_t> NamedLayers(uint32_t layers, std::span<const uint32_t> named) {
+  for (size_t i = 0; i < named.size(); ++i) {
+    if (named[i] < layers && (i == 0 || named[i - 1] < named[i])) continue;
+    return MakeError(Code::kInvalidArgument,
+                     "--keep-layers: name layers of 0 to %u, each once and in order; %u is not",
+                     layers - 1, named[i]);
+  }
+  if (named.size() < layers) return static_cast<uint32_t>(named.size());
+  return MakeError(Code::kInvalidArgument, "--keep-layers names all %u layers: nothing would go",
+                   layers);
+}
+
 Result<uint32_t> KeptLayers(uint32_t layers, const Amount& amount,
                             std::vector<std::string>* notes) {
   if (!amount.given()) return layers;
@@ -106,14 +118,14 @@ Status CheckArchitecture(const ModelSpec& spec, const StructureRequest& request)
                      "length; --ffn is possible",
                      name);
   }
-  if (request.layers.given() && spec.sliding_window > 0 && spec.sliding_period != 1) {
+  if (request.LeavesLayersOut() && spec.sliding_window > 0 && spec.sliding_period != 1) {
     return MakeError(Code::kUnsupported,
-                     "--layers: the layers of this %s attend to a window or to everything by their "
-                     "number; --ffn is possible",
+                     "the layers of this %s attend to a window or to everything by their "
+                     "number, so that none can go; --ffn is possible",
                      name);
   }
   const float usual = 1 / std::sqrt(static_cast<float>(spec.head_dim));
-  if ((request.heads.given() || request.layers.given()) && spec.post_norms &&
+  if ((request.heads.given() || request.LeavesLayersOut()) && spec.post_norms &&
       spec.attention_scale != usual) {
     return MakeError(Code::kUnsupported,
                      "--heads and --layers: a %s of this size scales attention by its numbers of "
@@ -205,7 +217,7 @@ uint64_t DefaultMultiple(uint64_t columns) {
 Result<StructurePlan> PlanStructure(const ModelSpec& spec, const StructureRequest& request) {
   if (!request.given()) {
     return MakeError(Code::kInvalidArgument,
-                     "nothing to remove: give --ffn, --heads, --width or --layers");
+                     "nothing to remove: give --ffn, --heads, --width, --layers or --keep-layers");
   }
   const bool shares = request.ffn.share > 0 || request.heads.share > 0 || request.width.share > 0;
   if (request.multiple > 0 && !shares) {
@@ -216,7 +228,14 @@ Result<StructurePlan> PlanStructure(const ModelSpec& spec, const StructureReques
   EW_TRY(CheckArchitecture(spec, request));
   const uint32_t sharing = spec.n_heads / spec.n_kv_heads;
   StructurePlan plan;
-  EW_TRY(plan.kept.layers, KeptLayers(spec.n_layers, request.layers, &plan.notes));
+  if (request.keep_layers.empty()) {
+    EW_TRY(plan.kept.layers, KeptLayers(spec.n_layers, request.layers, &plan.notes));
+  } else if (request.layers.given()) {
+    return MakeError(Code::kInvalidArgument,
+                     "--layers chooses layers, and --keep-layers names them: give one");
+  } else {
+    EW_TRY(plan.kept.layers, NamedLayers(spec.n_layers, request.keep_layers));
+  }
   EW_TRY(plan.kept.channels,
          KeptOf({"width", "channels", spec.dim}, request.width, request.multiple, &plan.notes));
   EW_TRY(plan.kept.groups, KeptOf({"heads", "query heads", spec.n_kv_heads, sharing,

@@ -28,13 +28,16 @@ struct Amount {
 
 // What is to be removed of a model; the counts are of what is kept, but of layers of what goes.
 struct StructureRequest {
-  Amount ffn = {};        // neurons: rows of gate and up, columns of down
-  Amount heads = {};      // query heads, in whole groups that share a key/value head
-  Amount width = {};      // channels of the residual stream: the embedding length
-  Amount layers = {};     // whole layers
+  Amount ffn = {};     // neurons: rows of gate and up, columns of down
+  Amount heads = {};   // query heads, in whole groups that share a key/value head
+  Amount width = {};   // channels of the residual stream: the embedding length
+  Amount layers = {};  // whole layers
+  // In place of `layers`: those that stay, from 0, rising (DistilBERT, Sanh et al. 2019).
+  std::vector<uint32_t> keep_layers = {};
   uint64_t multiple = 0;  // that a share is rounded to, in columns; 0: DefaultMultiple
 
-  bool given() const { return LeavesInputsToFit() || layers.given(); }
+  bool given() const { return LeavesInputsToFit() || LeavesLayersOut(); }
+  bool LeavesLayersOut() const { return layers.given() || !keep_layers.empty(); }
   // True when matrices lose inputs, and can be fitted to make up for them.
   bool LeavesInputsToFit() const { return ffn.given() || heads.given() || width.given(); }
 };
@@ -59,7 +62,8 @@ struct StructurePlan {
 uint64_t DefaultMultiple(uint64_t columns);
 
 // Errors: kInvalidArgument (nothing asked, nothing left or nothing removed, heads that do not fill
-// groups); kUnsupported (the architecture cannot lose this).
+// groups, layers to keep that are not there or not in order); kUnsupported (the architecture cannot
+// lose this).
 Result<StructurePlan> PlanStructure(const ModelSpec& spec, const StructureRequest& request);
 
 // What stays; all indices rise.

@@ -97,6 +97,11 @@ TEST_CASE("requests that cannot be") {
   fails(spec, {.layers = Of("10")}, kWrong, "--layers 10 leaves 0 of 10");
   fails(spec, {.layers = Of("11")}, kWrong, "--layers 11 leaves 0 of 10");
   fails(spec, {.layers = Of("1%")}, kWrong, "leaves 10 of 10 layers");
+  fails(spec, {.keep_layers = {0, 10}}, kWrong,
+        "name layers of 0 to 9, each once and in order; 10");
+  fails(spec, {.keep_layers = {3, 3}}, kWrong, "each once and in order; 3 is not");
+  fails(spec, {.keep_layers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}}, kWrong, "names all 10 layers");
+  fails(spec, {.layers = Of("1"), .keep_layers = {3}}, kWrong, "give one");
   ModelSpec gemma = spec;
   gemma.architecture = "gemma2";
   gemma.post_norms = true;

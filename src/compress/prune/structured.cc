@@ -286,7 +286,8 @@ const char* StructureMethodName(StructureMethod method) {
 
 bool NeedsText(const StructureOptions& options) {
   const StructureRequest& request = options.request;
-  return LooksAtInputs(options.method) || request.width.given() ||
+  const bool scored = request.LeavesInputsToFit() || request.layers.given();
+  return (scored && LooksAtInputs(options.method)) || request.width.given() ||
          (options.repair && (request.ffn.given() || request.heads.given()));
 }
 

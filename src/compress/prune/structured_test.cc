@@ -187,6 +187,17 @@ TEST_CASE("the layer that changes the stream least goes") {
   CHECK(pruned.result.removed_layers == std::vector<uint32_t>{1});
 }
 
+TEST_CASE("layers that are named stay as they are, without a text") {
+  TemporaryFolder folder;
+  const Checkpoint before = Written(TinyLlama(), folder);
+  const StructureOptions options = By(StructureMethod::kFlap, {.keep_layers = {1}});
+  CHECK_FALSE(NeedsText(options));
+  const Pruned pruned = Prune(before, options);
+  CHECK(pruned.model.spec().n_layers == 1);
+  CHECK(pruned.result.removed_layers == std::vector<uint32_t>{0, 2});
+  CHECK(Values(pruned.model, "blk.0.ffn_up.weight") == Values(before, "blk.1.ffn_up.weight"));
+}
+
 TEST_CASE("the result does not depend on threads, and random on its seed alone") {
   TemporaryFolder folder;
   const Checkpoint before = Written(TinyLlama(), folder);
