@@ -25,6 +25,7 @@ struct TrainFlags {
   const char* verb;
   Beginning beginning;
   std::string to = "f16", schedule = "cosine", precision = "bf16", divergence = "kl", format;
+  std::string moments = "f32";
   std::string engine = "floats";
   bool find_learning_rate = false;
   TrainJob job;
@@ -45,6 +46,7 @@ Status ReadNames(TrainFlags& flags) {
   }
   job.to = *type;
   EW_TRY(job.trainer.precision, train::ParsePrecision(flags.precision));
+  EW_TRY(job.trainer.moments, train::ParseMomentFormat(flags.moments).In("--moments"));
   EW_TRY(job.trainer.schedule.kind, train::ParseSchedule(flags.schedule).In("--schedule"));
   EW_TRY(job.loss.divergence, train::ParseDivergence(flags.divergence).In("--divergence"));
   EW_TRY(job.teacher_engine, ParseTeacherEngine(flags.engine).In("--teacher-engine"));
@@ -185,6 +187,9 @@ void AddOptimizerFlags(CLI::App& app, TrainFlags* flags) {
   app.add_option("--weight-decay", trainer.weight_decay, "Of matrices")->capture_default_str();
   app.add_option("--beta1", trainer.beta1, "Decay of the mean of gradients")->capture_default_str();
   app.add_option("--beta2", trainer.beta2, "Decay of the mean of their squares")
+      ->capture_default_str();
+  app.add_option("--moments", flags->moments,
+                 "Format of these two means: f32, or 8bit, which takes a quarter of their memory")
       ->capture_default_str();
   app.add_option("--clip", trainer.clip, "Largest norm of a gradient; 0: any")
       ->capture_default_str();

@@ -36,6 +36,7 @@ Json RunRecipe(const TrainJob& job, const Preset& preset, const TrainInputs& in,
   recipe.Set("batch_tokens", o.batch.tokens).Set("sequence", o.batch.sequence);
   recipe.Set("accumulation", o.accumulation).Set("seed", o.seed);
   recipe.Set("beta1", o.beta1).Set("beta2", o.beta2).Set("weight_decay", o.weight_decay);
+  recipe.Set("moments", train::MomentFormatName(o.moments));
   recipe.Set("clip", o.clip).Set("ema", o.ema).Set("keep_zeros", o.network.keep_zeros);
   recipe.Set("evaluate_every", o.evaluate_every).Set("patience", o.patience);
   recipe.Set("dropout", static_cast<double>(o.network.dropout));

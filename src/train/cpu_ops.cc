@@ -145,13 +145,17 @@ class CpuOps final : public Ops {
     return sum;
   }
 
-  void Adam(const AdamStep& step, const float* gradients, size_t n, float* mean, float* variance,
+  void Adam(const AdamStep& step, const float* gradients, size_t n, const Moments& moments,
             float* weights) override;
 
-  void KeepZeros(const float* weights, const float* variance, size_t n, float* gradients) override {
+  void KeepZeros(const float* weights, const Moments& moments, size_t n,
+                 float* gradients) override {
+    const uint8_t* codes = moments.variance_codes;
+    const uint8_t zero = MomentGrid::Unsigned().Encode(0);
     ForValues(n, [&](size_t begin, size_t end) {
       for (size_t i = begin; i < end; ++i) {
-        if (weights[i] == 0 && variance[i] == 0) gradients[i] = 0;
+        const bool unmoved = codes != nullptr ? codes[i] == zero : moments.variance[i] == 0;
+        if (weights[i] == 0 && unmoved) gradients[i] = 0;
       }
     });
   }
@@ -305,19 +309,60 @@ void CpuOps::GluBackward(Activation activation, size_t rows, size_t n, const flo
   });
 }
 
-void CpuOps::Adam(const AdamStep& step, const float* gradients, size_t n, float* mean,
-                  float* variance, float* weights) {
-  const auto count = static_cast<double>(step.step);
-  const auto correct1 = static_cast<float>(1 / (1 - std::pow(double{step.beta1}, count)));
-  const auto correct2 = static_cast<float>(1 / (1 - std::pow(double{step.beta2}, count)));
-  const float decay = 1 - step.learning_rate * step.weight_decay;
-  ForValues(n, [&](size_t begin, size_t end) {
+// One step of AdamW for values of floats.
+struct AdamRule {
+  explicit AdamRule(const AdamStep& s)
+      : step(s),
+        correct1(static_cast<float>(1 / (1 - std::pow(double{s.beta1}, s.step)))),
+        correct2(static_cast<float>(1 / (1 - std::pow(double{s.beta2}, s.step)))),
+        decay(1 - s.learning_rate * s.weight_decay) {}
+
+  // Of the values from `first` on in the run.
+  void Run(size_t first, size_t n, const float* gradients, float* mean, float* variance,
+           float* weights) const {
+    const size_t decayed = std::clamp(step.decayed, first, first + n) - first;
+    RunPart(decay, 0, decayed, gradients, mean, variance, weights);
+    RunPart(1, decayed, n, gradients, mean, variance, weights);
+  }
+
+ private:
+  void RunPart(float keep, size_t begin, size_t end, const float* gradients, float* mean,
+               float* variance, float* weights) const {
     for (size_t i = begin; i < end; ++i) {
       const float g = gradients[i] * step.gradient_scale;
       mean[i] = step.beta1 * mean[i] + (1 - step.beta1) * g;
       variance[i] = step.beta2 * variance[i] + (1 - step.beta2) * g * g;
       const float change = mean[i] * correct1 / (std::sqrt(variance[i] * correct2) + step.eps);
-      weights[i] = decay * weights[i] - step.learning_rate * change;
+      weights[i] = keep * weights[i] - step.learning_rate * change;
+    }
+  }
+  const AdamStep& step;
+  float correct1, correct2;
+  float decay;
+};
+
+void CpuOps::Adam(const AdamStep& step, const float* gradients, size_t n, const Moments& moments,
+                  float* weights) {
+  const AdamRule rule(step);
+  if (moments.mean_codes == nullptr) {
+    ForValues(n, [&](size_t begin, size_t end) {
+      rule.Run(begin, end - begin, gradients + begin, moments.mean + begin,
+               moments.variance + begin, weights + begin);
+    });
+    return;
+  }
+  const MomentGrid &means = MomentGrid::Signed(), &variances = MomentGrid::Unsigned();
+  pool_->ParallelFor(MomentBlocks(n), kRowGrain, [&](size_t begin, size_t end, int) {
+    float mean[kMomentBlock], variance[kMomentBlock];
+    for (size_t b = begin; b < end; ++b) {
+      const size_t first = b * kMomentBlock, count = std::min(kMomentBlock, n - first);
+      uint8_t* mean_codes = moments.mean_codes + first;
+      uint8_t* variance_codes = moments.variance_codes + first;
+      means.DecodeBlock(mean_codes, moments.mean[b], count, mean);
+      variances.DecodeBlock(variance_codes, moments.variance[b], count, variance);
+      rule.Run(first, count, gradients + first, mean, variance, weights + first);
+      moments.mean[b] = means.EncodeBlock(mean, count, mean_codes);
+      moments.variance[b] = variances.EncodeBlock(variance, count, variance_codes);
     }
   });
 }

@@ -10,6 +10,7 @@
 #include "base/thread_pool.h"
 #include "model/spec.h"
 #include "train/gemm.h"
+#include "train/moments.h"
 
 namespace edgewise::train {
 
@@ -71,6 +72,7 @@ struct AdamStep {
   float learning_rate;
   float beta1, beta2, eps;
   float weight_decay;
+  size_t decayed;        // of the values so many, from the first on
   float gradient_scale;  // multiplies the gradients first: clipping
   uint64_t step;
 };
@@ -133,12 +135,12 @@ class Ops {
 
   // Sum of squares, in double precision.
   virtual double SumOfSquares(const float* x, size_t n) = 0;
-  // Changes `weights` by `gradients` and the moments of these, (n) each.
-  virtual void Adam(const AdamStep& step, const float* gradients, size_t n, float* mean,
-                    float* variance, float* weights) = 0;
+  // Changes `weights` by `gradients`, (n) each, and the moments of these.
+  virtual void Adam(const AdamStep& step, const float* gradients, size_t n, const Moments& moments,
+                    float* weights) = 0;
   // Sets gradients to zero where a weight is 0 and so was every gradient of it before: what keeps
   // to that from the first step on stays zero.
-  virtual void KeepZeros(const float* weights, const float* variance, size_t n,
+  virtual void KeepZeros(const float* weights, const Moments& moments, size_t n,
                          float* gradients) = 0;
   // average = decay * average + (1 - decay) * weights.
   virtual void Average(float decay, const float* weights, size_t n, float* average) = 0;

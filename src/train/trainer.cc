@@ -115,7 +115,7 @@ Result<StepReport> Run::Step(TokenLoss* loss) {
          Differentiate(batches, 1.0f / static_cast<float>(targets), loss));
   for (const double sum : losses) report.loss += sum / static_cast<double>(targets);
   if (options_.network.keep_zeros && options_.network.lora.rank == 0) {
-    ops_->KeepZeros(state_.weights.data(), state_.variance.data(), network_.matrix_size(),
+    ops_->KeepZeros(state_.weights.data(), state_.moments(), network_.matrix_size(),
                     gradients_.data());
   }
   report.gradient_norm = std::sqrt(ops_->SumOfSquares(gradients_.data(), gradients_.size()));
@@ -134,18 +134,13 @@ void Run::Update(double norm, double learning_rate) {
                    .beta2 = static_cast<float>(options_.beta2),
                    .eps = static_cast<float>(options_.eps),
                    .weight_decay = static_cast<float>(options_.weight_decay),
+                   .decayed = network_.matrix_size(),
                    .gradient_scale = clips ? static_cast<float>(options_.clip / norm) : 1.0f,
                    .step = ++state_.updates};
-  const size_t matrices = network_.matrix_size(), all = network_.size();
-  const auto update = [&](size_t first, size_t count) {
-    ops_->Adam(step, gradients_.data() + first, count, state_.mean.data() + first,
-               state_.variance.data() + first, state_.weights.data() + first);
-  };
-  update(0, matrices);
-  step.weight_decay = 0;
-  update(matrices, all - matrices);
+  ops_->Adam(step, gradients_.data(), gradients_.size(), state_.moments(), state_.weights.data());
   if (state_.ema.empty()) return;
-  ops_->Average(static_cast<float>(options_.ema), state_.weights.data(), all, state_.ema.data());
+  ops_->Average(static_cast<float>(options_.ema), state_.weights.data(), gradients_.size(),
+                state_.ema.data());
 }
 
 // Takes the evaluation into account; returns whether training should go on.
@@ -169,8 +164,14 @@ Status Prepare(const ParameterLayout& layout, size_t size, const TrainerOptions&
   const bool keep_zeros = options.network.keep_zeros && state->step == 0;
   EW_TRY(CheckFormats(layout, options.formats, keep_zeros, state->weights.data()));
   if (state->step > 0) return Ok{};
-  state->mean.assign(size, 0.0f);
-  state->variance.assign(size, 0.0f);
+  const bool codes = options.moments == MomentFormat::k8Bit;
+  for (std::vector<float>* values : {&state->mean, &state->variance}) {
+    values->assign(codes ? MomentBlocks(size) : size, 0.0f);
+  }
+  if (codes) {
+    state->mean_codes.assign(size, MomentGrid::Signed().Encode(0));
+    state->variance_codes.assign(size, MomentGrid::Unsigned().Encode(0));
+  }
   if (options.ema > 0) state->ema = state->weights;
   return Ok{};
 }
@@ -221,7 +222,9 @@ Status CheckTrainer(const TrainerOptions& options) {
 }
 
 Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options) {
-  const uint64_t copies = 4 + (options.ema > 0) + (options.patience > 0) + !options.formats.empty();
+  const bool codes = options.moments == MomentFormat::k8Bit;
+  const uint64_t copies =
+      (codes ? 2 : 4) + (options.ema > 0) + (options.patience > 0) + !options.formats.empty();
   uint64_t learned = ParameterLayout(spec).size();
   if (options.network.lora.rank > 0) {
     EW_TRY(const LoraLayout layout, LoraLayout::Create(spec, options.network.lora));
@@ -229,7 +232,8 @@ Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& opti
   }
   const uint64_t sum =
       options.accumulation > 1 ? OrAlone(options.processes).PartOf(learned, 0).count : 0;
-  return (copies * learned + sum) * sizeof(float) +
+  const uint64_t moments = codes ? 2 * (learned + MomentBlocks(learned) * sizeof(float)) : 0;
+  return (copies * learned + sum) * sizeof(float) + moments +
          ActivationBytes(spec, options.network, options.batch.tokens, true);
 }
 

@@ -18,6 +18,7 @@
 #include "train/batch_reader.h"
 #include "train/communicator.h"
 #include "train/loss.h"
+#include "train/moments.h"
 #include "train/network.h"
 #include "train/schedule.h"
 #include "train/weights.h"
@@ -29,7 +30,8 @@ struct TrainerOptions {
   BatchOptions batch;
   uint32_t accumulation = 1;  // batches of a step
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
-  double weight_decay = 0.1;      // of matrices
+  double weight_decay = 0.1;  // of matrices
+  MomentFormat moments = MomentFormat::kF32;
   double clip = 1;                // the largest norm of the gradient; 0: any
   double ema = 0;                 // decay of the averaged weights; 0: none are kept
   uint64_t evaluate_every = 100;  // steps; 0: at the end only
@@ -53,8 +55,10 @@ Status CheckTrainer(const TrainerOptions& options);
 
 // Everything that a step reads and changes.
 struct TrainerState {
-  std::vector<float> weights, mean, variance;
-  std::vector<float> ema;   // empty: none
+  std::vector<float> weights;
+  std::vector<float> mean, variance;  // of gradients: floats, or with codes their scales (Moments)
+  std::vector<uint8_t> mean_codes, variance_codes;  // empty: the moments are floats
+  std::vector<float> ema;                           // empty: none
   std::vector<float> best;  // with patience: the weights of the best evaluation
   uint64_t step = 0;        // that are done
   uint64_t updates = 0;     // of the weights: steps that were not skipped
@@ -64,6 +68,11 @@ struct TrainerState {
   uint64_t evaluations = 0;
   uint32_t without_better = 0;  // evaluations since the best one
   bool finished = false;
+
+  Moments moments() {
+    return {mean.data(), variance.data(), mean_codes.empty() ? nullptr : mean_codes.data(),
+            variance_codes.empty() ? nullptr : variance_codes.data()};
+  }
 };
 
 // Writes the state as a GGUF, complete or not at all. `run` tells runs apart: what decides their

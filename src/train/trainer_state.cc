@@ -18,12 +18,27 @@ struct Part {
   const char* name;
   std::vector<float> TrainerState::* values;
   bool optional;
+  bool moment;  // with codes, a scale for each block of them
 };
-constexpr Part kParts[] = {{"weights", &TrainerState::weights, false},
-                           {"adam.mean", &TrainerState::mean, false},
-                           {"adam.variance", &TrainerState::variance, false},
-                           {"ema", &TrainerState::ema, true},
-                           {"best", &TrainerState::best, true}};
+constexpr Part kParts[] = {{"weights", &TrainerState::weights, false, false},
+                           {"adam.mean", &TrainerState::mean, false, true},
+                           {"adam.variance", &TrainerState::variance, false, true},
+                           {"ema", &TrainerState::ema, true, false},
+                           {"best", &TrainerState::best, true, false}};
+struct CodePart {
+  const char* name;
+  std::vector<uint8_t> TrainerState::* codes;
+};
+constexpr CodePart kCodeParts[] = {{"adam.mean.codes", &TrainerState::mean_codes},
+                                   {"adam.variance.codes", &TrainerState::variance_codes}};
+
+// Errors: kInvalidArgument (a tensor of another type or size).
+Status CheckPart(const TensorView* view, DType type, size_t size, const char* name,
+                 const std::string& path) {
+  if (view != nullptr && view->dtype == type && view->shape == Shape{size}) return Ok{};
+  return MakeError(Code::kInvalidArgument, "%s: %s is not (%zu) %s", path.c_str(), name, size,
+                   type == DType::kF32 ? "floats" : "codes");
+}
 
 }  // namespace
 
@@ -47,10 +62,18 @@ Status SaveState(const TrainerState& state, const std::string& run, const std::s
     const std::vector<float>& values = state.*part.values;
     if (!values.empty()) tensors.push_back({part.name, DType::kF32, Shape{values.size()}});
   }
+  for (const CodePart& part : kCodeParts) {
+    const std::vector<uint8_t>& codes = state.*part.codes;
+    if (!codes.empty()) tensors.push_back({part.name, DType::kI8, Shape{codes.size()}});
+  }
   EW_TRY(GgufWriter writer, GgufWriter::Create(path, true, metadata, std::move(tensors)));
   for (const Part& part : kParts) {
     const std::vector<float>& values = state.*part.values;
     if (!values.empty()) EW_TRY(writer.Write(std::as_bytes(std::span(values))));
+  }
+  for (const CodePart& part : kCodeParts) {
+    const std::vector<uint8_t>& codes = state.*part.codes;
+    if (!codes.empty()) EW_TRY(writer.Write(std::as_bytes(std::span(codes))));
   }
   return writer.Finish();
 }
@@ -84,16 +107,25 @@ Result<TrainerState> LoadState(const std::string& path, const std::string& run, 
   EW_TRY(const uint64_t without, metadata.GetUint("training.without_better").In(path));
   state.without_better = static_cast<uint32_t>(without);
   EW_TRY(state.finished, metadata.GetBool("training.finished").In(path));
+  for (const CodePart& part : kCodeParts) {
+    const TensorView* view = file.tensors().Find(part.name);
+    if (view == nullptr) continue;
+    EW_TRY(CheckPart(view, DType::kI8, parameters, part.name, path));
+    const auto* codes = reinterpret_cast<const uint8_t*>(view->data);
+    (state.*part.codes).assign(codes, codes + parameters);
+  }
+  const size_t moments = state.mean_codes.empty() ? parameters : MomentBlocks(parameters);
   for (const Part& part : kParts) {
     const TensorView* view = file.tensors().Find(part.name);
     if (view == nullptr && part.optional) continue;
-    if (view == nullptr || view->dtype != DType::kF32 || view->shape != Shape{parameters}) {
-      return MakeError(Code::kInvalidArgument, "%s: %s is not (%zu) floats", path.c_str(),
-                       part.name, parameters);
-    }
+    const size_t size = part.moment ? moments : parameters;
+    EW_TRY(CheckPart(view, DType::kF32, size, part.name, path));
     std::vector<float>& values = state.*part.values;
-    values.resize(parameters);
-    view->Decode(0, parameters, values.data());
+    values.resize(size);
+    view->Decode(0, size, values.data());
+  }
+  if (state.mean_codes.size() != state.variance_codes.size()) {
+    return MakeError(Code::kInvalidArgument, "%s: has the codes of one moment alone", path.c_str());
   }
   return state;
 }
@@ -125,6 +157,13 @@ void ShareState(Communicator& processes, TrainerState* state) {
     std::vector<float>& values = state->*kParts[i].values;
     values.resize(sizes[i]);
     processes.Broadcast(std::as_writable_bytes(std::span(values)));
+  }
+  uint64_t codes_size = state->mean_codes.size();
+  processes.Broadcast(std::as_writable_bytes(std::span(&codes_size, 1)));
+  for (const CodePart& part : kCodeParts) {
+    std::vector<uint8_t>& codes = state->*part.codes;
+    codes.resize(codes_size);
+    processes.Broadcast(std::as_writable_bytes(std::span(codes)));
   }
 }
 

@@ -109,8 +109,9 @@ TEST_CASE("a small model learns to count") {
   }
 }
 
-TEST_CASE("threads, and stopping anywhere and going on, change no bit") {
+void CheckStops(MomentFormat moments) {
   TrainerOptions options = SmallOptions(24);
+  options.moments = moments;
   options.network.dropout = 0.1f;
   options.accumulation = 2;
   options.ema = 0.9;
@@ -133,10 +134,16 @@ TEST_CASE("threads, and stopping anywhere and going on, change no bit") {
     REQUIRE(Train(options, 2, &rest, &*loaded).has_value());
     CHECK(loaded->weights == expected.weights);
     CHECK(loaded->variance == expected.variance);
+    CHECK(loaded->variance_codes == expected.variance_codes);
     CHECK(rest.reports.front().step == stop + 1);
     CHECK(rest.reports.back().loss == whole.reports.back().loss);
     CHECK(*rest.reports.back().held_out == *whole.reports.back().held_out);
   }
+}
+
+TEST_CASE("threads, and stopping anywhere and going on, change no bit") {
+  CheckStops(MomentFormat::kF32);
+  CheckStops(MomentFormat::k8Bit);
 }
 
 TEST_CASE("processes change no bit, whoever goes on") {
