@@ -207,8 +207,10 @@ TEST_CASE("killed at any moment, the search resumes to the same file and keeps w
   std::string kept;  // what was measured of q8_0 before a kill
   while (!std::filesystem::exists(place.out)) {
     REQUIRE(kills < 200);
+    // Later from kill to kill, so that the longest measurement ends on a slow machine too.
+    const uint64_t latest_us = 1500000 + 300000 * static_cast<uint64_t>(kills);
     const int status =
-        SignalProgram(place.Arguments(flags), SIGKILL, 200000 + rng.Next() % 1500000);
+        SignalProgram(place.Arguments(flags), SIGKILL, 200000 + rng.Next() % latest_us);
     kills += WIFSIGNALED(status) ? 1 : 0;
     const std::string measured = place.journal + "/q8_0.bench.json";
     if (!std::filesystem::exists(measured)) continue;
