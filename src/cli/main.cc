@@ -168,7 +168,6 @@ void AddCommonFlags(CLI::App* app, Common* common) {
 }
 
 int Fail(const char* verb, const Common& common, const Error& error) {
-  if (error.message == kToldElsewhere) return ExitCode(error.code);
   std::fprintf(stderr, "edgewise %s: %s\n", verb, error.message.c_str());
   if (common.json && !JsonPrinted()) {
     Json object;

@@ -12,9 +12,6 @@ namespace edgewise::cli {
 
 inline constexpr const char* kVersion = EDGEWISE_VERSION;
 
-// The message of an error that another process tells: nothing is printed.
-inline constexpr const char* kToldElsewhere = "";
-
 // Writes to stdout and flushes. Errors: kIo (closed pipe, full disk).
 Status Print(std::string_view text);
 

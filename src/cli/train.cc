@@ -147,13 +147,13 @@ Status RunTrain(TrainFlags& flags, const Common& common) {
   return Ok{};
 }
 
-// Runs `run` in each process that was started; they end together, and rank 0 says why.
+// Runs `run` in each process that was started. They fail together, and rank 0 tells it: the others
+// end as if all were well, because their exit code could make the launcher end rank 0 before.
 Status RunTogether(TrainFlags* flags, FunctionRef<Status()> run) {
   EW_TRY(const auto processes, train::JoinProcesses());
   flags->job.trainer.processes = processes.get();
   Status status = run();
-  if (!status && processes->rank() != 0) return Error{status.error().code, kToldElsewhere};
-  return status;
+  return processes->rank() == 0 ? std::move(status) : Status(Ok{});
 }
 
 void AddBatchFlags(CLI::App& app, TrainFlags* flags) {
@@ -352,7 +352,7 @@ struct CacheFlags {
 Status RunCache(CacheFlags& flags, const Common& common) {
   EW_TRY(const auto processes, train::JoinProcesses());
   if (processes->size() > 1) {
-    if (processes->rank() != 0) return Error{Code::kUnsupported, kToldElsewhere};
+    if (processes->rank() != 0) return Ok{};
     return MakeError(Code::kUnsupported,
                      "one process makes a cache; several may learn from it together");
   }

@@ -3,8 +3,10 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <regex>
+#include <thread>
 
 #include "tests/cli/program.h"
 
@@ -129,10 +131,14 @@ TEST_CASE("a killed run goes on with another number of processes to the same byt
   limited.launcher.insert(limited.launcher.begin(), {"/usr/bin/timeout", "-s", "KILL", "1.2"});
   const int killed = RunProgram(setup.Pretrain(cut, again), limited).exit_code;
   CHECK((killed == 128 + SIGKILL || killed == 0));
-  if (!std::filesystem::exists(cut)) {
+  // The processes outlive the launcher that was killed until they notice, or to their end.
+  for (int tries = 0; tries < 60 && !std::filesystem::exists(cut); ++tries) {
     const ProgramResult rest = RunProgram(setup.Pretrain(cut, again), Processes(4));
     CAPTURE(rest.err);
-    REQUIRE(rest.exit_code == 0);
+    const bool busy = rest.err.find("another process works on it") != std::string::npos;
+    const bool done = rest.err.find("exists already") != std::string::npos;
+    REQUIRE((rest.exit_code == 0 || busy || done));
+    if (busy) std::this_thread::sleep_for(std::chrono::milliseconds(500));
   }
   CHECK(ReadWhole(cut) == ReadWhole(whole));
   CHECK(Log(cut) == Log(whole));
