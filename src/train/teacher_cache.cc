@@ -256,7 +256,12 @@ Result<TeacherCache> TeacherCache::Create(GgufFile file, std::span<const std::by
   TeacherCache cache(std::move(file));
   EW_TRY(cache.info_, ReadInfo(cache.file_.metadata()));
   const auto tensors = cache.file_.tensors().all();
-  const Shape shape{cache.info_.blocks(), cache.info_.block_bytes()};
+  const uint64_t blocks = cache.info_.blocks(), block_bytes = cache.info_.block_bytes();
+  if (blocks > bytes.size() / block_bytes) {
+    return MakeError(Code::kBadData, "is too small for its %llu blocks of %llu bytes",
+                     static_cast<U64>(blocks), static_cast<U64>(block_bytes));
+  }
+  const Shape shape{blocks, block_bytes};
   const uint64_t end = cache.file_.data_offset() + shape.elements();
   if (tensors.size() != 1 || tensors[0].name != kTensor || tensors[0].view.dtype != DType::kI8 ||
       tensors[0].view.shape != shape ||

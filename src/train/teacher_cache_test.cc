@@ -285,6 +285,20 @@ TEST_CASE("a cut file and any flipped bit are refused, with where") {
   CHECK(cache.error().message.find(made.path) != std::string::npos);
 }
 
+TEST_CASE("a header that tells of more targets than the file holds is refused") {
+  const MadeCache made;
+  const std::string key = "edgewise.teacher_cache.targets";
+  const size_t value = made.text.find(key) + key.size() + 4;  // after the value's type
+  for (uint64_t targets = made.info.targets + 1000; targets < uint64_t{1} << 62;
+       targets += targets / 2) {
+    std::string text = made.text;
+    std::memcpy(text.data() + value, &targets, sizeof(targets));
+    const auto cache = ParseText(text);
+    REQUIRE(!cache.has_value());
+    CHECK(cache.error().code == Code::kBadData);
+  }
+}
+
 TEST_CASE("a file that is no cache is refused") {
   const auto cache = ParseText(ReadWhole(SourcePath("fuzz/corpus/mask/two.gguf")));
   REQUIRE(!cache.has_value());
