@@ -8,7 +8,7 @@
 #include <regex>
 #include <thread>
 
-#include "tests/cli/program.h"
+#include "tests/cli/training_files.h"
 
 namespace edgewise {
 namespace {
@@ -24,19 +24,7 @@ ProgramOptions Processes(int count) {
   return options;
 }
 
-struct Setup {
-  TemporaryFolder folder;
-  std::string text = folder / "text.txt", config = folder / "config.json";
-
-  Setup() {
-    WriteWhole(text, ReadWhole(kModel + "/stories.txt").substr(0, 40000));
-    WriteWhole(config,
-               R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32,
-                   "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
-                   "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 2048,
-                   "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-                   "tie_word_embeddings": true})");
-  }
+struct Setup : TrainingFiles {
   std::vector<std::string> Pretrain(const std::string& out, std::vector<std::string> more) const {
     std::vector<std::string> command = {"pretrain",    config,
                                         text,          out,

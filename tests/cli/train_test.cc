@@ -5,27 +5,14 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "tests/cli/program.h"
+#include "tests/cli/training_files.h"
 
 namespace edgewise {
 namespace {
 
 const std::string kModel = SourcePath("models/edgewise-stories-3M");
 
-// Stories of the bundled model, a small student's config and a teacher of its tokenizer.
-struct Setup {
-  TemporaryFolder folder;
-  std::string text = folder / "text.txt", config = folder / "config.json";
-
-  Setup() {
-    WriteWhole(text, ReadWhole(kModel + "/stories.txt").substr(0, 40000));
-    WriteWhole(config,
-               R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32,
-                   "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
-                   "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 2048,
-                   "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-                   "tie_word_embeddings": true})");
-  }
+struct Setup : TrainingFiles {
   std::vector<std::string> Pretrain(const std::string& out, std::vector<std::string> more) const {
     std::vector<std::string> command = {
         "pretrain",       config, text,         out,  "--tokenizer", kModel,
