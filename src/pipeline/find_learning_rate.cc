@@ -7,7 +7,6 @@
 
 #include "base/process.h"
 #include "base/strings.h"
-#include "compress/quantize/presets.h"
 #include "pipeline/train_setup.h"
 
 namespace edgewise {
@@ -56,9 +55,7 @@ Result<LearningRateReport> FindLearningRate(const TrainJob& given, Progress* pro
   job.trainer.schedule.peak = kLastRate;
   job.trainer.schedule.last = kFirstRate / kLastRate;
   EW_TRY(CheckTrainJob(job));
-  PlanOptions plan;
-  EW_TRY(plan.preset, FindPreset(job.qat.empty() ? Info(job.to).name : job.qat));
-  plan.allow_requantize = true;
+  EW_TRY(const PlanOptions plan, OutputPlan(job));
   EW_TRY(const auto setup, TrainSetup::Create(job, plan, progress));
   train::TrainerState state = setup->TakeFirstState();
   LearningRateReport report;

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/strings.h"
+#include "compress/quantize/presets.h"
 #include "pipeline/output_path.h"
 #include "pipeline/run_journal.h"
 #include "train/loss.h"
@@ -112,6 +113,13 @@ Status CheckTrainOutputs(const TrainJob& job) {
     EW_TRY(CheckAdapterOutput(job, path, job.overwrite || going_on));
   }
   return Ok{};
+}
+
+Result<PlanOptions> OutputPlan(const TrainJob& job) {
+  PlanOptions plan;
+  EW_TRY(plan.preset, FindPreset(job.qat.empty() ? Info(job.to).name : job.qat));
+  plan.allow_requantize = true;  // a quantized beginning is decoded, and its end encoded anew
+  return plan;
 }
 
 TeacherOptions TeacherOptionsOf(const TrainJob& job, const train::TrainerOptions& trainer) {

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "compress/quantize/quantize.h"
 #include "model/checkpoint.h"
 #include "pipeline/live_teacher.h"
 #include "pipeline/source_hash.h"
@@ -60,6 +61,9 @@ Status CheckTrainJob(const TrainJob& job);
 // The outputs are none of the files that are read, and replace one only where that is wanted.
 // Errors: those of CheckOutput; kInvalidArgument (an adapter's path that is no place for one).
 Status CheckTrainOutputs(const TrainJob& job);
+
+// The formats of the output. Errors: those of FindPreset.
+Result<PlanOptions> OutputPlan(const TrainJob& job);
 
 // The options of the job's teacher when it trains as `trainer` says.
 TeacherOptions TeacherOptionsOf(const TrainJob& job, const train::TrainerOptions& trainer);

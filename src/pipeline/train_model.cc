@@ -241,8 +241,7 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
   train::Communicator& processes = train::OrAlone(job.trainer.processes);
   const bool checks = processes.rank() == 0 && !job.dry_run;
   WriteJob write;
-  EW_TRY(write.plan.preset, FindPreset(job.qat.empty() ? Info(job.to).name : job.qat));
-  write.plan.allow_requantize = true;
+  EW_TRY(write.plan, OutputPlan(job));
   EW_TRY(CheckTrainJob(job));
   EW_TRY(processes.Agree(checks ? CheckTrainOutputs(job) : Status(Ok{})));
   EW_TRY(const auto setup, TrainSetup::Create(job, write.plan, progress));
