@@ -81,6 +81,17 @@ struct AttendArgs {
   size_t out_stride;
 };
 
+// AdamW (Loshchilov and Hutter 2019): with g the gradient times gradient_scale,
+//   m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2,
+//   w = keep w - learning_rate correct1 m / (sqrt(correct2 v) + eps).
+struct AdamWArgs {
+  float beta1, beta2, eps;
+  float gradient_scale;
+  float correct1, correct2;  // 1 / (1 - beta^t), of step t
+  float learning_rate;
+  float keep;  // 1 less learning rate times weight decay
+};
+
 // A null entry means "no faster version here"; Select fills it from the level below. Scalar has
 // every entry.
 struct Kernels {
@@ -127,6 +138,10 @@ struct Kernels {
   // less one at the target.
   double (*softmax)(float* x, size_t n) = nullptr;
   void (*exp)(const float* x, float* y, size_t n) = nullptr;  // y may be x
+  double (*sum_squares)(const float* x, size_t n) = nullptr;  // in double precision
+  // A step of AdamW for n values, in place but for the gradients.
+  void (*adamw)(const AdamWArgs& args, const float* gradients, float* mean, float* variance,
+                float* weights, size_t n) = nullptr;
 };
 
 // Stores one head's value in `format` at `dst`; `n` as for KvRowBytes. What is not finite makes the

@@ -60,6 +60,8 @@ void FillFrom(const Kernels& below, Kernels& table) {
   Fill(table.log_sum_exp, below.log_sum_exp);
   Fill(table.softmax, below.softmax);
   Fill(table.exp, below.exp);
+  Fill(table.sum_squares, below.sum_squares);
+  Fill(table.adamw, below.adamw);
 }
 
 std::string WrongName(const char* forced, const Selection& selection) {

@@ -101,6 +101,8 @@ TEST_CASE("every table is complete and agrees on the activation formats") {
     CHECK((k.log_sum_exp != nullptr));
     CHECK((k.softmax != nullptr));
     CHECK((k.exp != nullptr));
+    CHECK((k.sum_squares != nullptr));
+    CHECK((k.adamw != nullptr));
   }
 }
 

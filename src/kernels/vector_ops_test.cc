@@ -338,6 +338,46 @@ TEST_CASE("softmax shows what is not a number, and keeps large numbers apart") {
   }
 }
 
+TEST_CASE("a sum of squares in double precision") {
+  ForEachTableAndLength([](const Kernels& k, size_t n) {
+    const std::vector<float> x = Random(n, n, 3);
+    double sum = 0;
+    for (const float v : x) sum += D(v) * D(v);
+    CHECK(k.sum_squares(x.data(), n) == doctest::Approx(sum).epsilon(1e-14));
+  });
+}
+
+TEST_CASE("a step of AdamW") {
+  const AdamWArgs args{.beta1 = 0.9f,
+                       .beta2 = 0.95f,
+                       .eps = 1e-8f,
+                       .gradient_scale = 0.5f,
+                       .correct1 = 2.5f,
+                       .correct2 = 5.0f,
+                       .learning_rate = 0.02f,
+                       .keep = 0.99f};
+  ForEachTableAndLength([&](const Kernels& k, size_t n) {
+    const std::vector<float> g = Random(n, n, 3), m = Random(n, n + 1, 1), w = Random(n, n + 2, 1);
+    std::vector<float> v = Random(n, n + 3, 2);
+    for (float& value : v) value *= value;
+    std::vector<double> mean(n), variance(n);
+    for (size_t i = 0; i < n; ++i) {
+      const double scaled = D(g[i]) * D(args.gradient_scale);
+      mean[i] = D(args.beta1) * D(m[i]) + (1 - D(args.beta1)) * scaled;
+      variance[i] = D(args.beta2) * D(v[i]) + (1 - D(args.beta2)) * scaled * scaled;
+    }
+    std::vector<float> new_m = Padded(m), new_v = Padded(v), new_w = Padded(w);
+    k.adamw(args, g.data(), new_m.data(), new_v.data(), new_w.data(), n);
+    CHECK(Wrong(new_m, n, 1e-6, 1e-6, [&](size_t i) { return mean[i]; }) == 0);
+    CHECK(Wrong(new_v, n, 1e-6, 1e-7, [&](size_t i) { return variance[i]; }) == 0);
+    CHECK(Wrong(new_w, n, 1e-6, 1e-6, [&](size_t i) {
+            const double root = std::sqrt(variance[i] * D(args.correct2)) + D(args.eps);
+            return D(args.keep) * D(w[i]) -
+                   D(args.learning_rate) * D(args.correct1) * mean[i] / root;
+          }) == 0);
+  });
+}
+
 TEST_CASE("exp") {
   ForEachTableAndLength([](const Kernels& k, size_t n) {
     const std::vector<float> x = Random(n, n, 18);

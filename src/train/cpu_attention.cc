@@ -67,8 +67,10 @@ void Probabilities(const AttentionShape& shape, Seen seen, size_t keys, float lo
 }  // namespace
 
 struct CpuAttention::Worker {
+  explicit Worker(Precision precision) : gemm(&alone, precision) {}
+
   ThreadPool alone{1};
-  Gemm gemm{&alone, Precision::kF32};
+  Gemm gemm;
   std::vector<float> scores, slopes, gradients;  // (queries, keys)
 
   // Makes room before the threads start, where failing to is an error and not the end.
@@ -89,8 +91,8 @@ struct CpuAttention::Worker {
              ConstRows qkv);
 };
 
-CpuAttention::CpuAttention(ThreadPool* pool) : pool_(pool) {
-  for (int i = 0; i < pool->size(); ++i) workers_.push_back(std::make_unique<Worker>());
+CpuAttention::CpuAttention(ThreadPool* pool, Precision precision) : pool_(pool) {
+  for (int i = 0; i < pool->size(); ++i) workers_.push_back(std::make_unique<Worker>(precision));
 }
 CpuAttention::~CpuAttention() = default;
 
@@ -175,8 +177,7 @@ void CpuAttention::Worker::BackwardBlock(const AttentionShape& shape, const Item
     Probabilities(shape, SeenBy(block, i, shape.window), keys,
                   log_sums[(first + i) * shape.heads + head], p, slope);
     const float* y = out.row(first + i) + head * d;
-    float common = 0;
-    for (size_t c = 0; c < d; ++c) common += dy.row(i)[c] * y[c];
+    const float common = kernels::Active().dot_f32(dy.row(i), y, d);
     float* g = gradients.data() + i * keys;
     for (size_t j = 0; j < keys; ++j) g[j] = p[j] * (g[j] - common) * slope[j];
   }

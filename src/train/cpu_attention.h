@@ -14,7 +14,8 @@ namespace edgewise::train {
 // that share it, so that no two threads add to the same gradient.
 class CpuAttention {
  public:
-  explicit CpuAttention(ThreadPool* pool);
+  // `precision`: of the factors of its products.
+  CpuAttention(ThreadPool* pool, Precision precision);
   ~CpuAttention();
   // As Ops::Attend and Ops::AttendBackward.
   void Forward(const AttentionShape& shape, ConstRows qkv, Rows out, float* log_sums);

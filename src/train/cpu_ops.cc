@@ -35,7 +35,10 @@ uint32_t Hash(uint64_t seed, uint64_t i) {
 class CpuOps final : public Ops {
  public:
   CpuOps(ThreadPool* pool, Precision precision)
-      : pool_(pool), kernel_(kernels::Active()), gemm_(pool, precision), attention_(pool) {}
+      : pool_(pool),
+        kernel_(kernels::Active()),
+        gemm_(pool, precision),
+        attention_(pool, precision) {}
 
   void Multiply(const Matrix& a, const Matrix& b, size_t m, size_t n, size_t k, float* c,
                 size_t c_stride, bool accumulate) override {
@@ -134,10 +137,8 @@ class CpuOps final : public Ops {
     sums_.assign(chunks, 0.0);
     pool_->ParallelFor(chunks, 1, [&](size_t begin, size_t end, int) {
       for (size_t c = begin; c < end; ++c) {
-        const size_t first = c * kValueGrain, last = std::min(n, first + kValueGrain);
-        for (size_t i = first; i < last; ++i) {
-          sums_[c] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-        }
+        const size_t first = c * kValueGrain;
+        sums_[c] = kernel_.sum_squares(x + first, std::min(n - first, kValueGrain));
       }
     });
     double sum = 0;
@@ -310,40 +311,41 @@ void CpuOps::GluBackward(Activation activation, size_t rows, size_t n, const flo
 }
 
 // One step of AdamW for values of floats.
-struct AdamRule {
-  explicit AdamRule(const AdamStep& s)
-      : step(s),
-        correct1(static_cast<float>(1 / (1 - std::pow(double{s.beta1}, s.step)))),
-        correct2(static_cast<float>(1 / (1 - std::pow(double{s.beta2}, s.step)))),
-        decay(1 - s.learning_rate * s.weight_decay) {}
+class AdamRule {
+ public:
+  AdamRule(const AdamStep& s, const kernels::Kernels& kernel)
+      : kernel_(kernel),
+        decayed_(s.decayed),
+        args_{.beta1 = s.beta1,
+              .beta2 = s.beta2,
+              .eps = s.eps,
+              .gradient_scale = s.gradient_scale,
+              .correct1 = static_cast<float>(1 / (1 - std::pow(double{s.beta1}, s.step))),
+              .correct2 = static_cast<float>(1 / (1 - std::pow(double{s.beta2}, s.step))),
+              .learning_rate = s.learning_rate,
+              .keep = 1},
+        decaying_(args_) {
+    decaying_.keep = 1 - s.learning_rate * s.weight_decay;
+  }
 
   // Of the values from `first` on in the run.
   void Run(size_t first, size_t n, const float* gradients, float* mean, float* variance,
            float* weights) const {
-    const size_t decayed = std::clamp(step.decayed, first, first + n) - first;
-    RunPart(decay, 0, decayed, gradients, mean, variance, weights);
-    RunPart(1, decayed, n, gradients, mean, variance, weights);
+    const size_t decayed = std::clamp(decayed_, first, first + n) - first;
+    kernel_.adamw(decaying_, gradients, mean, variance, weights, decayed);
+    kernel_.adamw(args_, gradients + decayed, mean + decayed, variance + decayed, weights + decayed,
+                  n - decayed);
   }
 
  private:
-  void RunPart(float keep, size_t begin, size_t end, const float* gradients, float* mean,
-               float* variance, float* weights) const {
-    for (size_t i = begin; i < end; ++i) {
-      const float g = gradients[i] * step.gradient_scale;
-      mean[i] = step.beta1 * mean[i] + (1 - step.beta1) * g;
-      variance[i] = step.beta2 * variance[i] + (1 - step.beta2) * g * g;
-      const float change = mean[i] * correct1 / (std::sqrt(variance[i] * correct2) + step.eps);
-      weights[i] = keep * weights[i] - step.learning_rate * change;
-    }
-  }
-  const AdamStep& step;
-  float correct1, correct2;
-  float decay;
+  const kernels::Kernels& kernel_;
+  size_t decayed_;
+  kernels::AdamWArgs args_, decaying_;
 };
 
 void CpuOps::Adam(const AdamStep& step, const float* gradients, size_t n, const Moments& moments,
                   float* weights) {
-  const AdamRule rule(step);
+  const AdamRule rule(step, kernel_);
   if (moments.mean_codes == nullptr) {
     ForValues(n, [&](size_t begin, size_t end) {
       rule.Run(begin, end - begin, gradients + begin, moments.mean + begin,

@@ -28,6 +28,7 @@ struct Avx2Floats {
   static V Sub(V a, V b) { return _mm256_sub_ps(a, b); }
   static V Mul(V a, V b) { return _mm256_mul_ps(a, b); }
   static V Div(V a, V b) { return _mm256_div_ps(a, b); }
+  static V Sqrt(V a) { return _mm256_sqrt_ps(a); }
   static V Fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
   static V Fnma(V a, V b, V c) { return _mm256_fnmadd_ps(a, b, c); }
   // The second argument when either is NaN.

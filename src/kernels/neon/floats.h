@@ -29,6 +29,7 @@ struct NeonFloats {
   static V Sub(V a, V b) { return vsubq_f32(a, b); }
   static V Mul(V a, V b) { return vmulq_f32(a, b); }
   static V Div(V a, V b) { return vdivq_f32(a, b); }
+  static V Sqrt(V a) { return vsqrtq_f32(a); }
   static V Fma(V a, V b, V c) { return vfmaq_f32(c, a, b); }
   static V Fnma(V a, V b, V c) { return vfmsq_f32(c, a, b); }
   // The second argument unless the first is truly beyond it: a NaN in the first is passed over, as

@@ -58,6 +58,8 @@ constexpr Kernels Table() {
   t.log_sum_exp = LogSumExp;
   t.softmax = Softmax;
   t.exp = ExpEach;
+  t.sum_squares = SumSquares;
+  t.adamw = AdamW;
   return t;
 }
 

@@ -134,5 +134,22 @@ void ExpEach(const float* x, float* y, size_t n) {
   for (size_t i = 0; i < n; ++i) y[i] = expf(x[i]);
 }
 
+double SumSquares(const float* x, size_t n) {
+  double sum = 0;
+  for (size_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return sum;
+}
+
+void AdamW(const AdamWArgs& a, const float* gradients, float* mean, float* variance, float* weights,
+           size_t n) {
+  const float rate = a.learning_rate * a.correct1;
+  for (size_t i = 0; i < n; ++i) {
+    const float g = gradients[i] * a.gradient_scale;
+    mean[i] = a.beta1 * mean[i] + (1 - a.beta1) * g;
+    variance[i] = a.beta2 * variance[i] + (1 - a.beta2) * g * g;
+    weights[i] = a.keep * weights[i] - rate * (mean[i] / (sqrtf(variance[i] * a.correct2) + a.eps));
+  }
+}
+
 }  // namespace
 }  // namespace edgewise::kernels

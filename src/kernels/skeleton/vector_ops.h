@@ -279,6 +279,45 @@ struct VectorOps {
   static void ExpEach(const float* x, float* y, size_t n) {
     Map<S>(x, y, n, [](V v) { return Exp<S>(v); });
   }
+
+  static double SumSquares(const float* x, size_t n) {
+    typename S::D squares = S::ZeroD();
+    size_t i = 0;
+    for (; i + W <= n; i += W) squares = S::AddSquareD(squares, S::Load(x + i));
+    if (i < n) squares = S::AddSquareD(squares, LoadPart<S>(x + i, n - i));
+    return S::SumD(squares);
+  }
+
+  static void AdamW(const AdamWArgs& args, const float* gradients, float* mean, float* variance,
+                    float* weights, size_t n) {
+    const V beta1 = S::Set(args.beta1), rest1 = S::Set(1 - args.beta1);
+    const V beta2 = S::Set(args.beta2), rest2 = S::Set(1 - args.beta2);
+    const V scale = S::Set(args.gradient_scale), eps = S::Set(args.eps);
+    const V correct2 = S::Set(args.correct2), keep = S::Set(args.keep);
+    const V rate = S::Set(args.learning_rate * args.correct1);
+    const auto step = [&](V gradient, V& m, V& v, V& w) {
+      const V g = S::Mul(gradient, scale);
+      m = S::Fma(beta1, m, S::Mul(rest1, g));
+      v = S::Fma(beta2, v, S::Mul(S::Mul(rest2, g), g));
+      const V root = S::Add(S::Sqrt(S::Mul(v, correct2)), eps);
+      w = S::Fnma(rate, S::Div(m, root), S::Mul(keep, w));
+    };
+    size_t i = 0;
+    for (; i + W <= n; i += W) {
+      V m = S::Load(mean + i), v = S::Load(variance + i), w = S::Load(weights + i);
+      step(S::Load(gradients + i), m, v, w);
+      S::Store(mean + i, m);
+      S::Store(variance + i, v);
+      S::Store(weights + i, w);
+    }
+    if (i == n) return;
+    V m = LoadPart<S>(mean + i, n - i), v = LoadPart<S>(variance + i, n - i);
+    V w = LoadPart<S>(weights + i, n - i);
+    step(LoadPart<S>(gradients + i, n - i), m, v, w);
+    StorePart<S>(mean + i, m, n - i);
+    StorePart<S>(variance + i, v, n - i);
+    StorePart<S>(weights + i, w, n - i);
+  }
 };
 
 template <class S>
@@ -298,6 +337,8 @@ constexpr void SetVectorKernels(Kernels* t) {
   t->log_sum_exp = Ops::LogSumExp;
   t->softmax = Ops::Softmax;
   t->exp = Ops::ExpEach;
+  t->sum_squares = Ops::SumSquares;
+  t->adamw = Ops::AdamW;
 }
 
 }  // namespace
