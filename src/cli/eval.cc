@@ -1,4 +1,5 @@
-// edgewise eval: perplexity of a model, or its divergence from a base model, on a text.
+// edgewise eval: perplexity of a model, or its divergence from a base model, on a text; accuracy in
+// multiple choice.
 #include <CLI/CLI.hpp>
 #include <memory>
 
@@ -7,6 +8,7 @@
 #include "cli/generation_flags.h"
 #include "cli/output.h"
 #include "engine/engine.h"
+#include "eval/choices.h"
 #include "eval/kl.h"
 #include "eval/perplexity.h"
 #include "eval/windows.h"
@@ -15,7 +17,8 @@ namespace edgewise::cli {
 namespace {
 
 struct EvalFlags {
-  std::string model, tokenizer, perplexity, base, text, convention = "C", documents, kv = "f16";
+  std::string model, tokenizer, perplexity, base, text, choices, convention = "C", documents;
+  std::string kv = "f16";
   TextOptions windows;
 };
 
@@ -68,11 +71,35 @@ Status PrintKl(const KlResult& r, const Common& common) {
              r.context, r.convention.c_str(), FormatSeconds(r.seconds).c_str()));
 }
 
+Status PrintChoices(const ChoicesResult& r, const Common& common) {
+  if (common.json) return PrintJson("eval", ToJson(r));
+  return Print(
+      Format("accuracy            %.2f %% (95 %% interval %.2f to %.2f)\n"
+             "accuracy per byte   %.2f %% (%.2f to %.2f)\n"
+             "loss of the answer  %.4f nats\n"
+             "%llu questions, %llu tokens scored; %s\n",
+             100 * r.accuracy, 100 * r.accuracy_low, 100 * r.accuracy_high,
+             100 * r.accuracy_per_byte, 100 * r.accuracy_per_byte_low,
+             100 * r.accuracy_per_byte_high, r.loss, static_cast<unsigned long long>(r.questions),
+             static_cast<unsigned long long>(r.tokens), FormatSeconds(r.seconds).c_str()));
+}
+
 Status RunEval(const EvalFlags& flags, const Common& common) {
   EW_TRY(const TextOptions windows, Windows(flags));
-  if (flags.perplexity.empty() == flags.base.empty()) {
-    return Error{Code::kInvalidArgument,
-                 "say what to measure: --perplexity FILE, or --kl BASE --text FILE"};
+  if (flags.perplexity.empty() && flags.base.empty() && flags.choices.empty()) {
+    return Error{
+        Code::kInvalidArgument,
+        "say what to measure: --perplexity FILE, --kl BASE --text FILE, or --choices FILE"};
+  }
+  if (!flags.choices.empty()) {
+    EW_TRY(const std::string text, ReadText(flags.choices));
+    EW_TRY(const std::vector<Question> questions, ParseQuestions(text).In(flags.choices));
+    EW_TRY(const std::unique_ptr<Engine> engine, Load(flags.model, flags, common));
+    EW_TRY(
+        const ChoicesResult result,
+        MeasureChoices(engine.get(), questions, {.kv_format = windows.kv_format}, common.progress)
+            .In(flags.choices));
+    return PrintChoices(result, common);
   }
   if (!flags.perplexity.empty()) {
     EW_TRY(const std::string text, ReadText(flags.perplexity));
@@ -98,25 +125,39 @@ Runner AddEval(CLI::App& app, const Common& common) {
   AddModelFlags(app, &flags->model, &flags->tokenizer);
   CLI::Option* perplexity =
       app.add_option("--perplexity", flags->perplexity, "Text file to measure perplexity on");
-  app.add_option("--kl", flags->base, "Base model to measure the divergence from")
-      ->excludes(perplexity);
-  app.add_option("--text", flags->text, "Text file for --kl")->excludes(perplexity);
+  CLI::Option* base =
+      app.add_option("--kl", flags->base, "Base model to measure the divergence from")
+          ->excludes(perplexity);
+  CLI::Option* choices =
+      app.add_option("--choices", flags->choices,
+                     "Questions to measure accuracy on: lines of {\"prompt\", \"choices\", "
+                     "\"answer\"}, the answer an index from 0")
+          ->excludes(perplexity)
+          ->excludes(base);
+  app.add_option("--text", flags->text, "Text file for --kl")
+      ->excludes(perplexity)
+      ->excludes(choices);
   CLI::Option* convention =
       app.add_option(
              "--convention", flags->convention,
              "A: every position of disjoint windows (Hugging Face); C: second halves (llama.cpp)")
-          ->capture_default_str();
+          ->capture_default_str()
+          ->excludes(choices);
   app.add_option("--documents", flags->documents,
                  "Score one document per context; documents end with this separator")
-      ->excludes(convention);
+      ->excludes(convention)
+      ->excludes(choices);
   app.add_option("--ctx", flags->windows.context,
-                 "Tokens per window (default: A 2048, C 512, or the trained context)");
-  app.add_option("--bytes", flags->windows.max_bytes, "Use only the first bytes of the text");
-  app.add_option("--windows", flags->windows.max_windows,
-                 "Use only the first windows or documents");
+                 "Tokens per window (default: A 2048, C 512, or the trained context)")
+      ->excludes(choices);
+  app.add_option("--bytes", flags->windows.max_bytes, "Use only the first bytes of the text")
+      ->excludes(choices);
+  app.add_option("--windows", flags->windows.max_windows, "Use only the first windows or documents")
+      ->excludes(choices);
   app.add_option("--skip-bytes", flags->windows.skip_bytes,
                  "Leave out documents of at most this many bytes")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->excludes(choices);
   AddKvFlag(app, &flags->kv);
   return [flags, &common] { return RunEval(*flags, common); };
 }

@@ -204,7 +204,7 @@ void AddOptimizerFlags(CLI::App& app, TrainFlags* flags) {
 
 void AddFormat(CLI::App& app, std::string* format, bool* strict) {
   app.add_option("--format", *format,
-                 "Of the data: text, jsonl, alpaca, dolly, sharegpt, chatml; without it as the "
+                 "Of the data: text, jsonl, alpaca, dolly, completion, sharegpt, chatml; without it as the "
                  "first good row has it");
   app.add_flag("--strict", *strict, "A bad row is an error; without it it is left out");
 }

@@ -76,6 +76,12 @@ Status AddDolly(const Json& row, const ExampleEncoder& encoder, Corpus* corpus) 
   return AddInstruction(row, "context", "response", encoder, corpus);
 }
 
+Status AddCompletion(const Json& row, const ExampleEncoder& encoder, Corpus* corpus) {
+  EW_TRY(const std::string_view prompt, Member(row, "prompt"));
+  EW_TRY(const std::string_view completion, Member(row, "completion"));
+  return encoder.AddCompletion(prompt, completion, corpus);
+}
+
 Result<Message> ReadMessage(const Json& turn, const Dialect& dialect) {
   if (!turn.is_object()) {
     return MakeError(Code::kBadData, "it must be an object, not %s", turn.TypeName());
@@ -121,11 +127,12 @@ struct FormatRow {
   std::array<const char*, 2> keys;  // that tell it from the formats before; null: no more
   Status (*add)(const Json& row, const ExampleEncoder& encoder, Corpus* corpus);  // null: no JSON
 };
-constexpr std::array<FormatRow, 6> kFormats = {{
+constexpr std::array<FormatRow, 7> kFormats = {{
     {DatasetFormat::kText, "text", {}, nullptr},
     {DatasetFormat::kJsonLines, "jsonl", {"text", nullptr}, AddText},
     {DatasetFormat::kAlpaca, "alpaca", {"instruction", nullptr}, AddAlpaca},
     {DatasetFormat::kDolly, "dolly", {"instruction", "context"}, AddDolly},
+    {DatasetFormat::kCompletion, "completion", {"prompt", "completion"}, AddCompletion},
     {DatasetFormat::kShareGpt, "sharegpt", {"conversations", nullptr}, AddShareGpt},
     {DatasetFormat::kChatMl, "chatml", {"messages", nullptr}, AddChatMl},
 }};
@@ -149,7 +156,7 @@ Result<DatasetFormat> Recognise(const Json& row) {
   }
   return MakeError(Code::kBadData,
                    "no members of a known format: \"messages\", \"conversations\", "
-                   "\"instruction\" or \"text\"");
+                   "\"completion\", \"instruction\" or \"text\"");
 }
 
 Status AddDocument(std::string_view text, const ExampleEncoder& encoder, Corpus* corpus) {

@@ -15,16 +15,17 @@ namespace edgewise::train {
 
 // Rows are lines of a file (JSON Lines) or the elements of one JSON array, but for kText.
 enum class DatasetFormat : uint8_t {
-  kText,       // documents with "<|endoftext|>" between them
-  kJsonLines,  // {"text"}
-  kAlpaca,     // {"instruction", "input" (optional), "output" or "response"}
-  kDolly,      // {"instruction", "context" (optional), "response"}
-  kShareGpt,   // {"conversations": [{"from": "system", "human" or "gpt", "value"}]}
-  kChatMl,     // {"messages": [{"role": "system", "user" or "assistant", "content"}]}
+  kText,        // documents with "<|endoftext|>" between them
+  kJsonLines,   // {"text"}
+  kAlpaca,      // {"instruction", "input" (optional), "output" or "response"}
+  kDolly,       // {"instruction", "context" (optional), "response"}
+  kCompletion,  // {"prompt", "completion"}
+  kShareGpt,    // {"conversations": [{"from": "system", "human" or "gpt", "value"}]}
+  kChatMl,      // {"messages": [{"role": "system", "user" or "assistant", "content"}]}
 };
 
-// "text", "jsonl", "alpaca", "dolly", "sharegpt", "chatml" and back. Errors: kInvalidArgument,
-// listing the names.
+// "text", "jsonl", "alpaca", "dolly", "completion", "sharegpt", "chatml" and back. Errors:
+// kInvalidArgument, listing the names.
 const char* DatasetFormatName(DatasetFormat format);
 Result<DatasetFormat> ParseDatasetFormat(std::string_view name);
 
@@ -47,10 +48,10 @@ struct Dataset {
   std::vector<BadRow> bad_rows;  // the first 20
 };
 
-// Reads a training file row by row. Texts are learned whole, of instructions and conversations the
-// answers (train/example_encoder.h). A row that is malformed, too long, empty or of another format
-// is left out and reported. `chat_template` is the model's, or empty. Errors: kNotFound, kIo,
-// kBadData (no row is good); if `strict`, that of the first bad row, with its line.
+// Reads a training file row by row. Texts are learned whole, of prompts, instructions and
+// conversations the answers (train/example_encoder.h). A row that is malformed, too long, empty or
+// of another format is left out and reported. `chat_template` is the model's, or empty. Errors:
+// kNotFound, kIo, kBadData (no row is good); if `strict`, that of the first bad row, with its line.
 Result<Dataset> ReadDataset(const std::string& path, const Tokenizer& tokenizer,
                             std::string_view chat_template, const DatasetOptions& options = {});
 

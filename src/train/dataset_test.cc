@@ -26,7 +26,8 @@ TEST_CASE("Formats have names") {
   const auto unknown = ParseDatasetFormat("csv");
   REQUIRE_FALSE(unknown);
   CHECK(unknown.error().message ==
-        "unknown format of training data \"csv\"; there are text, jsonl, alpaca, dolly, sharegpt, "
+        "unknown format of training data \"csv\"; there are text, jsonl, alpaca, dolly, "
+        "completion, sharegpt, "
         "chatml");
 }
 
@@ -79,6 +80,27 @@ TEST_CASE("Alpaca's rows in its own words, as lines and as one array") {
     CHECK(dataset.bad_row_count == 0);
     CHECK(Marked(*tokenizer, dataset) == expected);
   }
+}
+
+TEST_CASE("Prompts as they stand, of which the completions are learned") {
+  const auto tokenizer = Stories(kChatTokens);
+  const Dataset dataset = Parsed(R"({"prompt": "A dull film. It was", "completion": " bad."})"
+                                 "\n"
+                                 R"({"prompt": "", "completion": "Hi<|im_end|>", "id": 2})"
+                                 "\n"
+                                 R"({"prompt": "Say hi", "completion": " "})"
+                                 "\n"
+                                 R"({"prompt": 1, "completion": "a"})",
+                                 *tokenizer, kChatMl);
+  CHECK(dataset.format == DatasetFormat::kCompletion);
+  const std::vector<std::string> marked = Marked(*tokenizer, dataset);
+  REQUIRE(marked.size() == 2);
+  CHECK(marked[0] == "<s> A dull film. It was{ bad.</s>}");
+  CHECK(marked[1] == "<s>{ Hi<|im_end|></s>}");
+  REQUIRE(dataset.bad_rows.size() == 2);
+  CHECK(dataset.bad_rows[0].line == 3);
+  CHECK(dataset.bad_rows[0].problem == "the answer is empty");
+  CHECK(Has(dataset.bad_rows[1].problem, "\"prompt\" must be a string"));
 }
 
 TEST_CASE("Dolly's rows by the model's chat template") {
@@ -223,7 +245,7 @@ TEST_CASE("Files with nothing good in them are errors") {
   CHECK(Has(ErrorOf(std::string_view("\n\na\0b", 5)), "line 3: the document holds a NUL"));
   const std::string unknown = ErrorOf("{\"question\": \"a\"}\n{}\n");
   CHECK(Has(unknown, "none of 2 rows can be read; line 1: no members of a known format"));
-  CHECK(Has(unknown, "The formats are text, jsonl, alpaca, dolly, sharegpt, chatml"));
+  CHECK(Has(unknown, "The formats are text, jsonl, alpaca, dolly, completion, sharegpt, chatml"));
   CHECK(Has(ErrorOf("plain", "", {.format = DatasetFormat::kDolly}),
             "none of 1 rows can be read as dolly; line 1: invalid JSON"));
 }

@@ -111,6 +111,17 @@ Status ExampleEncoder::AddText(std::string_view text, Corpus* corpus) const {
   return Ok{};
 }
 
+Status ExampleEncoder::AddCompletion(std::string_view prompt, std::string_view completion,
+                                     Corpus* corpus) const {
+  EW_TRY(CheckAnswer(completion));
+  Document document(prompt_);
+  EW_TRY(document.Append({{std::string(prompt), false}}, false));
+  EW_TRY(document.Append({{std::string(completion), false}}, true));
+  document.AppendLearned(vocab_->eos);
+  document.MoveTo(corpus);
+  return Ok{};
+}
+
 Status ExampleEncoder::AddInstruction(const Instruction& example, Corpus* corpus) const {
   EW_TRY(CheckAnswer(example.response));
   if (template_) {
@@ -118,12 +129,7 @@ Status ExampleEncoder::AddInstruction(const Instruction& example, Corpus* corpus
     if (!Trim(example.input).empty()) task.append("\n\n").append(example.input);
     return AddConversation({{"user", task}, {"assistant", example.response}}, corpus);
   }
-  Document document(prompt_);
-  EW_TRY(document.Append({{AlpacaPrompt(example), false}}, false));
-  EW_TRY(document.Append({{std::string(example.response), false}}, true));
-  document.AppendLearned(vocab_->eos);
-  document.MoveTo(corpus);
-  return Ok{};
+  return AddCompletion(AlpacaPrompt(example), example.response, corpus);
 }
 
 Result<std::vector<PromptPart>> ExampleEncoder::Render(const std::vector<Message>& messages,

@@ -37,6 +37,10 @@ class ExampleEncoder {
   // Appends a text and EOS, where the vocabulary has one; all of it is learned.
   Status AddText(std::string_view text, Corpus* corpus) const;
 
+  // Appends a prompt as it stands, its completion, and EOS, where the vocabulary has one; all but
+  // the prompt is learned. The two are tokenized apart.
+  Status AddCompletion(std::string_view prompt, std::string_view completion, Corpus* corpus) const;
+
   // Appends an instruction and its response, of which the response and what ends it are learned: as
   // a conversation where the model has a chat template, else in the words of Alpaca (Taori et al.
   // 2023) and with EOS at the end.
