@@ -19,6 +19,11 @@ Status CheckWeight(double weight, const char* name) {
                    name, kLargestWeight, weight);
 }
 
+// Makes room for so many values, without keeping those that are there or taking more.
+void Reach(size_t size, std::vector<float>* values) {
+  if (values->size() < size) *values = std::vector<float>(size);
+}
+
 size_t QkvColumns(const ModelSpec& spec) { return spec.q_dim() + 2 * size_t{spec.kv_dim()}; }
 
 }  // namespace
@@ -88,14 +93,14 @@ void FeatureMatch::Visit(const LayerView& view) {
   }
   for (uint32_t s = 0; s <= student_.n_layers && options_.hidden > 0; ++s) {
     if (TeacherDepth(s) != view.depth) continue;
-    missed_[s].resize(std::max(missed_[s].size(), n * dim));
-    inverse_.resize(std::max(inverse_.size(), n));
+    Reach(n * dim, &missed_[s]);
+    Reach(n, &inverse_);
     ops_->Norm(Shape(dim), {minus_ones_.data()}, {view.stream, dim}, {missed_[s].data(), dim},
                {inverse_.data()});
   }
   if (options_.attention > 0 && view.depth == teacher_.n_layers) {
     const size_t columns = QkvColumns(teacher_);
-    qkv_.resize(std::max(qkv_.size(), n * columns));
+    Reach(n * columns, &qkv_);
     for (size_t i = 0; i < n; ++i) {
       std::copy_n(view.qkv.row(i), columns, qkv_.data() + i * columns);
     }
@@ -108,8 +113,8 @@ void FeatureMatch::Stream(uint32_t depth, const float* x, float scale, float* dx
   EW_CHECK(projection_ != nullptr);
   const size_t n = counted_.size(), wide = teacher_.dim, dim = student_.dim;
   const double share = options_.hidden / (student_.n_layers + 1) / static_cast<double>(wide);
-  normed_.resize(std::max(normed_.size(), n * dim));
-  dnormed_.resize(normed_.size());
+  Reach(n * dim, &normed_);
+  Reach(n * dim, &dnormed_);
   ops_->Norm(Shape(dim), {ones_.data()}, {x, dim}, {normed_.data(), dim}, {inverse_.data()});
   float* missed = missed_[depth].data();
   ops_->Multiply({normed_.data(), dim}, {projection_, dim, true}, n, wide, dim, missed, wide, true);

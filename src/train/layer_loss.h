@@ -40,7 +40,7 @@ class LayerLoss {
   // Called in the backward pass, once at each depth: adds to dx (n, dim) `scale` times the gradient
   // of the loss by the stream x (n, dim).
   virtual void Stream(uint32_t depth, const float* x, float scale, float* dx) = 0;
-  // The same of the last layer's rotated queries, keys and values.
+  // The same of the rotated queries, keys and values in the last of so many layers.
   virtual void Attention(uint32_t depth, const AttentionShape& shape, ConstRows qkv, float scale,
                          Rows dqkv) = 0;
   // The loss of the batch, complete after the backward pass: a sum over its targets, as those of a

@@ -38,13 +38,13 @@ Status Network::Open(const Batch& batch, std::span<const uint32_t> room, const f
   g.lengths = batch.lengths;
   g.room.assign(room.begin(), room.end());
   g.starts.clear();
-  size_t rows = 0;
+  size_t rows = 0;  // never more than a batch has, whose memory is taken at once
   for (const uint32_t most : room) {
     g.starts.push_back(rows);
     rows += most;
   }
   g.qkv.resize(m.spec.n_layers);
-  for (std::vector<float>& kept : g.qkv) kept.resize(std::max(kept.size(), rows * m.qkv_dim()));
+  for (std::vector<float>& kept : g.qkv) kept.resize(std::max(rows, m.room()) * m.qkv_dim());
   m.Rotations(m.lengths, g.room, false);
   Keeper keeper(&g);
   return m.WithPass(weights, {.visitor = &keeper},
