@@ -62,7 +62,7 @@ std::vector<float> FeatureMatch::First(uint64_t seed) const {
     for (size_t i = 0; i < values.size(); i += student_.dim + 1) values[i] = 1;
     return values;
   }
-  Rng rng(seed);
+  Rng rng(~seed);  // not the numbers that new weights have
   for (float& value : values) value = static_cast<float>(kDeviation * rng.Gaussian());
   return values;
 }
