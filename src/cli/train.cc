@@ -297,6 +297,25 @@ constexpr const char* kEngines =
     "What runs the teacher: floats, with all weights in F32, or runtime, with weights as they are "
     "stored, which takes far less memory";
 
+void AddLiveTeacher(CLI::App& app, TrainJob* job) {
+  app.add_option("--match-hidden", job->match.hidden,
+                 "Weight of the difference between hidden states of student and teacher (TinyBERT)")
+      ->capture_default_str();
+  app.add_option("--match-attention", job->match.attention,
+                 "Weight of the difference between their relations of queries, keys and values in "
+                 "the last layer (MiniLMv2)")
+      ->capture_default_str();
+  train::OnPolicyOptions& written = job->trainer.on_policy;
+  CLI::Option* fraction =
+      app.add_option("--on-policy", written.fraction,
+                     "Share of the sequences whose end the student writes and the teacher judges "
+                     "(GKD)")
+          ->capture_default_str();
+  app.add_option("--on-policy-tokens", written.tokens, "Tokens that it writes of each, at most")
+      ->capture_default_str()
+      ->needs(fraction);
+}
+
 // With a cache DATA and OUTPUT are all, and the first of them stands where a teacher would.
 Status PlaceArguments(TrainJob* job) {
   if (!job->cache.empty() && (job->data.empty() || job->out.empty())) {
@@ -331,6 +350,7 @@ Runner AddLearn(CLI::App& app, const Common& common) {
       ->capture_default_str();
   app.add_option("--beta", job.loss.beta, "The teacher's share of the mixture in jsd and skew-*")
       ->capture_default_str();
+  AddLiveTeacher(app, &job);
   AddKeepZeros(app, flags.get());
   app.add_flag("--draft", job.draft,
                "Measure the result as a drafter that guesses tokens for the teacher: how many are "

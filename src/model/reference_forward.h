@@ -25,9 +25,14 @@ class ReferenceForward {
     eps_ = Number("rms_norm_eps", 1e-6);
   }
 
+  // Of the last Run: the residual stream before the first layer and after each, (tokens, dim), and
+  // the rotated queries, keys and values of each layer.
+  std::vector<std::vector<double>> streams, queries, keys, values;
+
   // Returns (tokens, vocab_size) logits.
   std::vector<double> Run(const std::vector<int32_t>& tokens) {
     n_ = tokens.size();
+    for (auto* kept : {&streams, &queries, &keys, &values}) kept->clear();
     std::vector<double> x;
     for (const int32_t token : tokens) {
       for (size_t c = 0; c < dim_; ++c) {
@@ -35,6 +40,7 @@ class ReferenceForward {
         x.push_back(gemma_ ? value * std::sqrt(static_cast<double>(dim_)) : value);
       }
     }
+    streams.push_back(x);
     for (size_t layer = 0; layer < Size("num_hidden_layers"); ++layer) {
       prefix_ = "model.layers." + std::to_string(layer) + ".";
       Add(&x, Attention(layer, Norm(x, prefix_ + "input_layernorm", dim_)),
@@ -44,6 +50,7 @@ class ReferenceForward {
               Norm(x, prefix_ + (gemma_ ? "pre_feedforward_layernorm" : "post_attention_layernorm"),
                    dim_)),
           gemma_ ? prefix_ + "post_feedforward_layernorm" : "");
+      streams.push_back(x);
     }
     const std::vector<double> last = Norm(x, "model.norm", dim_);
     const bool tied = m_.tensors.count("lm_head.weight") == 0;
@@ -116,7 +123,7 @@ class ReferenceForward {
   // The scaling object and base that apply to this layer.
   std::vector<double> InverseFrequencies(size_t layer, size_t rotary, double* attention) const;
   void Rotate(std::vector<double>* x, size_t count, size_t layer) const;
-  std::vector<double> Attention(size_t layer, const std::vector<double>& x) const;
+  std::vector<double> Attention(size_t layer, const std::vector<double>& x);
   std::vector<double> FeedForward(const std::vector<double>& x) const;
 
   const TinyModel& m_;
@@ -207,8 +214,7 @@ inline void ReferenceForward::Rotate(std::vector<double>* x, size_t count, size_
   }
 }
 
-inline std::vector<double> ReferenceForward::Attention(size_t layer,
-                                                       const std::vector<double>& x) const {
+inline std::vector<double> ReferenceForward::Attention(size_t layer, const std::vector<double>& x) {
   const std::string attn = prefix_ + "self_attn.";
   const size_t q_dim = heads_ * head_, kv_dim = kv_heads_ * head_;
   const bool fused = m_.tensors.count(attn + "qkv_proj.weight") > 0;
@@ -223,6 +229,9 @@ inline std::vector<double> ReferenceForward::Attention(size_t layer,
   }
   Rotate(&q, heads_, layer);
   Rotate(&k, kv_heads_, layer);
+  queries.push_back(q);
+  keys.push_back(k);
+  values.push_back(v);
   const double scale =
       1.0 / std::sqrt(gemma_ ? Number("query_pre_attn_scalar", 256) : static_cast<double>(head_));
   const double cap = Number("attn_logit_softcapping", 0);

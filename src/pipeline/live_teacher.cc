@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/check.h"
 #include "base/strings.h"
 #include "train/network.h"
 #include "train/parameters.h"
@@ -47,7 +48,9 @@ uint64_t TeacherBytes(const Checkpoint& checkpoint, const TeacherOptions& option
 
 Result<std::unique_ptr<LiveTeacher>> LiveTeacher::Create(const Checkpoint& checkpoint,
                                                          const TeacherOptions& options,
-                                                         ThreadPool* pool) {
+                                                         ThreadPool* pool,
+                                                         train::LayerVisitor* visitor) {
+  EW_CHECK(visitor == nullptr || options.engine == TeacherEngine::kFloats);
   const ModelSpec& spec = checkpoint.spec();
   std::unique_ptr<LiveTeacher> live(new LiveTeacher(spec, options, pool));
   if (options.engine == TeacherEngine::kRuntime) {
@@ -60,7 +63,7 @@ Result<std::unique_ptr<LiveTeacher>> LiveTeacher::Create(const Checkpoint& check
   live->ops_ = train::MakeCpuOps(pool, options.precision);
   EW_TRY(train::Network network, train::Network::Create(spec, live->ops_.get(), {}));
   live->teacher_ =
-      std::make_unique<train::NetworkTeacher>(std::move(network), live->weights_.data());
+      std::make_unique<train::NetworkTeacher>(std::move(network), live->weights_.data(), visitor);
   return live;
 }
 

@@ -14,6 +14,7 @@
 #include "model/model.h"
 #include "train/batch_reader.h"
 #include "train/corpus.h"
+#include "train/layer_loss.h"
 #include "train/loss.h"
 #include "train/ops.h"
 
@@ -40,10 +41,12 @@ uint64_t TeacherBytes(const Checkpoint& checkpoint, const TeacherOptions& option
 // Not thread-safe.
 class LiveTeacher {
  public:
-  // The pool must outlive it. Errors: those of Checkpoint::Load, Model::Load and Network::Create.
+  // The pool must outlive it, and so must `visitor`, which sees the layers of a teacher in floats;
+  // null: nobody. Errors: those of Checkpoint::Load, Model::Load and Network::Create.
   static Result<std::unique_ptr<LiveTeacher>> Create(const Checkpoint& checkpoint,
                                                      const TeacherOptions& options,
-                                                     ThreadPool* pool);
+                                                     ThreadPool* pool,
+                                                     train::LayerVisitor* visitor = nullptr);
   train::Teacher* get() { return teacher_.get(); }
   // Its mean cross-entropy on the corpus, in nats. Errors: those of the teacher and AllBatches;
   // kCancelled.

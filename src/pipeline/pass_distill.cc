@@ -68,6 +68,14 @@ Result<TrainJob> ReadDistill(const Json& arguments, const Recipe& recipe) {
   job.loss.alpha = NumberOr(arguments, "alpha", 1);
   job.loss.temperature = NumberOr(arguments, "temperature", 1);
   EW_TRY(job.loss.divergence, train::ParseDivergence(TextOr(arguments, "divergence", "kl")));
+  job.match.hidden = NumberOr(arguments, "match_hidden", 0);
+  job.match.attention = NumberOr(arguments, "match_attention", 0);
+  train::OnPolicyOptions& written = job.trainer.on_policy;
+  written.fraction = NumberOr(arguments, "on_policy", 0);
+  written.tokens = static_cast<uint32_t>(CountOr(arguments, "on_policy_tokens", written.tokens));
+  if (arguments.Find("on_policy_tokens") && !arguments.Find("on_policy")) {
+    return MakeError(Code::kBadData, "on_policy_tokens needs on_policy");
+  }
   EW_TRY(CheckTrainJob(job));
   return job;
 }

@@ -47,6 +47,14 @@ inline constexpr std::array kTeacherKeys = {
               "of `edgewise distill cache`, in place of the recipe's model"},
     RecipeKey{"divergence", KeyType::kText,
               "kl (default), reverse-kl, jsd, skew-kl, skew-reverse-kl"},
+    RecipeKey{"match_hidden", KeyType::kNumber,
+              "weight of hidden states that differ from the teacher's (default 0)"},
+    RecipeKey{"match_attention", KeyType::kNumber,
+              "weight of attention relations that differ from the teacher's (default 0)"},
+    RecipeKey{"on_policy", KeyType::kNumber,
+              "share of sequences whose end the student writes (GKD, default 0)"},
+    RecipeKey{"on_policy_tokens", KeyType::kCount, "tokens it writes of each at most (default 64)",
+              false, 1, 1u << 20},
 };
 
 template <size_t kFirst, size_t kSecond>

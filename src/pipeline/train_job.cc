@@ -36,6 +36,33 @@ Status CheckAdapterOutput(const TrainJob& job, const std::string& path, bool ove
                    path.c_str());
 }
 
+// What a student can learn from a running teacher alone.
+Status CheckLiveTeacher(const TrainJob& job) {
+  EW_TRY(train::CheckMatch(job.match));
+  if (job.match.any() && job.teacher.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     "matching hidden states or attention takes the teacher itself: a cache keeps "
+                     "its probabilities alone; name the teacher, or leave the matching out");
+  }
+  if (job.match.any() && job.teacher_engine != TeacherEngine::kFloats) {
+    return MakeError(Code::kInvalidArgument,
+                     "matching hidden states or attention takes a teacher in floats: the runtime "
+                     "does not keep them; choose that engine, or leave the matching out");
+  }
+  if (job.trainer.on_policy.fraction == 0) return Ok{};
+  if (job.teacher.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     "what the student writes has to be read by a teacher: a cache knows the "
+                     "data's tokens alone; name the teacher, or let the student write nothing");
+  }
+  if (job.loss.alpha == 0) {
+    return MakeError(Code::kInvalidArgument,
+                     "of what the student writes only the teacher's share of the loss is learned, "
+                     "and alpha 0 leaves none; give a larger one");
+  }
+  return Ok{};
+}
+
 }  // namespace
 
 bool IsModelConfig(const std::string& path) { return path.ends_with(".json"); }
@@ -72,6 +99,7 @@ Status CheckTrainJob(const TrainJob& job) {
                      job.teacher.c_str(), job.cache.c_str());
   }
   if (Distils(job)) EW_TRY(train::CheckLoss(job.loss));
+  EW_TRY(CheckLiveTeacher(job));
   if (job.draft && job.teacher.empty()) {
     return MakeError(Code::kInvalidArgument,
                      "a draft model is measured with its teacher: name that, not a cache");

@@ -13,6 +13,7 @@
 #include "pipeline/source_hash.h"
 #include "quant/dtype.h"
 #include "train/dataset.h"
+#include "train/feature_match.h"
 #include "train/trainer.h"
 
 namespace edgewise {
@@ -40,6 +41,7 @@ struct TrainJob {
   double warmup = 0.05;           // share of the steps
   uint64_t save_every = 100;      // steps
   train::DistillationLoss loss;   // with a teacher
+  train::MatchOptions match;      // with a live teacher in floats
   train::TrainerOptions trainer;  // its steps and warm-up are set from the above
   int threads = 0;
   bool resume = false;

@@ -55,6 +55,11 @@ Json RunRecipe(const TrainJob& job, const Preset& preset, const TrainInputs& in,
   recipe.Set("divergence", train::DivergenceName(job.loss.divergence));
   recipe.Set("alpha", job.loss.alpha).Set("temperature", job.loss.temperature);
   recipe.Set("beta", job.loss.beta);
+  if (job.match.hidden > 0) recipe.Set("match_hidden", job.match.hidden);
+  if (job.match.attention > 0) recipe.Set("match_attention", job.match.attention);
+  if (const train::OnPolicyOptions& written = o.on_policy; written.fraction > 0) {
+    recipe.Set("on_policy", written.fraction).Set("on_policy_tokens", written.tokens);
+  }
   return recipe;
 }
 
@@ -149,7 +154,7 @@ Status TrainRun::Describe() {
 Status TrainRun::Predict() {
   constexpr uint64_t kTrialSteps = 2;  // the first one touches the memory
   TrainerState state = setup_.TakeFirstState();
-  summary_.trainable_parameters = state.weights.size();
+  summary_.trainable_parameters = state.weights.size() - setup_.loss_parameters();
   train::TrainerOptions options = setup_.options();
   options.schedule.steps = std::min(summary_.steps, kTrialSteps);
   options.schedule.warmup = 0;
@@ -169,7 +174,7 @@ Status TrainRun::Train() {
   for (const auto& [role, digest] : hashes_.roles) run.Set(role, digest);
   EW_TRY(CheckSameRun(setup_.processes(), run));
   TrainerState state = setup_.TakeFirstState();
-  summary_.trainable_parameters = state.weights.size();
+  summary_.trainable_parameters = state.weights.size() - setup_.loss_parameters();
   EW_TRY(WriterAlone([&] { return TakeUp(run, &state); }));
   train::ShareState(setup_.processes(), &state);
   summary_.resumed_steps = state.step;

@@ -29,9 +29,10 @@ Result<uint64_t> CountBatches(const train::Corpus& corpus, const train::BatchOpt
   return count;
 }
 
-// Sets what the job leaves to the data: steps, warm-up, the longest sequence.
+// Sets what the job leaves to the data: steps, warm-up, whole sequences, what ends a text.
 Status Complete(const TrainJob& job, const TrainInputs& in, train::TrainerOptions* options) {
   options->batch.whole = in.cache.has_value();
+  options->on_policy.ends = in.tokenizer->vocab().eog;
   EW_TRY(train::BatchReader::Create(in.corpus, options->batch).In(job.data));
   EW_TRY(train::AllBatches(in.held_out, options->batch).In("the held-out documents"));
   uint64_t steps = job.steps;
@@ -138,10 +139,16 @@ Status TrainSetup::MakeLoss() {
     loss_ =
         std::make_unique<train::CachedLoss>(job_.loss, &*inputs_->cache, inputs_->corpus, &pool_);
   } else if (inputs_->teacher) {
-    EW_TRY(teacher_,
-           LiveTeacher::Create(*inputs_->teacher, TeacherOptionsOf(job_, options_), &pool_)
-               .In(job_.teacher));
-    loss_ = std::make_unique<train::TeacherLoss>(job_.loss, teacher_->get(), &pool_);
+    if (job_.match.any()) {
+      match_ = std::make_unique<train::FeatureMatch>(
+          job_.match, inputs_->model->spec(), inputs_->teacher->spec(), options_.precision, &pool_);
+      const std::vector<float> parameters = match_->First(options_.seed);
+      first_.weights.insert(first_.weights.end(), parameters.begin(), parameters.end());
+    }
+    EW_TRY(teacher_, LiveTeacher::Create(*inputs_->teacher, TeacherOptionsOf(job_, options_),
+                                         &pool_, match_.get())
+                         .In(job_.teacher));
+    loss_ = std::make_unique<train::TeacherLoss>(job_.loss, teacher_->get(), &pool_, match_.get());
   } else {
     loss_ = std::make_unique<train::CrossEntropyLoss>(&pool_);
   }
@@ -159,7 +166,8 @@ uint64_t TrainSetup::learned_tokens() const {
 }
 
 Result<uint64_t> TrainSetup::PlannedBytes() const {
-  EW_TRY(uint64_t bytes, train::TrainingBytes(inputs_->model->spec(), options_));
+  EW_TRY(uint64_t bytes, train::TrainingBytes(inputs_->model->spec(), options_, loss_parameters()));
+  if (match_) bytes += match_->Bytes(options_.batch.tokens);
   if (frozen_) bytes += train::CheckpointWeights::Bytes(*inputs_->model, options_.batch.tokens);
   if (inputs_->teacher) bytes += TeacherBytes(*inputs_->teacher, TeacherOptionsOf(job_, options_));
   return bytes;

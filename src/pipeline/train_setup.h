@@ -14,6 +14,7 @@
 #include "pipeline/train_job.h"
 #include "pipeline/write_model.h"
 #include "train/communicator.h"
+#include "train/feature_match.h"
 #include "train/loss.h"
 #include "train/parameters.h"
 #include "train/trainer.h"
@@ -41,6 +42,8 @@ class TrainSetup {
   // Weights before the first step; called once.
   train::TrainerState TakeFirstState() { return std::move(first_); }
   uint64_t learned_tokens() const;  // of a pass over the data
+  // Parameters of the loss, which are learned behind the model's.
+  size_t loss_parameters() const { return match_ ? match_->size() : 0; }
   // As TrainSummary::memory_bytes. Errors: those of TrainingBytes.
   Result<uint64_t> PlannedBytes() const;
 
@@ -65,6 +68,7 @@ class TrainSetup {
   std::optional<TrainInputs> inputs_;
   train::TrainerOptions options_;
   train::TrainerState first_;
+  std::unique_ptr<train::FeatureMatch> match_;  // null: none
   std::unique_ptr<LiveTeacher> teacher_;
   std::unique_ptr<train::TokenLoss> loss_;
   std::optional<train::CheckpointWeights> frozen_;  // what adapters act on

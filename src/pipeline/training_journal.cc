@@ -18,6 +18,7 @@ constexpr double kSaveSeconds = 300;  // a state is never older, however long st
 Json LogLine(const train::StepReport& report) {
   Json line{JsonObject{}};
   line.Set("step", report.step).Set("loss", report.loss);
+  if (report.layer_loss != 0) line.Set("layer_loss", report.layer_loss);
   line.Set("gradient_norm", report.gradient_norm).Set("learning_rate", report.learning_rate);
   line.Set("tokens", report.tokens).Set("seconds", report.seconds);
   if (report.held_out) line.Set("held_out_loss", *report.held_out);

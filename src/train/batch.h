@@ -22,6 +22,8 @@ struct Batch {
   std::vector<int32_t> targets;   // (n): the token that is to follow, or kNoTarget
   std::vector<uint32_t> lengths;  // of the sequences, at least 1 each, n in all
   std::vector<Origin> origins;    // of the sequences; empty: of no corpus
+  // (n): 1 where the student itself chose the target, which is no truth to learn; empty: nowhere.
+  std::vector<uint8_t> sampled;
 
   size_t size() const { return tokens.size(); }
   size_t CountTargets() const {

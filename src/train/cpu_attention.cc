@@ -79,6 +79,7 @@ struct CpuAttention::Worker {
       if (buffer->size() < size) buffer->resize(size);
     }
   }
+  // `out` and `log_sums` are those of the block's queries.
   void ForwardBlock(const AttentionShape& shape, const Item& item, const Block& block, size_t head,
                     ConstRows qkv, Rows out, float* log_sums);
   void BackwardBlock(const AttentionShape& shape, const Item& item, const Block& block, size_t head,
@@ -122,7 +123,28 @@ void CpuAttention::ForEachBlock(const AttentionShape& shape, Body&& body) {
 
 void CpuAttention::Forward(const AttentionShape& shape, ConstRows qkv, Rows out, float* log_sums) {
   ForEachBlock(shape, [&](Worker& worker, const Item& item, const Block& block, size_t head) {
-    worker.ForwardBlock(shape, item, block, head, qkv, out, log_sums);
+    const size_t first = item.row + block.query;
+    worker.ForwardBlock(shape, item, block, head, qkv, {out.row(first), out.stride},
+                        log_sums + first * shape.heads);
+  });
+}
+
+void CpuAttention::ForwardLast(const AttentionShape& shape, std::span<const size_t> starts,
+                               ConstRows qkv, Rows out, float* log_sums) {
+  const size_t group = shape.heads / shape.kv_heads;
+  const size_t longest = *std::max_element(shape.lengths.begin(), shape.lengths.end());
+  for (const auto& worker : workers_) worker->Reserve(longest);
+  pool_->ParallelFor(starts.size() * shape.kv_heads, 1, [&](size_t begin, size_t end, int thread) {
+    for (size_t i = begin; i < end; ++i) {
+      const size_t sequence = i / shape.kv_heads;
+      const Item item = {starts[sequence], shape.lengths[sequence], i % shape.kv_heads};
+      const Block block = BlockAt(item.length - 1, item.length, shape.window);
+      for (size_t head = item.kv_head * group; head < (item.kv_head + 1) * group; ++head) {
+        workers_[static_cast<size_t>(thread)]->ForwardBlock(shape, item, block, head, qkv,
+                                                            {out.row(sequence), out.stride},
+                                                            log_sums + sequence * shape.heads);
+      }
+    }
   });
 }
 
@@ -150,14 +172,14 @@ void CpuAttention::Worker::ForwardBlock(const AttentionShape& shape, const Item&
                                         const Block& block, size_t head, ConstRows qkv, Rows out,
                                         float* log_sums) {
   Score(shape, item, block, head, qkv);
-  const size_t d = shape.head_dim, first = item.row + block.query;
+  const size_t d = shape.head_dim;
   for (size_t i = 0; i < block.queries; ++i) {
-    log_sums[(first + i) * shape.heads + head] =
+    log_sums[i * shape.heads + head] =
         Softmax(shape, SeenBy(block, i, shape.window), block.keys, scores.data() + i * block.keys);
   }
   const float* values = qkv.row(item.row + block.key) + shape.values_at() + item.kv_head * d;
   gemm.Multiply({scores.data(), block.keys}, {values, qkv.stride}, block.queries, d, block.keys,
-                out.row(first) + head * d, out.stride, false);
+                out.data + head * d, out.stride, false);
 }
 
 // With P the probabilities and dP = dout v^T: the gradient of a score is P (dP - dout . out).

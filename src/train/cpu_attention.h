@@ -1,7 +1,9 @@
 // Causal attention on the CPU, forward and backward, by blocks of queries.
 #pragma once
 
+#include <cstddef>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -21,6 +23,9 @@ class CpuAttention {
   void Forward(const AttentionShape& shape, ConstRows qkv, Rows out, float* log_sums);
   void Backward(const AttentionShape& shape, ConstRows qkv, ConstRows out, const float* log_sums,
                 ConstRows dout, Rows dqkv);
+  // As Ops::AttendLast.
+  void ForwardLast(const AttentionShape& shape, std::span<const size_t> starts, ConstRows qkv,
+                   Rows out, float* log_sums);
 
  private:
   struct Worker;

@@ -7,6 +7,7 @@
 
 #include "kernels/kernels.h"
 #include "train/cpu_attention.h"
+#include "train/cpu_relations.h"
 #include "train/ops.h"
 
 namespace edgewise::train {
@@ -38,7 +39,8 @@ class CpuOps final : public Ops {
       : pool_(pool),
         kernel_(kernels::Active()),
         gemm_(pool, precision),
-        attention_(pool, precision) {}
+        attention_(pool, precision),
+        relations_(pool, precision) {}
 
   void Multiply(const Matrix& a, const Matrix& b, size_t m, size_t n, size_t k, float* c,
                 size_t c_stride, bool accumulate) override {
@@ -96,6 +98,14 @@ class CpuOps final : public Ops {
   void AttendBackward(const AttentionShape& shape, ConstRows qkv, ConstRows out,
                       const float* log_sums, ConstRows dout, Rows dqkv) override {
     attention_.Backward(shape, qkv, out, log_sums, dout, dqkv);
+  }
+  void AttendLast(const AttentionShape& shape, std::span<const size_t> starts, ConstRows qkv,
+                  Rows out, float* log_sums) override {
+    attention_.ForwardLast(shape, starts, qkv, out, log_sums);
+  }
+  double MatchRelations(const RelationShape& shape, ConstRows target, ConstRows x, float scale,
+                        Rows dx) override {
+    return relations_.Match(shape, target, x, scale, dx);
   }
 
   void Glu(Activation activation, size_t rows, size_t n, const float* gate_up, float* y) override {
@@ -193,6 +203,7 @@ class CpuOps final : public Ops {
   const kernels::Kernels& kernel_;
   Gemm gemm_;
   CpuAttention attention_;
+  CpuRelations relations_;
   std::vector<float> back_;     // sines of the rotation back
   std::vector<float> partial_;  // (chunks, 2, columns): weight gradients of runs of vectors
   std::vector<double> sums_;    // of runs of values

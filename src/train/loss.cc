@@ -106,9 +106,9 @@ double WithHardLabel(const DistillationLoss& loss, size_t n, int32_t target, dou
                      const float* gradient, float scale, float* logits) {
   const auto soft_scale = static_cast<float>(loss.alpha) * scale;
   soft *= loss.temperature * loss.temperature;
-  if (loss.alpha == 1) {
+  if (loss.alpha == 1 || target == kNoTarget) {
     for (size_t i = 0; i < n; ++i) logits[i] = soft_scale * gradient[i];
-    return soft;
+    return loss.alpha * soft;
   }
   const double hard = CrossEntropy(n, target, static_cast<float>(1 - loss.alpha) * scale, logits);
   for (size_t i = 0; i < n; ++i) logits[i] += soft_scale * gradient[i];
@@ -209,8 +209,9 @@ Result<double> TeacherLoss::Rows(const Batch& batch, std::span<const uint32_t> r
   pool_->ParallelFor(rows.size(), 1, [&](size_t begin, size_t end, int thread) {
     float* work = work_.data() + static_cast<size_t>(thread) * 2 * vocab;
     for (size_t i = begin; i < end; ++i) {
-      losses_[i] = Distillation(loss_, vocab, batch.targets[rows[i]], targets_.data() + i * vocab,
-                                scale, logits + i * vocab, work);
+      const bool sampled = !batch.sampled.empty() && batch.sampled[rows[i]] != 0;
+      losses_[i] = Distillation(loss_, vocab, sampled ? kNoTarget : batch.targets[rows[i]],
+                                targets_.data() + i * vocab, scale, logits + i * vocab, work);
     }
   });
   return std::accumulate(losses_.begin(), losses_.end(), 0.0);

@@ -7,9 +7,11 @@
 #include <string_view>
 #include <vector>
 
+#include "base/check.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "train/batch.h"
+#include "train/layer_loss.h"
 
 namespace edgewise::train {
 
@@ -40,7 +42,8 @@ Status CheckLoss(const DistillationLoss& loss);
 // Returns log(sum exp(logits)) - logits[target], in nats, and overwrites the logits (n) by `scale`
 // times the gradient.
 double CrossEntropy(size_t n, int32_t target, float scale, float* logits);
-// Returns L in nats; `logits` as above, `teacher` (n) are its logits. `work`: 2 n floats.
+// Returns L in nats; `logits` as above, `teacher` (n) are its logits. With kNoTarget for `target`
+// there is no cross-entropy. `work`: 2 n floats.
 double Distillation(const DistillationLoss& loss, size_t n, int32_t target, const float* teacher,
                     float scale, float* logits, float* work);
 
@@ -66,13 +69,18 @@ class TokenLoss {
   // times the gradient of the sum of their losses, which it returns.
   virtual Result<double> Rows(const Batch& batch, std::span<const uint32_t> rows, size_t vocab,
                               float scale, float* logits) = 0;
+  // What goes with it of the network's layers, in training; null: nothing.
+  virtual LayerLoss* layers() { return nullptr; }
 };
 
 // Cross-entropy against the targets.
 class CrossEntropyLoss final : public TokenLoss {
  public:
   explicit CrossEntropyLoss(ThreadPool* pool) : pool_(pool) {}
-  Status Begin(const Batch&) override { return Ok{}; }
+  Status Begin(const Batch& batch) override {
+    EW_CHECK(batch.sampled.empty());
+    return Ok{};
+  }
   Result<double> Rows(const Batch& batch, std::span<const uint32_t> rows, size_t vocab, float scale,
                       float* logits) override;
 
@@ -97,19 +105,23 @@ inline constexpr size_t kTeacherRows = 512;  // whose logits are in memory toget
 Status EachTeacherRows(Teacher* teacher, const Batch& batch, size_t vocab,
                        FunctionRef<Status(std::span<const uint32_t> rows, float* logits)> use);
 
-// Distillation from a teacher, which must outlive it.
+// Distillation from a teacher, which must outlive it, and so must `layers`, which may be null. Of
+// targets that the student chose (Batch::sampled) the loss is alpha T^2 D alone.
 class TeacherLoss final : public TokenLoss {
  public:
-  TeacherLoss(const DistillationLoss& loss, Teacher* teacher, ThreadPool* pool)
-      : loss_(loss), teacher_(teacher), pool_(pool) {}
+  TeacherLoss(const DistillationLoss& loss, Teacher* teacher, ThreadPool* pool,
+              LayerLoss* layers = nullptr)
+      : loss_(loss), teacher_(teacher), pool_(pool), layers_(layers) {}
   Status Begin(const Batch& batch) override { return teacher_->Begin(batch); }
   Result<double> Rows(const Batch& batch, std::span<const uint32_t> rows, size_t vocab, float scale,
                       float* logits) override;
+  LayerLoss* layers() override { return layers_; }
 
  private:
   DistillationLoss loss_;
   Teacher* teacher_;
   ThreadPool* pool_;
+  LayerLoss* layers_;
   std::vector<float> targets_;  // (rows, vocab): the teacher's logits
   std::vector<float> work_;     // (threads, 2, vocab)
   std::vector<double> losses_;

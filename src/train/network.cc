@@ -55,6 +55,11 @@ uint64_t ActivationBytes(const ModelSpec& spec, const NetworkOptions& options, s
          sizeof(float);
 }
 
+uint64_t GrowingBytes(const ModelSpec& spec, const NetworkOptions& options, size_t rows) {
+  return ActivationBytes(spec, options, rows, false) +
+         uint64_t{rows} * spec.n_layers * QkvDim(spec) * sizeof(float);
+}
+
 // Makes room for the batch.
 Status Network::Impl::Begin(const Batch& batch, bool gradients) {
   n = batch.size();
@@ -88,13 +93,29 @@ Status Network::Impl::Begin(const Batch& batch, bool gradients) {
     dwide.resize(room() * std::max<size_t>(2 * size_t{spec.ffn_dim}, qkv_dim()));
     dnarrow.resize(room() * widest);
   }
-  rope.Fill(batch);
-  if (spec.local_rope_base != 0) sliding_rope.Fill(batch);
+  Rotations(lengths, lengths, false);
   rows.clear();
   for (size_t i = 0; i < n; ++i) {
     if (batch.targets[i] != kNoTarget) rows.push_back(static_cast<uint32_t>(i));
   }
   return Ok{};
+}
+
+void Network::Impl::Rotations(std::span<const uint32_t> ends, std::span<const uint32_t> totals,
+                              bool last) {
+  for (RopeRows* rows_of : {&rope, &sliding_rope}) {
+    if (rows_of == &sliding_rope && spec.local_rope_base == 0) continue;
+    rows_of->Clear();
+    for (size_t i = 0; i < ends.size(); ++i) {
+      rows_of->Append(last ? ends[i] - 1 : 0, ends[i], totals[i]);
+    }
+  }
+}
+
+void Network::Impl::Show(const Batch& batch, const Pass& pass, uint32_t depth) {
+  if (pass.visitor == nullptr) return;
+  const float* qkv = depth > 0 ? State(depth - 1)->qkv.data() : nullptr;
+  pass.visitor->Visit({batch, depth, Residual(depth), {qkv, qkv_dim()}});
 }
 
 Result<Network::Impl::LayerPass> Network::Impl::InLayer(const Pass& pass, uint32_t l) {
@@ -106,10 +127,18 @@ Status Network::Impl::Forward(const Batch& batch, const Pass& pass) {
   const TokenRows embedding = pass.weights->Embedding(batch.tokens);
   ops->Embed(embedding.ids, embedding.table, spec.dim, spec.embedding_scale, Residual(0));
   Drop(pass, spec.n_layers, 0, Residual(0));
+  Show(batch, pass, 0);
   for (uint32_t l = 0; l < spec.n_layers; ++l) {
     EW_TRY(const LayerPass at, InLayer(pass, l));
     ForwardLayer(at);
+    Show(batch, pass, l + 1);
   }
+  return Ok{};
+}
+
+Status Network::Impl::ForwardToHidden(const Batch& batch, const Pass& pass) {
+  EW_TRY(Forward(batch, pass));
+  Norm(pass.weights->OutputNorm(), Residual(spec.n_layers), &last_norm, normed.data());
   return Ok{};
 }
 
@@ -186,8 +215,10 @@ Result<double> Network::Impl::Loss(const Batch& batch, const Pass& pass, TokenLo
 Status Network::Impl::Backward(const Batch& batch, const Pass& pass) {
   for (uint32_t l = spec.n_layers; l-- > 0;) {
     EW_TRY(const LayerPass at, InLayer(pass, l));
+    MatchStream(pass, l + 1);
     BackwardLayer(at);
   }
+  MatchStream(pass, 0);
   float* g = FullGradients(pass);
   if (g == nullptr) return Ok{};
   Drop(pass, spec.n_layers, 0, dx.data());
@@ -222,13 +253,17 @@ size_t Network::matrix_size() const {
 Result<double> Network::Train(const Batch& batch, const float* weights, TokenLoss* loss,
                               float scale, uint64_t seed, float* gradients) {
   EW_TRY(impl_->Begin(batch, true));
-  return impl_->WithPass(weights, {.gradients = gradients, .training = true, .seed = seed},
-                         [&](const Impl::Pass& pass) -> Result<double> {
-                           EW_TRY(impl_->Forward(batch, pass));
-                           EW_TRY(const double sum, impl_->Loss(batch, pass, loss, scale));
-                           EW_TRY(impl_->Backward(batch, pass));
-                           return sum;
-                         });
+  const Impl::Pass given = {.gradients = gradients,
+                            .training = true,
+                            .seed = seed,
+                            .layers = loss->layers(),
+                            .scale = scale};
+  return impl_->WithPass(weights, given, [&](const Impl::Pass& pass) -> Result<double> {
+    EW_TRY(impl_->Forward(batch, pass));
+    EW_TRY(const double sum, impl_->Loss(batch, pass, loss, scale));
+    EW_TRY(impl_->Backward(batch, pass));
+    return sum;
+  });
 }
 
 Result<double> Network::Evaluate(const Batch& batch, const float* weights, TokenLoss* loss) {
@@ -239,13 +274,10 @@ Result<double> Network::Evaluate(const Batch& batch, const float* weights, Token
   });
 }
 
-Status Network::Forward(const Batch& batch, const float* weights) {
+Status Network::Forward(const Batch& batch, const float* weights, LayerVisitor* visitor) {
   EW_TRY(impl_->Begin(batch, false));
-  return impl_->WithPass(weights, {}, [&](const Impl::Pass& pass) -> Status {
-    Impl& m = *impl_;
-    EW_TRY(m.Forward(batch, pass));
-    m.Norm(pass.weights->OutputNorm(), m.Residual(m.spec.n_layers), &m.last_norm, m.normed.data());
-    return Ok{};
+  return impl_->WithPass(weights, {.visitor = visitor}, [&](const Impl::Pass& pass) {
+    return impl_->ForwardToHidden(batch, pass);
   });
 }
 

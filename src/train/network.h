@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "model/spec.h"
 #include "train/batch.h"
+#include "train/layer_loss.h"
 #include "train/lora.h"
 #include "train/loss.h"
 #include "train/ops.h"
@@ -34,6 +35,8 @@ struct NetworkOptions {
 // Bytes that the activations of a batch of `rows` tokens take, with gradients or without.
 uint64_t ActivationBytes(const ModelSpec& spec, const NetworkOptions& options, size_t rows,
                          bool gradients);
+// Those of sequences that grow to `rows` tokens in all.
+uint64_t GrowingBytes(const ModelSpec& spec, const NetworkOptions& options, size_t rows);
 
 // Not thread-safe. What is learned, `weights` below, are (size()) floats that stay the caller's:
 // all parameters in the order of a ParameterLayout, or the adapters in that of a LoraLayout.
@@ -51,7 +54,8 @@ class Network {
   size_t matrix_size() const;  // those of matrices, which come first
 
   // Runs the batch through the layers and adds to `gradients` (size()) `scale` times those
-  // of the sum of its losses, which is returned. `seed` chooses what is dropped. Errors:
+  // of the sum of its losses, which is returned, and of loss->layers(). `seed` chooses what is
+  // dropped. Errors:
   // kInvalidArgument (no tokens, an id outside of the vocabulary, lengths that do not add up),
   // those of `loss` and of the base.
   Result<double> Train(const Batch& batch, const float* weights, TokenLoss* loss, float scale,
@@ -59,9 +63,17 @@ class Network {
   // The sum of the losses alone, without dropout.
   Result<double> Evaluate(const Batch& batch, const float* weights, TokenLoss* loss);
 
-  // Runs the batch through the layers, so that Logits can be asked for.
-  Status Forward(const Batch& batch, const float* weights);
-  // Writes (rows.size(), vocab_size) logits of rows of the batch that was given last to Forward.
+  // Runs the batch through the layers, so that Logits can be asked for. `visitor` sees each of
+  // them; it may be null.
+  Status Forward(const Batch& batch, const float* weights, LayerVisitor* visitor = nullptr);
+  // The same, and keeps what Append needs: sequence i may grow to room[i] tokens, at least those
+  // that it has.
+  Status Open(const Batch& batch, std::span<const uint32_t> room, const float* weights);
+  // Appends a token to each of these sequences of the batch that was opened, by rising number. They
+  // are the rows that Logits knows then.
+  Status Append(std::span<const uint32_t> sequences, std::span<const int32_t> tokens,
+                const float* weights);
+  // Writes (rows.size(), vocab_size) logits of rows of what ran last.
   void Logits(const float* weights, std::span<const uint32_t> rows, float* logits);
 
  private:
@@ -70,12 +82,13 @@ class Network {
   std::unique_ptr<Impl> impl_;
 };
 
-// A teacher that runs in floats. `weights` must outlive it.
+// A teacher that runs in floats. `weights` must outlive it, and so must `visitor`, which sees the
+// layers of each batch; it may be null.
 class NetworkTeacher final : public Teacher {
  public:
-  NetworkTeacher(Network network, const float* weights)
-      : network_(std::move(network)), weights_(weights) {}
-  Status Begin(const Batch& batch) override { return network_.Forward(batch, weights_); }
+  NetworkTeacher(Network network, const float* weights, LayerVisitor* visitor = nullptr)
+      : network_(std::move(network)), weights_(weights), visitor_(visitor) {}
+  Status Begin(const Batch& batch) override { return network_.Forward(batch, weights_, visitor_); }
   Status Logits(std::span<const uint32_t> rows, float* logits) override {
     network_.Logits(weights_, rows, logits);
     return Ok{};
@@ -84,6 +97,7 @@ class NetworkTeacher final : public Teacher {
  private:
   Network network_;
   const float* weights_;
+  LayerVisitor* visitor_;
 };
 
 }  // namespace edgewise::train

@@ -46,6 +46,17 @@ struct RopePositions {
   }
 };
 
+// Sequences that grow by a token at a time: the rotated queries, keys and values of all layers.
+struct Growing {
+  std::vector<size_t> starts;           // of the sequences: the first of their rows
+  std::vector<uint32_t> lengths, room;  // tokens so far, and at most
+  std::vector<std::vector<float>> qkv;  // by layer: (sum of room, q_dim + 2 kv_dim)
+
+  // Of those that get a token in this step, with it.
+  std::vector<uint32_t> step_lengths;
+  std::vector<size_t> step_starts;
+};
+
 // Angles of every row of a batch.
 struct RopeRows {
   RopeSpec rope;
@@ -56,18 +67,21 @@ struct RopeRows {
       : rope(spec),
         short_positions{RopeFrequencies(spec, false), {}, {}},
         long_positions{RopeFrequencies(spec, true), {}, {}} {}
-  void Fill(const Batch& batch) {
+  void Clear() {
     cos.clear();
     sin.clear();
-    for (const uint32_t length : batch.lengths) {
-      const bool is_long =
-          rope.scaling == RopeScalingKind::kLongRope && length > rope.original_context;
-      RopePositions& from = is_long ? long_positions : short_positions;
-      from.Reach(rope, length);
-      const auto count = static_cast<std::ptrdiff_t>(length * from.frequencies.size());
-      cos.insert(cos.end(), from.cos.begin(), from.cos.begin() + count);
-      sin.insert(sin.end(), from.sin.begin(), from.sin.begin() + count);
-    }
+  }
+  // Appends positions [first, end) of a sequence of `length` tokens in all.
+  void Append(uint32_t first, uint32_t end, uint32_t length) {
+    const bool is_long =
+        rope.scaling == RopeScalingKind::kLongRope && length > rope.original_context;
+    RopePositions& from = is_long ? long_positions : short_positions;
+    from.Reach(rope, end);
+    const size_t pairs = from.frequencies.size();
+    const auto begin = static_cast<std::ptrdiff_t>(first * pairs);
+    const auto last = static_cast<std::ptrdiff_t>(end * pairs);
+    cos.insert(cos.end(), from.cos.begin() + begin, from.cos.begin() + last);
+    sin.insert(sin.end(), from.sin.begin() + begin, from.sin.begin() + last);
   }
 };
 
@@ -120,6 +134,10 @@ struct Network::Impl {
     float* gradients = nullptr;       // of what is learned; null: not wanted
     bool training = false;
     uint64_t seed = 0;
+    LayerLoss* layers = nullptr;  // with gradients; null: none
+    float scale = 0;              // of its gradients
+    LayerVisitor* visitor = nullptr;
+    Growing* growing = nullptr;  // the batch is a token of each of its sequences
   };
   // The same in one layer. Of a frozen matrix there is no gradient.
   struct LayerPass {
@@ -147,7 +165,19 @@ struct Network::Impl {
   Result<LayerPass> InLayer(const Pass& pass, uint32_t l);
 
   Status Begin(const Batch& batch, bool gradients);
+  // Angles of the batch's rows: of each sequence all positions, or with `last` that one alone. It
+  // will have totals[i] tokens.
+  void Rotations(std::span<const uint32_t> ends, std::span<const uint32_t> totals, bool last);
   Status Forward(const Batch& batch, const Pass& pass);
+  // Forward, and the last norm.
+  Status ForwardToHidden(const Batch& batch, const Pass& pass);
+  void Show(const Batch& batch, const Pass& pass, uint32_t depth);
+  void MatchStream(const Pass& pass, uint32_t depth) {
+    if (pass.layers != nullptr) {
+      pass.layers->Stream(depth, Residual(depth), pass.scale, dx.data());
+    }
+  }
+  void Attend(const LayerPass& at);
   Result<double> Loss(const Batch& batch, const Pass& pass, TokenLoss* loss, float scale);
   Status Backward(const Batch& batch, const Pass& pass);
 
@@ -239,6 +269,7 @@ struct Network::Impl {
   std::vector<float> low_rank, dlow_rank;  // (n, parts * rank)
   std::vector<float> dropped, ddropped;    // (n, widest)
   std::vector<float> merged, dmerged;      // a product's matrix with its adapters
+  Growing growing;
 };
 
 }  // namespace edgewise::train

@@ -63,6 +63,25 @@ void Network::Impl::HeadNormsBackward(const LayerPass& at) {
                     false, {at.g.k_norm});
 }
 
+// attended = attention of the layer's queries to the keys of their sequences.
+void Network::Impl::Attend(const LayerPass& at) {
+  LayerState* s = at.s;
+  const Rows attended = {s->attended.data(), spec.q_dim()};
+  if (at.pass.growing == nullptr) {
+    ops->Attend(Attention(at.l), {s->qkv.data(), qkv_dim()}, attended, s->log_sums.data());
+    return;
+  }
+  Growing& g = *at.pass.growing;
+  const Rows kept = {g.qkv[at.l].data(), qkv_dim()};
+  for (size_t i = 0; i < n; ++i) {
+    std::copy_n(s->qkv.data() + i * qkv_dim(), qkv_dim(),
+                kept.row(g.step_starts[i] + g.step_lengths[i] - 1));
+  }
+  AttentionShape shape = Attention(at.l);
+  shape.lengths = g.step_lengths;
+  ops->AttendLast(shape, g.step_starts, kept, attended, s->log_sums.data());
+}
+
 // branch = what attention adds to the residual stream.
 void Network::Impl::ForwardAttention(const LayerPass& at) {
   LayerState* s = at.s;
@@ -75,7 +94,7 @@ void Network::Impl::ForwardAttention(const LayerPass& at) {
   if (spec.qkv_bias) ops->AddBias(at.w.qkv_bias, n, qkv_dim(), qkv);
   if (spec.qk_norm) HeadNorms(at);
   ops->Rope(HeadsOfRope(), RopeOf(at.l).cos.data(), RopeOf(at.l).sin.data(), qkv);
-  ops->Attend(Attention(at.l), qkv, {s->attended.data(), spec.q_dim()}, s->log_sums.data());
+  Attend(at);
   Linear(at, Product::kOutput, s->attended.data(), branch.data());
   if (spec.output_bias) ops->AddBias(at.w.output_bias, n, spec.dim, {branch.data(), spec.dim});
   if (spec.post_norms) {
@@ -140,6 +159,10 @@ void Network::Impl::BackwardAttention(const LayerPass& at) {
   ops->AttendBackward(Attention(at.l), {s->qkv.data(), qkv_dim()},
                       {s->attended.data(), spec.q_dim()}, s->log_sums.data(),
                       {dnarrow.data(), spec.q_dim()}, dqkv);
+  if (at.pass.layers != nullptr) {
+    at.pass.layers->Attention(at.l + 1, Attention(at.l), {s->qkv.data(), qkv_dim()}, at.pass.scale,
+                              dqkv);
+  }
   ops->RopeBackward(HeadsOfRope(), RopeOf(at.l).cos.data(), RopeOf(at.l).sin.data(), dqkv);
   if (spec.qk_norm) HeadNormsBackward(at);
   if (at.g.qkv_bias != nullptr) ops->AddRowSums(dqkv, n, qkv_dim(), at.g.qkv_bias);

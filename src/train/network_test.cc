@@ -10,6 +10,7 @@
 
 #include "model/reference_forward.h"
 #include "train/network.h"
+#include "train/test_gradients.h"
 #include "train/test_models.h"
 
 namespace edgewise::train {
@@ -55,52 +56,16 @@ Outcome RunTraining(const ModelSpec& spec, const std::vector<float>& weights, co
   return outcome;
 }
 
-double Dot(const std::vector<float>& a, const std::vector<float>& b) {
-  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
-}
-
-// Moves one tensor of the model both ways in a random direction: what that does to the reference's
-// loss must be what the gradients say.
-void CheckTensor(const TinyModel& tiny, const std::string& name, const Batch& batch,
-                 const std::vector<float>& gradients) {
-  CAPTURE(name);
-  constexpr double kStep = 1e-3;
-  Rng rng(name.size() * 31 + static_cast<uint64_t>(name.back()));
-  TinyModel up = tiny, down = tiny;
-  const std::vector<float>& values = tiny.tensors.at(name).values;
-  const double size =
-      std::sqrt(std::inner_product(values.begin(), values.end(), values.begin(), 1e-6) /
-                static_cast<double>(values.size()));
-  for (size_t i = 0; i < values.size(); ++i) {
-    const auto move = static_cast<float>(kStep * size * rng.Gaussian());
-    up.tensors[name].values[i] += move;
-    down.tensors[name].values[i] -= move;
-  }
-  ModelSpec spec;
-  std::vector<float> difference = Parameters(up, &spec);
-  const std::vector<float> low = Parameters(down, &spec);
-  double moved = 0, steep = 0, count = 0;
-  for (size_t i = 0; i < low.size(); ++i) {
-    difference[i] -= low[i];
-    if (difference[i] == 0) continue;
-    moved += static_cast<double>(difference[i] * difference[i]);
-    steep += static_cast<double>(gradients[i] * gradients[i]);
-    ++count;
-  }
-  REQUIRE(count > 0);
-  const double expected = kScale * (ReferenceLoss(up, batch) - ReferenceLoss(down, batch));
-  const double typical = std::sqrt(moved * steep / count);
-  CHECK(typical > 0);
-  CHECK(std::abs(Dot(gradients, difference) - expected) < 1e-3 * (typical + std::abs(expected)));
-}
-
 void CheckGradients(const TinyModel& tiny) {
   ModelSpec spec;
   const std::vector<float> weights = Parameters(tiny, &spec);
   const Batch batch = PackedBatch(spec.vocab_size);
   const Outcome outcome = RunTraining(spec, weights, batch, {}, 2);
   CHECK(outcome.loss == doctest::Approx(ReferenceLoss(tiny, batch)).epsilon(1e-5));
-  for (const auto& [name, tensor] : tiny.tensors) CheckTensor(tiny, name, batch, outcome.gradients);
+  for (const auto& [name, tensor] : tiny.tensors) {
+    CheckTensor(tiny, name, outcome.gradients, kScale,
+                [&](const TinyModel& moved) { return ReferenceLoss(moved, batch); });
+  }
 
   const Outcome again = RunTraining(spec, weights, batch, {.recompute = true}, 3);
   CHECK(again.loss == outcome.loss);

@@ -62,6 +62,16 @@ struct AttentionShape {
   size_t values_at() const { return keys_at() + kv_heads * head_dim; }
 };
 
+// Relations between the tokens of packed sequences, in each of `heads` groups of columns: those of
+// token i are the softmax over itself and all before it, j, of x_i . x_j / sqrt(columns) (MiniLMv2,
+// Wang et al. 2021).
+struct RelationShape {
+  std::span<const uint32_t> lengths;  // of the sequences
+  size_t heads;
+  size_t columns, target_columns;    // of a head of x and of the target
+  std::span<const uint8_t> counted;  // (n); 0: the token's own relations are left out
+};
+
 struct RopeShape {
   RopeKind kind;
   size_t rows, heads, head_dim, rotary_dim;
@@ -115,6 +125,15 @@ class Ops {
   virtual void Attend(const AttentionShape& shape, ConstRows qkv, Rows out, float* log_sums) = 0;
   virtual void AttendBackward(const AttentionShape& shape, ConstRows qkv, ConstRows out,
                               const float* log_sums, ConstRows dout, Rows dqkv) = 0;
+  // out (sequences, heads * head_dim): Attend for the last token of each sequence, whose rows of
+  // qkv begin at `starts`. log_sums: (sequences, heads).
+  virtual void AttendLast(const AttentionShape& shape, std::span<const size_t> starts,
+                          ConstRows qkv, Rows out, float* log_sums) = 0;
+
+  // Returns the sum over tokens and heads of KL(relations of the target | those of x), and adds
+  // `scale` times its gradient by x to dx.
+  virtual double MatchRelations(const RelationShape& shape, ConstRows target, ConstRows x,
+                                float scale, Rows dx) = 0;
 
   // y (rows, n) = activation(gate) * up; gate_up (rows, 2 n). Backward writes dgate_up, which may
   // be gate_up.

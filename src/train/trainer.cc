@@ -24,11 +24,14 @@ Status CheckShare(double value, const char* name) {
 
 class Run {
  public:
+  // `on_policy` is empty where nothing is sampled.
   Run(const TrainerOptions& options, const ParameterLayout& layout, Network network,
-      std::unique_ptr<Ops> ops, BatchReader reader, ThreadPool* pool, TrainerState* state)
+      std::optional<OnPolicy> on_policy, std::unique_ptr<Ops> ops, BatchReader reader,
+      ThreadPool* pool, TrainerState* state)
       : options_(options),
         ops_(std::move(ops)),
         network_(std::move(network)),
+        on_policy_(std::move(on_policy)),
         reader_(std::move(reader)),
         quantizer_(layout, options.formats, pool),
         pool_(pool),
@@ -36,6 +39,11 @@ class Run {
         state_(*state),
         gradients_(state->weights.size()) {}
 
+  // Shows the loss its parameters, behind the weights; null: it has none.
+  void Bind(LayerLoss* layers) {
+    if (layers == nullptr) return;
+    layers->Bind(state_.weights.data() + network_.size(), gradients_.data() + network_.size());
+  }
   Result<StepReport> Step(TokenLoss* loss);
   Result<double> Evaluate(const Corpus& held_out, const Progress& progress) {
     EW_TRY(const float* weights,
@@ -44,20 +52,30 @@ class Run {
   }
 
  private:
+  // A number of its own for each batch of the run.
+  uint64_t SeedOf(size_t number) const {
+    return options_.seed + (state_.step * options_.accumulation + number) * 7919;
+  }
+  // Lets the student write in the batches that are this process's. Returns the targets of all.
+  Result<size_t> Sample(std::span<Batch> batches);
   // Leaves the gradients of the sum of the batches' losses, times `scale`, in gradients_; returns
-  // the losses. The batches' gradients are added in their order, whoever computed them.
+  // the losses, and behind them those of the layers. The batches' gradients are added in their
+  // order, whoever computed them.
   Result<std::vector<double>> Differentiate(std::span<const Batch> batches, float scale,
                                             TokenLoss* loss);
-  Result<double> DifferentiateBatch(const Batch& batch, size_t number, float scale,
-                                    TokenLoss* loss) {
+  Status DifferentiateBatch(std::span<const Batch> batches, size_t number, float scale,
+                            TokenLoss* loss, std::vector<double>* losses) {
     std::fill(gradients_.begin(), gradients_.end(), 0.0f);
-    const uint64_t seed = options_.seed + (state_.step * options_.accumulation + number) * 7919;
-    return network_.Train(batch, seen_, loss, scale, seed, gradients_.data());
+    EW_TRY((*losses)[number],
+           network_.Train(batches[number], seen_, loss, scale, SeedOf(number), gradients_.data()));
+    if (loss->layers() != nullptr) (*losses)[batches.size() + number] = loss->layers()->loss();
+    return Ok{};
   }
   void Update(double norm, double learning_rate);
   const TrainerOptions& options_;
   std::unique_ptr<Ops> ops_;  // outlives network_
   Network network_;
+  std::optional<OnPolicy> on_policy_;
   BatchReader reader_;
   FakeQuantizer quantizer_;
   ThreadPool* pool_;
@@ -70,23 +88,19 @@ class Run {
 
 Result<std::vector<double>> Run::Differentiate(std::span<const Batch> batches, float scale,
                                                TokenLoss* loss) {
+  std::vector<double> losses(2 * batches.size());
   if (batches.size() == 1) {
-    EW_TRY(const double sum, DifferentiateBatch(batches[0], 0, scale, loss));
-    return std::vector<double>{sum};
+    EW_TRY(DifferentiateBatch(batches, 0, scale, loss, &losses));
+    return losses;
   }
-  std::vector<double> losses(batches.size());
   sum_.assign(processes_.PartOf(gradients_.size(), processes_.rank()).count, 0.0f);
   const auto ranks = static_cast<size_t>(processes_.size());
   Status status = Ok{};
   for (size_t first = 0; first < batches.size(); first += ranks) {
     const size_t number = first + static_cast<size_t>(processes_.rank());
     if (status && number < batches.size()) {
-      const auto computed = DifferentiateBatch(batches[number], number, scale, loss);
-      if (computed) {
-        losses[number] = *computed;
-      } else {
-        status = computed.error();  // the others wait for this process: it goes on to the end
-      }
+      // Where it fails the others wait for this process: it goes on to the end.
+      status = DifferentiateBatch(batches, number, scale, loss, &losses);
     }
     processes_.Collect(gradients_, static_cast<int>(std::min(ranks, batches.size() - first)),
                        [&](size_t at, std::span<const float> piece) {
@@ -100,6 +114,20 @@ Result<std::vector<double>> Run::Differentiate(std::span<const Batch> batches, f
   return losses;
 }
 
+Result<size_t> Run::Sample(std::span<Batch> batches) {
+  std::vector<double> targets(batches.size());
+  Status status = Ok{};
+  const auto ranks = static_cast<size_t>(processes_.size());
+  for (auto i = static_cast<size_t>(processes_.rank()); i < batches.size(); i += ranks) {
+    // Other seeds than dropout's.
+    if (status) status = on_policy_->Rewrite(seen_, ~SeedOf(i), &batches[i]);
+    targets[i] = static_cast<double>(batches[i].CountTargets());
+  }
+  EW_TRY(processes_.Agree(std::move(status)));
+  processes_.Sum(targets);
+  return static_cast<size_t>(std::accumulate(targets.begin(), targets.end(), 0.0));
+}
+
 Result<StepReport> Run::Step(TokenLoss* loss) {
   std::vector<Batch> batches;
   size_t targets = 0;
@@ -111,16 +139,23 @@ Result<StepReport> Run::Step(TokenLoss* loss) {
     report.tokens += batches.back().size();
   }
   EW_TRY(seen_, quantizer_.Apply(state_.weights.data()));
+  if (on_policy_) {
+    EW_TRY(targets, Sample(batches));
+  }
   EW_TRY(const std::vector<double> losses,
          Differentiate(batches, 1.0f / static_cast<float>(targets), loss));
-  for (const double sum : losses) report.loss += sum / static_cast<double>(targets);
+  for (size_t i = 0; i < batches.size(); ++i) {
+    report.loss += losses[i] / static_cast<double>(targets);
+    report.layer_loss += losses[batches.size() + i] / static_cast<double>(targets);
+  }
   if (options_.network.keep_zeros && options_.network.lora.rank == 0) {
     ops_->KeepZeros(state_.weights.data(), state_.moments(), network_.matrix_size(),
                     gradients_.data());
   }
   report.gradient_norm = std::sqrt(ops_->SumOfSquares(gradients_.data(), gradients_.size()));
   report.learning_rate = options_.schedule.LearningRate(report.step);
-  report.skipped = !std::isfinite(report.loss) || !std::isfinite(report.gradient_norm);
+  report.skipped =
+      !std::isfinite(report.loss + report.layer_loss) || !std::isfinite(report.gradient_norm);
   if (!report.skipped) Update(report.gradient_norm, report.learning_rate);
   ++state_.step;
   state_.position = reader_.position();
@@ -211,6 +246,7 @@ Status CheckTrainer(const TrainerOptions& options) {
                      "of %d",
                      options.accumulation, processes, processes);
   }
+  EW_TRY(CheckOnPolicy(options.on_policy));
   const LoraOptions& lora = options.network.lora;
   EW_TRY(CheckLora(lora));
   if (lora.rank > 0 && lora.dropout > 0 && options.network.keep_zeros) {
@@ -221,7 +257,8 @@ Status CheckTrainer(const TrainerOptions& options) {
   return Ok{};
 }
 
-Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options) {
+Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options,
+                               size_t loss_parameters) {
   const bool codes = options.moments == MomentFormat::k8Bit;
   const uint64_t copies =
       (codes ? 2 : 4) + (options.ema > 0) + (options.patience > 0) + !options.formats.empty();
@@ -230,10 +267,14 @@ Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& opti
     EW_TRY(const LoraLayout layout, LoraLayout::Create(spec, options.network.lora));
     learned = layout.size();
   }
+  learned += loss_parameters;
   const uint64_t sum =
       options.accumulation > 1 ? OrAlone(options.processes).PartOf(learned, 0).count : 0;
   const uint64_t moments = codes ? 2 * (learned + MomentBlocks(learned) * sizeof(float)) : 0;
-  return (copies * learned + sum) * sizeof(float) + moments +
+  const uint64_t written = options.on_policy.fraction > 0
+                               ? GrowingBytes(spec, options.network, options.batch.tokens)
+                               : 0;
+  return (copies * learned + sum) * sizeof(float) + moments + written +
          ActivationBytes(spec, options.network, options.batch.tokens, true);
 }
 
@@ -277,10 +318,19 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
   network_options.rows = options.batch.tokens;
   EW_TRY(Network network, Network::Create(spec, ops.get(), network_options, base));
   const ParameterLayout layout(spec);
-  EW_TRY(Prepare(layout, network.size(), options, state));
+  std::optional<OnPolicy> on_policy;
+  if (options.on_policy.fraction > 0) {
+    EW_TRY(Network writer, Network::Create(spec, ops.get(), network_options, base));
+    on_policy.emplace(options.on_policy, spec.vocab_size, std::move(writer), pool);
+  }
+  LayerLoss* layers = loss->layers();
+  EW_TRY(
+      Prepare(layout, network.size() + (layers == nullptr ? 0 : layers->size()), options, state));
   EW_TRY(BatchReader reader, BatchReader::Create(corpus, options.batch));
   EW_TRY(reader.Seek(state->position));
-  Run run(options, layout, std::move(network), std::move(ops), std::move(reader), pool, state);
+  Run run(options, layout, std::move(network), std::move(on_policy), std::move(ops),
+          std::move(reader), pool, state);
+  run.Bind(layers);
   Communicator& processes = OrAlone(options.processes);
   const uint64_t steps = options.schedule.steps;
   while (!state->finished) {

@@ -20,6 +20,7 @@
 #include "train/loss.h"
 #include "train/moments.h"
 #include "train/network.h"
+#include "train/on_policy.h"
 #include "train/schedule.h"
 #include "train/weights.h"
 
@@ -38,7 +39,8 @@ struct TrainerOptions {
   uint32_t patience = 0;  // evaluations without a better loss after which training ends; 0: never
   Precision precision = Precision::kBf16;
   NetworkOptions network;
-  uint64_t seed = 1;  // of dropout
+  OnPolicyOptions on_policy;
+  uint64_t seed = 1;  // of dropout, and of what is sampled
   // Who shares the work: of a step's batches rank r computes r, r + size, and so on. They change no
   // bit of the result. Must outlive the run; null: this process alone.
   Communicator* processes = nullptr;
@@ -55,7 +57,7 @@ Status CheckTrainer(const TrainerOptions& options);
 
 // Everything that a step reads and changes.
 struct TrainerState {
-  std::vector<float> weights;
+  std::vector<float> weights;         // and behind them the parameters of the loss (LayerLoss)
   std::vector<float> mean, variance;  // of gradients: floats, or with codes their scales (Moments)
   std::vector<uint8_t> mean_codes, variance_codes;  // empty: the moments are floats
   std::vector<float> ema;                           // empty: none
@@ -87,9 +89,10 @@ void ShareState(Communicator& processes, TrainerState* state);
 struct StepReport {
   uint64_t step = 0;
   double loss = 0;           // mean of the targets, in nats
+  double layer_loss = 0;     // the same of LayerLoss, in its own unit
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
-  uint64_t tokens = 0;  // of the step
+  uint64_t tokens = 0;  // that were read for the step
   double seconds = 0;
   bool skipped = false;            // the gradient was not finite: the weights stayed
   std::optional<double> held_out;  // mean cross-entropy on the held-out documents
@@ -102,11 +105,11 @@ class TrainingObserver {
   virtual Status OnStep(const StepReport& report, const TrainerState& state) = 0;
 };
 
-// Bytes that training takes in each process: what is learned, as it is
-// seen too, its gradients and moments,
-// activations. A base of adapters is not among them (CheckpointWeights::Bytes). Errors: those of
-// LoraLayout::Create.
-Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options);
+// Bytes that training takes in each process: what is learned, as it is seen too, its gradients and
+// moments, activations. The loss has so many parameters of its own. A base of adapters is not among
+// them (CheckpointWeights::Bytes). Errors: those of LoraLayout::Create.
+Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options,
+                               size_t loss_parameters = 0);
 
 // The mean cross-entropy of the corpus, in nats. Errors: those of Network and AllBatches;
 // kCancelled. Processes share the batches, and all receive the loss; null: this one alone.
@@ -120,10 +123,11 @@ Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options,
                            Communicator* processes = nullptr);
 
 // Runs from state->step to the end. `held_out` may be null; so is `base` but for adapters, as in
-// Network::Create. With patience the weights of the best evaluation are left in state->weights,
-// which are not rounded to their formats. Errors: kInvalidArgument, kBadData (ten gradients in a
-// row that are not finite), kCancelled (after the step in work), those of CheckFormats,
-// FakeQuantizer, `loss` and `observer`; of several processes all return the same error.
+// Network::Create. The parameters of loss->layers() train behind the weights, without decay. With
+// patience the weights of the best evaluation are left in state->weights, which are not rounded to
+// their formats. Errors: kInvalidArgument, kBadData (ten gradients in a row that are not finite),
+// kCancelled (after the step in work), those of CheckFormats, FakeQuantizer, `loss` and `observer`;
+// of several processes all return the same error.
 Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const Corpus& corpus,
                    const Corpus* held_out, TokenLoss* loss, ThreadPool* pool, Progress* progress,
                    TrainingObserver* observer, TrainerState* state, WeightSource* base = nullptr);

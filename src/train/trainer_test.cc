@@ -9,90 +9,13 @@
 #include <utility>
 #include <vector>
 
-#include "base/rng.h"
 #include "base/strings.h"
 #include "tests/test_data.h"
 #include "train/test_communicator.h"
+#include "train/test_training.h"
 
 namespace edgewise::train {
 namespace {
-
-ModelSpec SmallSpec() {
-  ModelSpec spec;
-  spec.architecture = "llama";
-  spec.n_layers = 2;
-  spec.dim = 16;
-  spec.n_heads = 4;
-  spec.n_kv_heads = 2;
-  spec.head_dim = 4;
-  spec.ffn_dim = 24;
-  spec.vocab_size = 11;
-  spec.context_length = 64;
-  spec.rope.rotary_dim = 4;
-  spec.tied_embeddings = true;
-  return spec;
-}
-
-// Runs of numbers that count up by 1 or by 2, modulo 11: what follows is known from two tokens.
-Corpus Counting(size_t documents, uint64_t seed) {
-  Rng rng(seed);
-  Corpus corpus;
-  for (size_t d = 0; d < documents; ++d) {
-    const uint64_t first = rng.Below(11), step = 1 + rng.Below(2);
-    std::vector<int32_t> tokens;
-    for (uint64_t i = 0; i < 12; ++i)
-      tokens.push_back(static_cast<int32_t>((first + step * i) % 11));
-    corpus.Append(tokens);
-  }
-  return corpus;
-}
-
-TrainerOptions SmallOptions(uint64_t steps) {
-  TrainerOptions options;
-  options.schedule = {.peak = 0.02, .steps = steps, .warmup = std::min<uint64_t>(steps, 5)};
-  options.batch = {.tokens = 96, .sequence = 16, .seed = 1};
-  options.precision = Precision::kF32;
-  options.evaluate_every = 10;
-  return options;
-}
-
-// Keeps the reports; saves the state after some step; stops after another.
-struct Watcher final : TrainingObserver, Progress {
-  std::vector<StepReport> reports;
-  uint64_t save_at = 0, stop_at = 0;
-  std::string path;
-
-  Status OnStep(const StepReport& report, const TrainerState& state) override {
-    reports.push_back(report);
-    return report.step == save_at ? SaveState(state, "run", path) : Status(Ok{});
-  }
-  void Update(std::string_view, uint64_t, uint64_t) override {}
-  bool Cancelled() const override { return stop_at > 0 && reports.back().step >= stop_at; }
-};
-
-Status Train(const TrainerOptions& options, int threads, Watcher* watcher, TrainerState* state,
-             TokenLoss* loss = nullptr) {
-  const Corpus corpus = Counting(60, 1), held_out = Counting(20, 2);
-  ThreadPool pool(threads);
-  CrossEntropyLoss plain(&pool);
-  return RunTraining(SmallSpec(), options, corpus, &held_out, loss ? loss : &plain, &pool, watcher,
-                     watcher, state);
-}
-
-TrainerState Start() {
-  TrainerState state;
-  state.weights = RandomParameters(SmallSpec(), ParameterLayout(SmallSpec()), 7);
-  return state;
-}
-
-TrainerState Finished(const TrainerOptions& options, int threads = 2, Watcher* watcher = nullptr) {
-  Watcher own;
-  TrainerState state = Start();
-  const Status status = Train(options, threads, watcher ? watcher : &own, &state);
-  REQUIRE_MESSAGE(status.has_value(), (status ? "" : status.error().message));
-  CHECK(state.finished);
-  return state;
-}
 
 TEST_CASE("a small model learns to count") {
   for (const Precision precision : {Precision::kF32, Precision::kBf16}) {

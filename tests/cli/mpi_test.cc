@@ -94,7 +94,12 @@ TEST_CASE("a student learns from a teacher and its cache on two processes as on 
           std::string("3"), std::string("--json")}) {
       command.push_back(word);
     }
-    if (cached) command.insert(command.end(), {"--cache", cache});
+    if (cached) {
+      command.insert(command.end(), {"--cache", cache});
+    } else {
+      command.insert(command.end(), {"--match-hidden", "1", "--match-attention", "1", "--on-policy",
+                                     "0.5", "--on-policy-tokens", "8"});
+    }
     return command;
   };
   for (const bool cached : {false, true}) {

@@ -88,6 +88,102 @@ TEST_CASE("a run through a quantizer that is killed or stopped goes on to the sa
   CHECK(ReadWhole(cut) == ReadWhole(whole));
 }
 
+TEST_CASE("a run that matches layers and learns on policy goes on to the same bytes") {
+  const Setup setup;
+  const std::string whole = setup.folder / "whole.gguf", cut = setup.folder / "cut.gguf";
+  const auto command = [&](const std::string& out) {
+    return std::vector<std::string>{"distill",
+                                    kModel,
+                                    setup.text,
+                                    out,
+                                    "--student",
+                                    setup.config,
+                                    "--alpha",
+                                    "1",
+                                    "--match-hidden",
+                                    "0.5",
+                                    "--match-attention",
+                                    "0.5",
+                                    "--on-policy",
+                                    "0.5",
+                                    "--on-policy-tokens",
+                                    "16",
+                                    "--sequence",
+                                    "64",
+                                    "--batch-tokens",
+                                    "256",
+                                    "--steps",
+                                    "20",
+                                    "--learning-rate",
+                                    "0.01",
+                                    "--save-every",
+                                    "1",
+                                    "--json"};
+  };
+  const Json made = ParseObject(RunProgram(command(whole)), "distill");
+  CHECK(Number(made, "held_out_loss") < Number(made, "first_loss") - 0.5);
+  CHECK(Number(made, "trainable_parameters") == Number(made, "parameters"));
+  CHECK(ReadWhole(whole + ".log.jsonl").find("layer_loss") != std::string::npos);
+  std::vector<std::string> again = command(cut);
+  again.push_back("--resume");
+  for (const int signal : {SIGKILL, SIGINT}) SignalProgram(again, signal, 1000000);
+  if (!std::filesystem::exists(cut)) {
+    const ProgramResult rest = RunProgram(again);
+    CAPTURE(rest.err);
+    REQUIRE(rest.exit_code == 0);
+  }
+  CHECK(ReadWhole(cut) == ReadWhole(whole));
+}
+
+TEST_CASE("adapters and quantized students match layers and learn on policy") {
+  const Setup setup;
+  const std::string pruned = setup.folder / "pruned.gguf", out = setup.folder / "out.gguf";
+  REQUIRE(RunProgram({"prune", BaseModel(), pruned, "--method", "magnitude", "--sparsity", "2:4"})
+              .exit_code == 0);
+  const std::vector<std::string> kinds[] = {
+      {"--lora-rank", "2", "--lora-dropout", "0.1"},
+      {"--keep-zeros", "--qat", "s24_q4"},
+      {"--recompute", "--moments", "8bit", "--ema", "0.5", "--teacher-engine", "floats"}};
+  for (const auto& kind : kinds) {
+    CAPTURE(kind.front());
+    std::vector<std::string> command = {"distill",
+                                        kModel,
+                                        setup.text,
+                                        out,
+                                        "--student",
+                                        pruned,
+                                        "--match-hidden",
+                                        "1",
+                                        "--on-policy",
+                                        "0.5",
+                                        "--batch-tokens",
+                                        "256",
+                                        "--on-policy-tokens",
+                                        "8",
+                                        "--match-attention",
+                                        "1",
+                                        "--sequence",
+                                        "64",
+                                        "--steps",
+                                        "5",
+                                        "--accumulate",
+                                        "2",
+                                        "--alpha",
+                                        "1",
+                                        "--force",
+                                        "--learning-rate",
+                                        "1e-3",
+                                        "--json"};
+    command.insert(command.end(), kind.begin(), kind.end());
+    const Json made = ParseObject(RunProgram(command), "distill");
+    CHECK(Number(made, "held_out_loss") < Number(made, "first_loss"));
+    const std::string log = ReadWhole(out + ".log.jsonl");
+    const auto first = ParseJson(log.substr(0, log.find('\n')));
+    REQUIRE(first);
+    CHECK(Number(*first, "layer_loss") > 0.1);
+  }
+}
+
 TEST_CASE("an interrupt ends a run after the step in work, and keeps that") {
   const Setup setup;
   const std::string out = setup.folder / "new.gguf", state = out + ".journal/state.gguf";
@@ -206,6 +302,8 @@ TEST_CASE("a cache of a teacher: stopped and gone on, learned from without it, o
   refused({"distill", BaseModel(), setup.text, out, "--cache", whole, "--student", setup.config}, 2,
           "in place of the teacher");
   refused({"distill", setup.text, out, "--student", setup.config}, 2, "--cache FILE");
+  refused(learn(setup.text, {"--sequence", "64", "--match-hidden", "1"}), 2, "name the teacher");
+  refused(learn(setup.text, {"--sequence", "64", "--on-policy", "1"}), 2, "name the teacher");
   std::string damaged = ReadWhole(whole);
   damaged[damaged.size() / 2] ^= 4;
   WriteWhole(whole, damaged);
@@ -386,6 +484,18 @@ TEST_CASE("what is refused, before anything is trained") {
       RunProgram({"distill", kModel, setup.text, out, "--student", setup.config, "--alpha", "2"});
   CHECK(alpha.exit_code == 2);
   CHECK(alpha.err.find("alpha") != std::string::npos);
+  const auto distilling = [&](std::vector<std::string> more, const std::string& part) {
+    CAPTURE(part);
+    more.insert(more.begin(), {"distill", kModel, setup.text, out, "--student", setup.config});
+    const ProgramResult result = RunProgram(more);
+    CHECK(result.exit_code == 2);
+    CHECK(result.err.find(part) != std::string::npos);
+  };
+  distilling({"--match-hidden", "-1"}, "matching hidden states must be from 0");
+  distilling({"--match-attention", "1", "--teacher-engine", "runtime"}, "teacher in floats");
+  distilling({"--on-policy", "2"}, "from 0 to 1");
+  distilling({"--on-policy", "1", "--alpha", "0"}, "alpha 0");
+  distilling({"--on-policy-tokens", "5"}, "--on-policy");
 }
 
 }  // namespace
