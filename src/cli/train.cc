@@ -66,6 +66,16 @@ void PrintBadRows(uint64_t count, const std::vector<std::string>& first) {
   std::fprintf(stderr, "%llu bad rows were left out\n", static_cast<unsigned long long>(count));
 }
 
+// What each layer gives, against its teacher's.
+void PrintLayers(const TrainSummary& s) {
+  std::printf("layer  error before  after, of the teacher's outputs\n");
+  for (const Json& layer : s.layers) {
+    const auto number = [&](const char* key) { return layer.Find(key)->AsDouble().value_or(0); };
+    std::printf("%5.0f  %10.3f %%  %.3f %%\n", number("layer"), 100 * number("first_error"),
+                100 * number("error"));
+  }
+}
+
 void PrintPlan(const TrainSummary& s) {
   std::printf("%llu parameters, %llu of them learned, %llu documents of %llu tokens, %llu steps\n",
               static_cast<unsigned long long>(s.parameters),
@@ -75,15 +85,19 @@ void PrintPlan(const TrainSummary& s) {
   std::printf("takes about %s of memory and %s (%.0f tokens/s)\n",
               FormatBytes(s.memory_bytes).c_str(), FormatSeconds(s.seconds).c_str(),
               s.tokens_per_s);
+  if (s.disk_bytes == 0) return;
+  std::printf("layer by layer: steps and tokens/s are those of a layer; %s of disk while it runs\n",
+              FormatBytes(s.disk_bytes).c_str());
 }
 
 void PrintResult(const TrainSummary& s) {
+  if (!s.layers.empty()) PrintLayers(s);
   std::printf("%s: %s, %llu parameters, %llu steps in %s (%.0f tokens/s)\n", s.output.c_str(),
               FormatBytes(s.bytes).c_str(), static_cast<unsigned long long>(s.parameters),
               static_cast<unsigned long long>(s.steps), FormatSeconds(s.seconds).c_str(),
               s.tokens_per_s);
   std::printf("held-out loss %s", Nats(s.held_out_loss).c_str());
-  if (s.resumed_steps == 0) std::printf(", before %.4f", s.first_loss);
+  if (s.first_loss > 0) std::printf(", before %.4f", s.first_loss);
   if (s.teacher_loss > 0) std::printf(", the teacher's %.4f", s.teacher_loss);
   std::printf("\n");
   if (s.draft) {
@@ -292,6 +306,20 @@ void AddLora(CLI::App& app, TrainFlags* flags) {
       ->needs(rank);
 }
 
+// What has no part in it is refused beside it.
+void AddLayerwise(CLI::App& app, TrainFlags* flags) {
+  CLI::Option* layerwise =
+      app.add_flag("--layerwise", flags->job.layerwise,
+                   "Learn layer by layer to give what the teacher's layers give, with one layer in "
+                   "memory (EfficientQAT's blocks); steps and epochs are those of each layer");
+  for (const char* other :
+       {"--cache", "--teacher-engine", "--divergence", "--alpha", "--temperature", "--beta",
+        "--draft", "--lora-rank", "--ema", "--patience", "--evaluate-every", "--save-every",
+        "--accumulate", "--dropout", "--recompute", "--find-learning-rate"}) {
+    layerwise->excludes(app.get_option(other));
+  }
+}
+
 constexpr const char* kModelKinds = "GGUF file, Hugging Face folder or llama2.c checkpoint";
 constexpr const char* kEngines =
     "What runs the teacher: floats, with all weights in F32, or runtime, with weights as they are "
@@ -336,6 +364,7 @@ Runner AddLearn(CLI::App& app, const Common& common) {
                "Measure the result as a drafter that guesses tokens for the teacher: how many are "
                "right, and how much faster the teacher writes");
   AddLora(app, flags.get());
+  AddLayerwise(app, flags.get());
   return [flags, &common] {
     return RunTogether(flags.get(), [&]() -> Status {
       EW_TRY(PlaceArguments(&flags->job));

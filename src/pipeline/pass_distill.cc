@@ -68,6 +68,14 @@ Result<TrainJob> ReadDistill(const Json& arguments, const Recipe& recipe) {
   job.loss.alpha = NumberOr(arguments, "alpha", 1);
   job.loss.temperature = NumberOr(arguments, "temperature", 1);
   EW_TRY(job.loss.divergence, train::ParseDivergence(TextOr(arguments, "divergence", "kl")));
+  job.layerwise = FlagOr(arguments, "layerwise", false);
+  for (const char* key :
+       {"alpha", "temperature", "divergence", "cache", "lora_rank", "recompute"}) {
+    if (job.layerwise && arguments.Find(key)) {
+      return MakeError(Code::kBadData, "layerwise: layers learn outputs, without %s; give one",
+                       key);
+    }
+  }
   EW_TRY(CheckTrainJob(job));
   return job;
 }

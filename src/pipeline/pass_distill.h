@@ -47,6 +47,9 @@ inline constexpr std::array kTeacherKeys = {
               "of `edgewise distill cache`, in place of the recipe's model"},
     RecipeKey{"divergence", KeyType::kText,
               "kl (default), reverse-kl, jsd, skew-kl, skew-reverse-kl"},
+    RecipeKey{"layerwise", KeyType::kFlag,
+              "layer by layer, from the outputs of the model's layers, with one in memory; steps "
+              "and epochs are those of each layer"},
 };
 
 template <size_t kFirst, size_t kSecond>

@@ -36,6 +36,32 @@ Status CheckAdapterOutput(const TrainJob& job, const std::string& path, bool ove
                    path.c_str());
 }
 
+// What a layer by itself has no use for.
+Status CheckLayerwiseJob(const TrainJob& job) {
+  const train::TrainerOptions& trainer = job.trainer;
+  if (job.teacher.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     "learning layer by layer needs the layers of a teacher: name that, not a "
+                     "cache");
+  }
+  if (job.student == nullptr && IsModelConfig(job.model)) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: a config.json has no layers to begin from; give a model, or learn it as "
+                     "a whole",
+                     job.model.c_str());
+  }
+  if (train::OrAlone(trainer.processes).size() > 1) {
+    return MakeError(Code::kUnsupported, "learning layer by layer is work for one process");
+  }
+  if (LearnsLora(job) || job.draft || trainer.ema > 0 || trainer.patience > 0 ||
+      trainer.accumulation > 1 || trainer.network.dropout > 0) {
+    return MakeError(Code::kInvalidArgument,
+                     "layer by layer there are no adapters, averaged weights, patience, "
+                     "accumulated batches, dropout and drafts; leave them out");
+  }
+  return Ok{};
+}
+
 }  // namespace
 
 bool IsModelConfig(const std::string& path) { return path.ends_with(".json"); }
@@ -97,6 +123,7 @@ Status CheckTrainJob(const TrainJob& job) {
                      "adapters and training through a quantizer exclude each other: adapters leave "
                      "the weights as they are; give one of the two");
   }
+  if (job.layerwise) EW_TRY(CheckLayerwiseJob(job));
   return train::CheckTrainer(options);
 }
 

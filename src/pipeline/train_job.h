@@ -45,6 +45,7 @@ struct TrainJob {
   bool resume = false;
   bool overwrite = false;
   bool dry_run = false;
+  bool layerwise = false;              // each layer by itself, from the teacher's (train_layers.h)
   bool draft = false;                  // measure the result as the drafter of `teacher`
   const SourceHash* source = nullptr;  // as in QuantizeOptions
 };

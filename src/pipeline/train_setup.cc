@@ -128,7 +128,7 @@ Status TrainSetup::ReadFirstState() {
 Status TrainSetup::ChooseFormats(const PlanOptions& plan) {
   if (job_.qat.empty()) return Ok{};
   EW_TRY(options_.formats, OutputFormats(*inputs_->model, plan));
-  return train::CheckFormats(train::ParameterLayout(inputs_->model->spec()), options_.formats,
+  return train::CheckFormats(train::ParameterLayout(inputs_->model->spec()).all(), options_.formats,
                              options_.network.keep_zeros, first_.weights.data())
       .In(job_.model);
 }
@@ -175,7 +175,7 @@ Result<double> TrainSetup::HeldOutLoss(const train::TrainerState& state) {
   const ModelSpec& spec = inputs_->model->spec();
   auto ops = train::MakeCpuOps(&pool_, options_.precision);
   EW_TRY(auto network, train::Network::Create(spec, ops.get(), options_.network, base()));
-  train::FakeQuantizer quantizer(train::ParameterLayout(spec), options_.formats, &pool_);
+  train::FakeQuantizer quantizer(train::ParameterLayout(spec).all(), options_.formats, &pool_);
   EW_TRY(const float* weights, quantizer.Apply(state.weights.data()));
   return train::HeldOutLoss(inputs_->held_out, options_.batch, weights, &pool_, *progress_,
                             &network, &processes_);

@@ -146,7 +146,11 @@ struct Network::Impl {
   }
   Result<LayerPass> InLayer(const Pass& pass, uint32_t l);
 
-  Status Begin(const Batch& batch, bool gradients);
+  // Makes room for the batch, with gradients for the activations of `layers` of them.
+  Status Begin(const Batch& batch, bool gradients, size_t layers);
+  Status Begin(const Batch& batch, bool gradients) {
+    return Begin(batch, gradients, spec.n_layers);
+  }
   Status Forward(const Batch& batch, const Pass& pass);
   Result<double> Loss(const Batch& batch, const Pass& pass, TokenLoss* loss, float scale);
   Status Backward(const Batch& batch, const Pass& pass);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <numeric>
 #include <span>
 #include <utility>
@@ -11,11 +10,10 @@
 #include "base/strings.h"
 #include "formats/gguf.h"
 #include "train/fake_quantizer.h"
+#include "train/optimizer.h"
 
 namespace edgewise::train {
 namespace {
-
-constexpr uint32_t kMaxSkipped = 10;  // in a row
 
 Status CheckShare(double value, const char* name) {
   if (value >= 0 && value < 1) return Ok{};
@@ -30,7 +28,7 @@ class Run {
         ops_(std::move(ops)),
         network_(std::move(network)),
         reader_(std::move(reader)),
-        quantizer_(layout, options.formats, pool),
+        quantizer_(layout.all(), options.formats, pool),
         pool_(pool),
         processes_(OrAlone(options.processes)),
         state_(*state),
@@ -54,7 +52,6 @@ class Run {
     const uint64_t seed = options_.seed + (state_.step * options_.accumulation + number) * 7919;
     return network_.Train(batch, seen_, loss, scale, seed, gradients_.data());
   }
-  void Update(double norm, double learning_rate);
   const TrainerOptions& options_;
   std::unique_ptr<Ops> ops_;  // outlives network_
   Network network_;
@@ -104,7 +101,6 @@ Result<StepReport> Run::Step(TokenLoss* loss) {
   std::vector<Batch> batches;
   size_t targets = 0;
   StepReport report;
-  report.step = state_.step + 1;
   while (batches.size() < options_.accumulation || targets == 0) {
     batches.push_back(reader_.Next());
     targets += batches.back().CountTargets();
@@ -114,33 +110,10 @@ Result<StepReport> Run::Step(TokenLoss* loss) {
   EW_TRY(const std::vector<double> losses,
          Differentiate(batches, 1.0f / static_cast<float>(targets), loss));
   for (const double sum : losses) report.loss += sum / static_cast<double>(targets);
-  if (options_.network.keep_zeros && options_.network.lora.rank == 0) {
-    ops_->KeepZeros(state_.weights.data(), state_.moments(), network_.matrix_size(),
-                    gradients_.data());
-  }
-  report.gradient_norm = std::sqrt(ops_->SumOfSquares(gradients_.data(), gradients_.size()));
-  report.learning_rate = options_.schedule.LearningRate(report.step);
-  report.skipped = !std::isfinite(report.loss) || !std::isfinite(report.gradient_norm);
-  if (!report.skipped) Update(report.gradient_norm, report.learning_rate);
-  ++state_.step;
+  EW_TRY(
+      TakeStep(options_, network_.matrix_size(), ops_.get(), gradients_.data(), &state_, &report));
   state_.position = reader_.position();
   return report;
-}
-
-void Run::Update(double norm, double learning_rate) {
-  const bool clips = options_.clip > 0 && norm > options_.clip;
-  AdamStep step = {.learning_rate = static_cast<float>(learning_rate),
-                   .beta1 = static_cast<float>(options_.beta1),
-                   .beta2 = static_cast<float>(options_.beta2),
-                   .eps = static_cast<float>(options_.eps),
-                   .weight_decay = static_cast<float>(options_.weight_decay),
-                   .decayed = network_.matrix_size(),
-                   .gradient_scale = clips ? static_cast<float>(options_.clip / norm) : 1.0f,
-                   .step = ++state_.updates};
-  ops_->Adam(step, gradients_.data(), gradients_.size(), state_.moments(), state_.weights.data());
-  if (state_.ema.empty()) return;
-  ops_->Average(static_cast<float>(options_.ema), state_.weights.data(), gradients_.size(),
-                state_.ema.data());
 }
 
 // Takes the evaluation into account; returns whether training should go on.
@@ -162,16 +135,9 @@ Status Prepare(const ParameterLayout& layout, size_t size, const TrainerOptions&
   }
   // Zeros that must stay are those before the first step.
   const bool keep_zeros = options.network.keep_zeros && state->step == 0;
-  EW_TRY(CheckFormats(layout, options.formats, keep_zeros, state->weights.data()));
+  EW_TRY(CheckFormats(layout.all(), options.formats, keep_zeros, state->weights.data()));
   if (state->step > 0) return Ok{};
-  const bool codes = options.moments == MomentFormat::k8Bit;
-  for (std::vector<float>* values : {&state->mean, &state->variance}) {
-    values->assign(codes ? MomentBlocks(size) : size, 0.0f);
-  }
-  if (codes) {
-    state->mean_codes.assign(size, MomentGrid::Signed().Encode(0));
-    state->variance_codes.assign(size, MomentGrid::Unsigned().Encode(0));
-  }
+  ResetMoments(options, state);
   if (options.ema > 0) state->ema = state->weights;
   return Ok{};
 }
@@ -288,13 +254,6 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
     EW_TRY(StepReport report, run.Step(loss));
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     report.seconds = taken.count();
-    state->skipped = report.skipped ? state->skipped + 1 : 0;
-    if (state->skipped == kMaxSkipped) {
-      return MakeError(Code::kBadData,
-                       "step %llu: the gradients of %u steps in a row were not finite; try a lower "
-                       "learning rate, or F32",
-                       static_cast<unsigned long long>(report.step), kMaxSkipped);
-    }
     state->finished = state->step >= steps;
     const bool due = options.evaluate_every > 0 && report.step % options.evaluate_every == 0;
     if (held_out != nullptr && (due || state->finished)) {
