@@ -78,12 +78,13 @@ TEST_CASE("through a quantizer: nearer to the model than rounding, and the file 
     REQUIRE(Quantize(kModel, rounded, options, nullptr));
     TrainJob job = setup.Job(kModel, out, 12);
     job.qat = format;
+    job.trainer.schedule.peak = 2e-4;
     const TrainSummary trained = MustTrain(job);
-    CHECK(trained.layers.size() == 8);
+    CHECK(trained.layers.size() == 4);
     for (const Json& layer : trained.layers) {
       CHECK(*layer.Find("error")->AsDouble() < *layer.Find("first_error")->AsDouble());
     }
-    CHECK(Divergence(out) < 0.9 * Divergence(rounded));
+    CHECK(Divergence(out) < 0.95 * Divergence(rounded));
     CHECK(trained.held_out_loss == LossOf(setup, out, job));
     CHECK(trained.teacher_loss == LossOf(setup, kModel, job));
     CHECK(trained.bytes == std::filesystem::file_size(out));
@@ -99,7 +100,7 @@ TEST_CASE("healing layer by layer brings a pruned model nearer and keeps its pat
   TrainJob job = setup.Job(pruned, out, 16);
   job.trainer.network.keep_zeros = true;
   const TrainSummary trained = MustTrain(job);
-  CHECK(Divergence(out) < 0.6 * Divergence(pruned));
+  CHECK(Divergence(out) < 0.7 * Divergence(pruned));
   CHECK(trained.held_out_loss == LossOf(setup, out, job));
   const auto model = Checkpoint::Open(out), before = Checkpoint::Open(pruned);
   REQUIRE((model && before));
@@ -162,7 +163,7 @@ TEST_CASE("a dry run tells memory, disk and time, and writes nothing") {
   const TrainSummary plan = MustTrain(job);
   CHECK(plan.steps == 100);
   CHECK(plan.tokens_per_s > 0);
-  CHECK(plan.seconds > 8 * 100 * 1024 / plan.tokens_per_s / 2);
+  CHECK(plan.seconds > 4 * 100 * 1024 / plan.tokens_per_s / 2);
   CHECK(plan.memory_bytes > 0);
   CHECK(plan.disk_bytes > 0);
   CHECK(plan.trainable_parameters < plan.parameters);

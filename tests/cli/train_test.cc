@@ -104,10 +104,10 @@ TEST_CASE("layer by layer, killed or stopped, a run goes on to the same bytes") 
   CHECK(Number(plan, "disk_bytes") > 1e6);
   CHECK(!std::filesystem::exists(whole));
   const Json made = ParseObject(RunProgram(command(whole, {"--threads", "1"})), "distill");
-  CHECK(made.Find("layers")->AsArray()->size() == 8);
+  CHECK(made.Find("layers")->AsArray()->size() == 4);
   CHECK(Number(made, "teacher_loss") < Number(made, "held_out_loss"));
   const std::string log = ReadWhole(whole + ".log.jsonl");
-  CHECK(std::count(log.begin(), log.end(), '\n') == 8);
+  CHECK(std::count(log.begin(), log.end(), '\n') == 4);
   int stops = 0;
   for (const int signal : {SIGKILL, SIGINT, SIGKILL}) {
     if (std::filesystem::exists(cut)) break;
