@@ -306,18 +306,37 @@ void AddLora(CLI::App& app, TrainFlags* flags) {
       ->needs(rank);
 }
 
-// What has no part in it is refused beside it.
+void AddScalesOnly(CLI::App& app, TrainFlags* flags) {
+  app.add_flag("--scales-only", flags->job.scales_only,
+               "Learn the scales and offsets of a quantized model's blocks and nothing else; its "
+               "codes and formats stay (EfficientQAT's second phase)");
+}
+
 void AddLayerwise(CLI::App& app, TrainFlags* flags) {
-  CLI::Option* layerwise =
-      app.add_flag("--layerwise", flags->job.layerwise,
-                   "Learn layer by layer to give what the teacher's layers give, with one layer in "
-                   "memory (EfficientQAT's blocks); steps and epochs are those of each layer");
-  for (const char* other :
-       {"--cache", "--teacher-engine", "--divergence", "--alpha", "--temperature", "--beta",
-        "--draft", "--lora-rank", "--ema", "--patience", "--evaluate-every", "--save-every",
-        "--accumulate", "--dropout", "--recompute", "--find-learning-rate"}) {
-    layerwise->excludes(app.get_option(other));
+  app.add_flag("--layerwise", flags->job.layerwise,
+               "Learn layer by layer to give what the teacher's layers give, with one layer in "
+               "memory (EfficientQAT's first phase); steps and epochs are those of each layer");
+}
+
+// Finds options beside which `option` makes no sense. Errors: kInvalidArgument.
+Status CheckBeside(const CLI::App& app, const char* option,
+                   std::initializer_list<const char*> others) {
+  for (const char* other : others) {
+    if (app.count(option) == 0 || app.count(other) == 0) continue;
+    return MakeError(Code::kInvalidArgument, "%s and %s exclude each other; leave one of them out",
+                     option, other);
   }
+  return Ok{};
+}
+Status CheckScalesOnly(const CLI::App& app) {
+  return CheckBeside(app, "--scales-only", {"--qat", "--to", "--lora-rank", "--keep-zeros"});
+}
+Status CheckLayerwise(const CLI::App& app) {
+  return CheckBeside(
+      app, "--layerwise",
+      {"--cache", "--teacher-engine", "--divergence", "--alpha", "--temperature", "--beta",
+       "--draft", "--lora-rank", "--ema", "--patience", "--evaluate-every", "--save-every",
+       "--accumulate", "--dropout", "--recompute", "--find-learning-rate", "--scales-only"});
 }
 
 constexpr const char* kModelKinds = "GGUF file, Hugging Face folder or llama2.c checkpoint";
@@ -364,9 +383,12 @@ Runner AddLearn(CLI::App& app, const Common& common) {
                "Measure the result as a drafter that guesses tokens for the teacher: how many are "
                "right, and how much faster the teacher writes");
   AddLora(app, flags.get());
+  AddScalesOnly(app, flags.get());
   AddLayerwise(app, flags.get());
-  return [flags, &common] {
+  return [flags, &app, &common] {
     return RunTogether(flags.get(), [&]() -> Status {
+      EW_TRY(CheckScalesOnly(app));
+      EW_TRY(CheckLayerwise(app));
       EW_TRY(PlaceArguments(&flags->job));
       return RunTrain(*flags, common);
     });
@@ -457,8 +479,12 @@ Runner AddFinetune(CLI::App& app, const Common& common) {
   AddCommon(app, flags.get());
   AddKeepZeros(app, flags.get());
   AddLora(app, flags.get());
-  return [flags, &common] {
-    return RunTogether(flags.get(), [&] { return RunTrain(*flags, common); });
+  AddScalesOnly(app, flags.get());
+  return [flags, &app, &common] {
+    return RunTogether(flags.get(), [&]() -> Status {
+      EW_TRY(CheckScalesOnly(app));
+      return RunTrain(*flags, common);
+    });
   };
 }
 

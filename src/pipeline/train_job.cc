@@ -123,6 +123,11 @@ Status CheckTrainJob(const TrainJob& job) {
                      "adapters and training through a quantizer exclude each other: adapters leave "
                      "the weights as they are; give one of the two");
   }
+  if (job.scales_only && (LearnsLora(job) || !job.qat.empty() || job.layerwise)) {
+    return MakeError(Code::kInvalidArgument,
+                     "scales alone are learned, or adapters, or weights through a quantizer or "
+                     "layer by layer: give one of them");
+  }
   if (job.layerwise) EW_TRY(CheckLayerwiseJob(job));
   return train::CheckTrainer(options);
 }
@@ -144,6 +149,7 @@ Status CheckTrainOutputs(const TrainJob& job) {
 
 Result<PlanOptions> OutputPlan(const TrainJob& job) {
   PlanOptions plan;
+  if (job.scales_only) return plan;
   EW_TRY(plan.preset, FindPreset(job.qat.empty() ? Info(job.to).name : job.qat));
   plan.allow_requantize = true;  // a quantized beginning is decoded, and its end encoded anew
   return plan;

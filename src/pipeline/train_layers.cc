@@ -247,7 +247,7 @@ Status LayersRun::Learn(LayerwiseTrainer* trainer, LayerJournal* journal) {
 
 Status LayersRun::Train() {
   EW_TRY(const TrainInputHashes hashes, HashTrainInputs(*inputs_, progress_));
-  write_.recipe = TrainRecipe(job_, *write_.plan.preset, *inputs_, options_.trainer);
+  write_.recipe = TrainRecipe(job_, write_.plan.preset, *inputs_, options_.trainer);
   Json run = write_.recipe;
   run.Set("version", EDGEWISE_VERSION);
   for (const auto& [role, digest] : hashes.roles) run.Set(role, digest);

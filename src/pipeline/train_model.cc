@@ -15,6 +15,7 @@
 #include "model/lora_file.h"
 #include "pipeline/output_path.h"
 #include "pipeline/run_journal.h"
+#include "pipeline/tensor_journal.h"
 #include "pipeline/train_layers.h"
 #include "pipeline/train_recipe.h"
 #include "pipeline/train_setup.h"
@@ -50,6 +51,7 @@ Status CheckSameRun(train::Communicator& processes, const Json& run) {
 // The model with what was learned. Writes the adapters where the job wants them.
 Result<Checkpoint> Trained(const TrainJob& job, const Checkpoint& model,
                            std::vector<float> weights) {
+  if (job.scales_only) return model;  // its blocks are in the journal (KeepScales)
   if (!LearnsLora(job)) return WithWeights(model, std::move(weights));
   const train::NetworkOptions& network = job.trainer.network;
   EW_TRY(const train::LoraLayout layout, train::LoraLayout::Create(model.spec(), network.lora));
@@ -58,6 +60,27 @@ Result<Checkpoint> Trained(const TrainJob& job, const Checkpoint& model,
     EW_TRY(WriteAdapter(adapter, model.spec(), path, true));  // checked before
   }
   return MergeAdapter(model, std::move(adapter), network.keep_zeros);
+}
+
+// Puts the blocks with the scales that were learned into a TensorJournal at `path`, where the
+// writer finds them.
+Status KeepScales(const Checkpoint& model, const train::BlockScales& scales,
+                  std::span<const float> factors, const std::string& path) {
+  std::vector<uint64_t> sizes;
+  for (const CheckpointTensor& tensor : model.tensors()) {
+    EW_TRY(const uint64_t size,
+           TensorBytes(tensor.dtype, tensor.shape, TensorLayout::kRows).In(tensor.name));
+    sizes.push_back(size);
+  }
+  EW_TRY(TensorJournal journal, TensorJournal::Open(path, std::move(sizes)));
+  for (const train::BlockScales::ScaledTensor& tensor : scales.tensors()) {
+    const size_t index = *model.Find(tensor.parameter.name);
+    if (journal.Find(index) != nullptr) continue;
+    EW_TRY(journal.Begin(index));
+    EW_TRY(journal.Write(train::BlockScales::Scaled(tensor, factors)));
+    EW_TRY(journal.End(EncodeError()));
+  }
+  return Ok{};
 }
 
 // Sees each step and remembers the last one.
@@ -132,7 +155,7 @@ Status TrainRun::Predict() {
 
 Status TrainRun::Train() {
   EW_TRY(hashes_, Agree(setup_.processes(), HashTrainInputs(setup_.inputs(), setup_.progress())));
-  write_.recipe = TrainRecipe(setup_.job(), *write_.plan.preset, setup_.inputs(), setup_.options());
+  write_.recipe = TrainRecipe(setup_.job(), write_.plan.preset, setup_.inputs(), setup_.options());
   Json run = write_.recipe;
   run.Set("version", EDGEWISE_VERSION);
   for (const auto& [role, digest] : hashes_.roles) run.Set(role, digest);
@@ -186,6 +209,10 @@ Status TrainRun::Finish(TrainerState* state) {
   write_.threads = job.threads;
   write_.overwrite = true;  // checked before
   write_.source = job.source != nullptr ? job.source : &hashes_.all;
+  if (setup_.scales() != nullptr) {
+    write_.journal_path = folder_->folder() + "/tensors";
+    EW_TRY(KeepScales(*in.model, *setup_.scales(), state->weights, write_.journal_path));
+  }
   EW_TRY(const Checkpoint model, Trained(job, *in.model, std::move(state->weights)));
   EW_TRY(const ConvertSummary written, WriteModel(model, job.out, write_, progress));
   summary_.bytes = written.bytes;

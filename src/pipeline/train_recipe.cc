@@ -4,7 +4,7 @@
 
 namespace edgewise {
 
-Json TrainRecipe(const TrainJob& job, const Preset& preset, const TrainInputs& in,
+Json TrainRecipe(const TrainJob& job, const Preset* preset, const TrainInputs& in,
                  const train::TrainerOptions& o) {
   Json recipe{JsonObject{}};
   recipe.Set("command", Distils(job) ? "distill" : "train");
@@ -17,10 +17,11 @@ Json TrainRecipe(const TrainJob& job, const Preset& preset, const TrainInputs& i
   recipe.Set("moments", train::MomentFormatName(o.moments));
   recipe.Set("clip", o.clip).Set("keep_zeros", o.network.keep_zeros);
   recipe.Set("precision", train::PrecisionName(o.precision));
-  recipe.Set("to", preset.name).Set("qat", !job.qat.empty());
+  recipe.Set("to", preset != nullptr ? preset->name : "kept").Set("qat", !job.qat.empty());
   if (job.format.format) recipe.Set("format", train::DatasetFormatName(*job.format.format));
   recipe.Set("layerwise", job.layerwise);
   if (job.layerwise) return recipe;
+  recipe.Set("scales_only", job.scales_only);
   recipe.Set("accumulation", o.accumulation).Set("ema", o.ema);
   recipe.Set("evaluate_every", o.evaluate_every).Set("patience", o.patience);
   recipe.Set("dropout", static_cast<double>(o.network.dropout));

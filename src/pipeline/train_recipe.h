@@ -10,7 +10,8 @@
 namespace edgewise {
 
 // What decides the result of a job, and nothing else; `options` are those that it runs with.
-Json TrainRecipe(const TrainJob& job, const Preset& preset, const TrainInputs& inputs,
+// Without a preset the model's formats stay.
+Json TrainRecipe(const TrainJob& job, const Preset* preset, const TrainInputs& inputs,
                  const train::TrainerOptions& options);
 
 }  // namespace edgewise

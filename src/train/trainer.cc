@@ -32,16 +32,21 @@ class Run {
         pool_(pool),
         processes_(OrAlone(options.processes)),
         state_(*state),
-        gradients_(state->weights.size()) {}
+        gradients_(network_.size()),
+        scale_gradients_(options.scales == nullptr ? 0 : state->weights.size()) {}
 
   Result<StepReport> Step(TokenLoss* loss);
   Result<double> Evaluate(const Corpus& held_out, const Progress& progress) {
-    EW_TRY(const float* weights,
-           quantizer_.Apply(state_.ema.empty() ? state_.weights.data() : state_.ema.data()));
+    EW_TRY(const float* weights, Seen(state_.ema.empty() ? state_.weights : state_.ema));
     return HeldOutLoss(held_out, options_.batch, weights, pool_, progress, &network_, &processes_);
   }
 
  private:
+  // The weights that the network gets for what is learned.
+  Result<const float*> Seen(const std::vector<float>& learned) {
+    return options_.scales != nullptr ? options_.scales->Apply(learned)
+                                      : quantizer_.Apply(learned.data());
+  }
   // Leaves the gradients of the sum of the batches' losses, times `scale`, in gradients_; returns
   // the losses. The batches' gradients are added in their order, whoever computed them.
   Result<std::vector<double>> Differentiate(std::span<const Batch> batches, float scale,
@@ -60,9 +65,10 @@ class Run {
   ThreadPool* pool_;
   Communicator& processes_;
   TrainerState& state_;
-  const float* seen_ = nullptr;  // the weights that the step is of
-  std::vector<float> gradients_;
-  std::vector<float> sum_;  // of several batches: this process's part
+  const float* seen_ = nullptr;         // the weights that the step is of
+  std::vector<float> gradients_;        // of the network's weights
+  std::vector<float> scale_gradients_;  // of factors of scales, if these are learned
+  std::vector<float> sum_;              // of several batches: this process's part
 };
 
 Result<std::vector<double>> Run::Differentiate(std::span<const Batch> batches, float scale,
@@ -106,12 +112,18 @@ Result<StepReport> Run::Step(TokenLoss* loss) {
     targets += batches.back().CountTargets();
     report.tokens += batches.back().size();
   }
-  EW_TRY(seen_, quantizer_.Apply(state_.weights.data()));
+  EW_TRY(seen_, Seen(state_.weights));
   EW_TRY(const std::vector<double> losses,
          Differentiate(batches, 1.0f / static_cast<float>(targets), loss));
   for (const double sum : losses) report.loss += sum / static_cast<double>(targets);
-  EW_TRY(
-      TakeStep(options_, network_.matrix_size(), ops_.get(), gradients_.data(), &state_, &report));
+  float* gradients = gradients_.data();
+  size_t decayed = network_.matrix_size();
+  if (options_.scales != nullptr) {
+    options_.scales->Reduce(gradients, scale_gradients_.data());
+    gradients = scale_gradients_.data();
+    decayed = 0;
+  }
+  EW_TRY(TakeStep(options_, decayed, ops_.get(), gradients, &state_, &report));
   state_.position = reader_.position();
   return report;
 }
@@ -189,17 +201,18 @@ Status CheckTrainer(const TrainerOptions& options) {
 
 Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options) {
   const bool codes = options.moments == MomentFormat::k8Bit;
-  const uint64_t copies =
-      (codes ? 2 : 4) + (options.ema > 0) + (options.patience > 0) + !options.formats.empty();
+  const uint64_t copies = (codes ? 1 : 3) + (options.ema > 0) + (options.scales != nullptr) +
+                          (options.patience > 0) + !options.formats.empty();
   uint64_t learned = ParameterLayout(spec).size();
   if (options.network.lora.rank > 0) {
     EW_TRY(const LoraLayout layout, LoraLayout::Create(spec, options.network.lora));
     learned = layout.size();
   }
-  const uint64_t sum =
-      options.accumulation > 1 ? OrAlone(options.processes).PartOf(learned, 0).count : 0;
+  uint64_t gradients = learned;
+  if (options.scales != nullptr) learned = options.scales->size();
+  if (options.accumulation > 1) gradients += OrAlone(options.processes).PartOf(gradients, 0).count;
   const uint64_t moments = codes ? 2 * (learned + MomentBlocks(learned) * sizeof(float)) : 0;
-  return (copies * learned + sum) * sizeof(float) + moments +
+  return (copies * learned + gradients) * sizeof(float) + moments +
          ActivationBytes(spec, options.network, options.batch.tokens, true);
 }
 
@@ -243,7 +256,8 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
   network_options.rows = options.batch.tokens;
   EW_TRY(Network network, Network::Create(spec, ops.get(), network_options, base));
   const ParameterLayout layout(spec);
-  EW_TRY(Prepare(layout, network.size(), options, state));
+  const size_t learned = options.scales != nullptr ? options.scales->size() : network.size();
+  EW_TRY(Prepare(layout, learned, options, state));
   EW_TRY(BatchReader reader, BatchReader::Create(corpus, options.batch));
   EW_TRY(reader.Seek(state->position));
   Run run(options, layout, std::move(network), std::move(ops), std::move(reader), pool, state);

@@ -122,7 +122,7 @@ TEST_CASE("layer by layer, killed or stopped, a run goes on to the same bytes") 
   CHECK(ReadWhole(cut) == ReadWhole(whole));
   const ProgramResult beside = RunProgram(command(cut, {"--force", "--alpha", "1"}));
   CHECK(beside.exit_code == 2);
-  CHECK(beside.err.find("--layerwise excludes --alpha") != std::string::npos);
+  CHECK(beside.err.find("--layerwise and --alpha exclude each other") != std::string::npos);
 }
 
 TEST_CASE("an interrupt ends a run after the step in work, and keeps that") {
