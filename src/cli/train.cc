@@ -71,8 +71,9 @@ void PrintLayers(const TrainSummary& s) {
   std::printf("layer  error before  after, of the teacher's outputs\n");
   for (const Json& layer : s.layers) {
     const auto number = [&](const char* key) { return layer.Find(key)->AsDouble().value_or(0); };
-    std::printf("%5.0f  %10.3f %%  %.3f %%\n", number("layer"), 100 * number("first_error"),
-                100 * number("error"));
+    const bool learned = layer.Find("learned")->AsBool().value_or(true);
+    std::printf("%5.0f  %10.3f %%  %.3f %%%s\n", number("layer"), 100 * number("first_error"),
+                100 * number("error"), learned ? "" : ", so it stays as it was");
   }
 }
 

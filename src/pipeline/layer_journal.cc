@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/file.h"
+#include "base/strings.h"
 #include "pipeline/output_path.h"
 
 namespace edgewise {
@@ -12,7 +13,9 @@ constexpr uint64_t kMaxLogBytes = 64u << 20;
 Json LogLine(const train::LayerReport& report) {
   Json line{JsonObject{}};
   line.Set("layer", report.layer).Set("first_error", report.first_error);
-  line.Set("error", report.error).Set("skipped_steps", report.skipped_steps);
+  line.Set("error", report.error)
+      .Set("learned", report.learned)
+      .Set("skipped_steps", report.skipped_steps);
   line.Set("seconds", report.seconds);
   return line;
 }
@@ -24,6 +27,12 @@ Result<JsonArray> ReadLog(const std::string& path) {
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
     EW_TRY(Json line, ParseJson(text.substr(begin, end - begin)).In(path));
+    for (const char* key :
+         {"layer", "first_error", "error", "learned", "skipped_steps", "seconds"}) {
+      if (line.Find(key) != nullptr) continue;
+      return MakeError(Code::kBadData, "%s: line %zu has no %s; pass --force to begin anew",
+                       path.c_str(), log.size() + 1, key);
+    }
     log.push_back(std::move(line));
     begin = end + 1;
   }

@@ -249,6 +249,11 @@ Status LayerwiseTrainer::Learn(Sink sink) {
   EW_TRY(Train(of, &rounding, &network, &state, &report));
   EW_TRY(seen, rounding.Apply(state.weights.data()));
   EW_TRY(report.error, RelativeError(of, seen, &network));
+  report.learned = report.error < report.first_error;
+  if (!report.learned) {
+    EW_TRY(state.weights, LoadLayer(student_, of, pool_));
+    EW_TRY(seen, rounding.Apply(state.weights.data()));
+  }
   const double trained = NowSeconds();
   EW_TRY(PassStudent(of, seen, &network));
   report.pass_seconds += NowSeconds() - trained;

@@ -44,6 +44,7 @@ struct LayerReport {
   // |outputs - teacher's| / |teacher's| on held-out text, as the layer is written: before the first
   // step and after the last.
   double first_error = 0, error = 0;
+  bool learned = true;         // false: the error did not become less, so the layer stays as it was
   uint64_t skipped_steps = 0;  // gradients that were not finite
   double seconds = 0;
   size_t step_tokens = 0;   // of the last step

@@ -228,6 +228,21 @@ TEST_CASE("threads change no bit, and a run goes on after layers that were kept"
   }
 }
 
+TEST_CASE("a layer that did not come nearer stays as it was") {
+  const TinyModel base = BlockLlama();
+  const Models models(base, base);
+  LayerwiseOptions options = Options(models.student, DType::kQ8_0, true, 20);
+  options.trainer.schedule.peak = 0.3;  // much too high
+  const Learned learned = Learn(models, options, 2);
+  ThreadPool pool(1);
+  for (const LayerReport& report : learned.reports) {
+    CHECK(report.error > report.first_error);
+    CHECK_FALSE(report.learned);
+    const LayerLayout layer(ParameterLayout(models.student.spec()), report.layer);
+    CHECK(learned.layers[report.layer] == *LoadLayer(models.student, layer, &pool));
+  }
+}
+
 TEST_CASE("a layer that is the teacher's already stays as it is") {
   const TinyModel base = BlockLlama();
   const Models models(base, base);
