@@ -57,6 +57,11 @@ std::string ErrorOf(const TrainJob& job) {
   return summary ? "" : summary.error().message;
 }
 
+// One of two processes.
+struct OneOfTwo final : train::Communicator {
+  int size() const override { return 2; }
+};
+
 // The held-out loss of a model that is read as floats.
 double LossOf(const Setup& setup, const std::string& model, const TrainJob& like) {
   TrainJob job = setup.Job(model, setup.folder / "read.gguf", 1);
@@ -139,6 +144,9 @@ TEST_CASE("what cannot be learned layer by layer is refused, and leaves nothing"
   refused("averaged weights", [](TrainJob* job) { job->trainer.ema = 0.9; });
   refused("patience", [](TrainJob* job) { job->trainer.patience = 2; });
   refused("accumulated batches", [](TrainJob* job) { job->trainer.accumulation = 2; });
+  OneOfTwo processes;
+  refused("work for one process", [&](TrainJob* job) { job->trainer.processes = &processes; });
+  refused("give one of them", [](TrainJob* job) { job->scales_only = true; });
   refused("unknown format", [](TrainJob* job) { job->qat = "q3_x"; });
   refused("prune the model first", [](TrainJob* job) { job->qat = "s24_q4"; });
   refused("prune the model first", [](TrainJob* job) {
