@@ -251,6 +251,7 @@ Status LayerwiseTrainer::Learn(Sink sink) {
   EW_TRY(report.error, RelativeError(of, seen, &network));
   report.learned = report.error < report.first_error;
   if (!report.learned) {
+    state = TrainerState();  // its memory first
     EW_TRY(state.weights, LoadLayer(student_, of, pool_));
     EW_TRY(seen, rounding.Apply(state.weights.data()));
   }
