@@ -4,10 +4,11 @@
 # those that a method of `edgewise quantize` left.
 # usage: qat.sh EDGEWISE MODEL TRAIN.txt HELD_OUT.txt [FORMAT] [METHODS] [STARTS] [RATES] [EPOCHS] [BATCH_TOKENS]
 #        [CALIBRATION_TOKENS] [SEPARATOR] [FLAGS]
-# FLAGS are more options of `edgewise distill`. STARTS are float and METHODS that need no calibration file: rtn, rotate+rtn, gptq, rotate+gptq.
+# FLAGS are more options of `edgewise distill`; with --layerwise layers learn the outputs of MODEL's layers instead. STARTS are float and
+# METHODS that need no calibration file: rtn, rotate+rtn, gptq, rotate+gptq.
 set -eu
 if [ $# -lt 4 ]; then
-  sed -n '2,8p' "$0" >&2
+  sed -n '2,9p' "$0" >&2
   exit 2
 fi
 edgewise=$1 model=$2 text=$3 held_out=$4 format=${5:-q3_k_s} methods=${6-"rtn gptq rotate+gptq"}
@@ -16,6 +17,10 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
 . "$(dirname "$0")/json_lines.sh"
+case " $flags " in
+  *" --layerwise "*) loss= ;;
+  *) loss="--alpha 1" ;;
+esac
 
 # quantized METHOD: writes METHOD.gguf, and made.json of what it took
 quantized() {
@@ -49,7 +54,7 @@ for start in $starts; do
   for count in $epochs; do
     for rate in $rates; do
       # shellcheck disable=SC2086 # flags are several words
-      "$edgewise" distill "$model" "$text" "$folder/out.gguf" --student "$student" --qat "$format" --alpha 1 --learning-rate "$rate" \
+      "$edgewise" distill "$model" "$text" "$folder/out.gguf" --student "$student" --qat "$format" $loss --learning-rate "$rate" \
         --epochs "$count" --batch-tokens "$batch" --held-out "$held_out" $flags --force --json --quiet > "$folder/made.json"
       measured "\"method\": \"qat\", \"start\": \"$start\", \"epochs\": $count, \"batch_tokens\": $batch, \"learning_rate\": $rate, \"flags\": \"$flags\"" "$folder/out.gguf"
     done

@@ -66,6 +66,17 @@ void PrintBadRows(uint64_t count, const std::vector<std::string>& first) {
   std::fprintf(stderr, "%llu bad rows were left out\n", static_cast<unsigned long long>(count));
 }
 
+// What each layer gives, against its teacher's.
+void PrintLayers(const TrainSummary& s) {
+  std::printf("layer  error before  after, of the teacher's outputs\n");
+  for (const Json& layer : s.layers) {
+    const auto number = [&](const char* key) { return layer.Find(key)->AsDouble().value_or(0); };
+    const bool learned = layer.Find("learned")->AsBool().value_or(true);
+    std::printf("%5.0f  %10.3f %%  %.3f %%%s\n", number("layer"), 100 * number("first_error"),
+                100 * number("error"), learned ? "" : ", so it stays as it was");
+  }
+}
+
 void PrintPlan(const TrainSummary& s) {
   std::printf("%llu parameters, %llu of them learned, %llu documents of %llu tokens, %llu steps\n",
               static_cast<unsigned long long>(s.parameters),
@@ -75,15 +86,19 @@ void PrintPlan(const TrainSummary& s) {
   std::printf("takes about %s of memory and %s (%.0f tokens/s)\n",
               FormatBytes(s.memory_bytes).c_str(), FormatSeconds(s.seconds).c_str(),
               s.tokens_per_s);
+  if (s.disk_bytes == 0) return;
+  std::printf("layer by layer: steps and tokens/s are those of a layer; %s of disk while it runs\n",
+              FormatBytes(s.disk_bytes).c_str());
 }
 
 void PrintResult(const TrainSummary& s) {
+  if (!s.layers.empty()) PrintLayers(s);
   std::printf("%s: %s, %llu parameters, %llu steps in %s (%.0f tokens/s)\n", s.output.c_str(),
               FormatBytes(s.bytes).c_str(), static_cast<unsigned long long>(s.parameters),
               static_cast<unsigned long long>(s.steps), FormatSeconds(s.seconds).c_str(),
               s.tokens_per_s);
   std::printf("held-out loss %s", Nats(s.held_out_loss).c_str());
-  if (s.resumed_steps == 0) std::printf(", before %.4f", s.first_loss);
+  if (s.first_loss > 0) std::printf(", before %.4f", s.first_loss);
   if (s.teacher_loss > 0) std::printf(", the teacher's %.4f", s.teacher_loss);
   std::printf("\n");
   if (s.draft) {
@@ -203,9 +218,10 @@ void AddOptimizerFlags(CLI::App& app, TrainFlags* flags) {
 }
 
 void AddFormat(CLI::App& app, std::string* format, bool* strict) {
-  app.add_option("--format", *format,
-                 "Of the data: text, jsonl, alpaca, dolly, completion, sharegpt, chatml; without it as the "
-                 "first good row has it");
+  app.add_option(
+      "--format", *format,
+      "Of the data: text, jsonl, alpaca, dolly, completion, sharegpt, chatml; without it as the "
+      "first good row has it");
   app.add_flag("--strict", *strict, "A bad row is an error; without it it is left out");
 }
 
@@ -292,6 +308,41 @@ void AddLora(CLI::App& app, TrainFlags* flags) {
       ->needs(rank);
 }
 
+void AddScalesOnly(CLI::App& app, TrainFlags* flags) {
+  app.add_flag("--scales-only", flags->job.scales_only,
+               "Learn the scales and offsets of a quantized model's blocks and nothing else; its "
+               "codes and formats stay (EfficientQAT's second phase)");
+}
+
+void AddLayerwise(CLI::App& app, TrainFlags* flags) {
+  app.add_flag("--layerwise", flags->job.layerwise,
+               "Learn layer by layer to give what the teacher's layers give, with one layer in "
+               "memory (EfficientQAT's first phase); steps and epochs are those of each layer");
+}
+
+// Finds options beside which `option` makes no sense. Errors: kInvalidArgument.
+Status CheckBeside(const CLI::App& app, const char* option,
+                   std::initializer_list<const char*> others) {
+  for (const char* other : others) {
+    if (app.count(option) == 0 || app.count(other) == 0) continue;
+    return MakeError(Code::kInvalidArgument, "%s and %s exclude each other; leave one of them out",
+                     option, other);
+  }
+  return Ok{};
+}
+Status CheckScalesOnly(const CLI::App& app) {
+  return CheckBeside(app, "--scales-only", {"--qat", "--to", "--lora-rank", "--keep-zeros"});
+}
+Status CheckLayerwise(const CLI::App& app) {
+  return CheckBeside(
+      app, "--layerwise",
+      {"--cache",       "--teacher-engine", "--divergence",      "--alpha",
+       "--temperature", "--beta",           "--draft",           "--lora-rank",
+       "--ema",         "--patience",       "--evaluate-every",  "--save-every",
+       "--accumulate",  "--dropout",        "--recompute",       "--find-learning-rate",
+       "--scales-only", "--match-hidden",   "--match-attention", "--on-policy"});
+}
+
 constexpr const char* kModelKinds = "GGUF file, Hugging Face folder or llama2.c checkpoint";
 constexpr const char* kEngines =
     "What runs the teacher: floats, with all weights in F32, or runtime, with weights as they are "
@@ -356,8 +407,12 @@ Runner AddLearn(CLI::App& app, const Common& common) {
                "Measure the result as a drafter that guesses tokens for the teacher: how many are "
                "right, and how much faster the teacher writes");
   AddLora(app, flags.get());
-  return [flags, &common] {
+  AddScalesOnly(app, flags.get());
+  AddLayerwise(app, flags.get());
+  return [flags, &app, &common] {
     return RunTogether(flags.get(), [&]() -> Status {
+      EW_TRY(CheckScalesOnly(app));
+      EW_TRY(CheckLayerwise(app));
       EW_TRY(PlaceArguments(&flags->job));
       return RunTrain(*flags, common);
     });
@@ -448,8 +503,12 @@ Runner AddFinetune(CLI::App& app, const Common& common) {
   AddCommon(app, flags.get());
   AddKeepZeros(app, flags.get());
   AddLora(app, flags.get());
-  return [flags, &common] {
-    return RunTogether(flags.get(), [&] { return RunTrain(*flags, common); });
+  AddScalesOnly(app, flags.get());
+  return [flags, &app, &common] {
+    return RunTogether(flags.get(), [&]() -> Status {
+      EW_TRY(CheckScalesOnly(app));
+      return RunTrain(*flags, common);
+    });
   };
 }
 

@@ -76,6 +76,14 @@ Result<TrainJob> ReadDistill(const Json& arguments, const Recipe& recipe) {
   if (arguments.Find("on_policy_tokens") && !arguments.Find("on_policy")) {
     return MakeError(Code::kBadData, "on_policy_tokens needs on_policy");
   }
+  job.layerwise = FlagOr(arguments, "layerwise", false);
+  for (const char* key : {"alpha", "temperature", "divergence", "cache", "lora_rank", "recompute",
+                          "match_hidden", "match_attention", "on_policy"}) {
+    if (job.layerwise && arguments.Find(key)) {
+      return MakeError(Code::kBadData, "layerwise: layers learn outputs, without %s; give one",
+                       key);
+    }
+  }
   EW_TRY(CheckTrainJob(job));
   return job;
 }

@@ -55,6 +55,9 @@ inline constexpr std::array kTeacherKeys = {
               "share of sequences whose end the student writes (GKD, default 0)"},
     RecipeKey{"on_policy_tokens", KeyType::kCount, "tokens it writes of each at most (default 64)",
               false, 1, 1u << 20},
+    RecipeKey{"layerwise", KeyType::kFlag,
+              "layer by layer, from the outputs of the model's layers, with one in memory; steps "
+              "and epochs are those of each layer"},
 };
 
 template <size_t kFirst, size_t kSecond>

@@ -164,6 +164,11 @@ TEST_CASE("passes: unknown, repeated, without what they need, in an order that c
       {"[{prune: {method: magnitude, sparsity: 50%}}, {distill: {data: d}}, {quantize: {to: "
        "q4_k_m}}]",
        "", "does not keep the zeros"},
+      {"[{distill: {data: d, layerwise: true, alpha: 1}}, {quantize: {to: q8_0}}]", "",
+       "layers learn outputs, without alpha"},
+      {"[{distill: {data: d, layerwise: true, lora_rank: 4}}, {quantize: {to: q8_0}}]", "",
+       "without lora_rank"},
+      {"[{finetune: {data: d, layerwise: true}}, {quantize: {to: q8_0}}]", "", "layerwise"},
       {"[{distill: {data: d, qat: q3_x}}]", "", "distill: qat: unknown format"},
       {"[{distill: {data: d, qat: q3_k_s}}, {quantize: {to: q3_k_s}}]", "",
        "quantize cannot follow here: the model is quantized already"},

@@ -49,6 +49,11 @@ Status CheckLiveTeacher(const TrainJob& job) {
                      "matching hidden states or attention takes a teacher in floats: the runtime "
                      "does not keep them; choose that engine, or leave the matching out");
   }
+  if (job.match.any() && job.scales_only) {
+    return MakeError(Code::kInvalidArgument,
+                     "scales alone learn from probabilities; leave matching out, or train all "
+                     "weights");
+  }
   if (job.trainer.on_policy.fraction == 0) return Ok{};
   if (job.teacher.empty()) {
     return MakeError(Code::kInvalidArgument,
@@ -59,6 +64,32 @@ Status CheckLiveTeacher(const TrainJob& job) {
     return MakeError(Code::kInvalidArgument,
                      "of what the student writes only the teacher's share of the loss is learned, "
                      "and alpha 0 leaves none; give a larger one");
+  }
+  return Ok{};
+}
+
+// What a layer by itself has no use for.
+Status CheckLayerwiseJob(const TrainJob& job) {
+  const train::TrainerOptions& trainer = job.trainer;
+  if (job.teacher.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     "learning layer by layer needs the layers of a teacher: name that, not a "
+                     "cache");
+  }
+  if (job.student == nullptr && IsModelConfig(job.model)) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: a config.json has no layers to begin from; give a model, or learn it as "
+                     "a whole",
+                     job.model.c_str());
+  }
+  if (train::OrAlone(trainer.processes).size() > 1) {
+    return MakeError(Code::kUnsupported, "learning layer by layer is work for one process");
+  }
+  if (LearnsLora(job) || job.draft || trainer.ema > 0 || trainer.patience > 0 ||
+      trainer.accumulation > 1 || trainer.network.dropout > 0) {
+    return MakeError(Code::kInvalidArgument,
+                     "layer by layer there are no adapters, averaged weights, patience, "
+                     "accumulated batches, dropout and drafts; leave them out");
   }
   return Ok{};
 }
@@ -125,6 +156,12 @@ Status CheckTrainJob(const TrainJob& job) {
                      "adapters and training through a quantizer exclude each other: adapters leave "
                      "the weights as they are; give one of the two");
   }
+  if (job.scales_only && (LearnsLora(job) || !job.qat.empty() || job.layerwise)) {
+    return MakeError(Code::kInvalidArgument,
+                     "scales alone are learned, or adapters, or weights through a quantizer or "
+                     "layer by layer: give one of them");
+  }
+  if (job.layerwise) EW_TRY(CheckLayerwiseJob(job));
   return train::CheckTrainer(options);
 }
 
@@ -145,6 +182,7 @@ Status CheckTrainOutputs(const TrainJob& job) {
 
 Result<PlanOptions> OutputPlan(const TrainJob& job) {
   PlanOptions plan;
+  if (job.scales_only) return plan;
   EW_TRY(plan.preset, FindPreset(job.qat.empty() ? Info(job.to).name : job.qat));
   plan.allow_requantize = true;  // a quantized beginning is decoded, and its end encoded anew
   return plan;

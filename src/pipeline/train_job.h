@@ -36,7 +36,8 @@ struct TrainJob {
   DType to = DType::kF16;
   // A preset's name: its formats are trained through, and written in place of `to`. Empty: none.
   std::string qat;
-  double epochs = 1;  // over the data, where steps are 0
+  bool scales_only = false;  // learn the scales of a quantized model's blocks, and keep its formats
+  double epochs = 1;         // over the data, where steps are 0
   uint64_t steps = 0;
   double warmup = 0.05;           // share of the steps
   uint64_t save_every = 100;      // steps
@@ -47,6 +48,7 @@ struct TrainJob {
   bool resume = false;
   bool overwrite = false;
   bool dry_run = false;
+  bool layerwise = false;              // each layer by itself, from the teacher's (train_layers.h)
   bool draft = false;                  // measure the result as the drafter of `teacher`
   const SourceHash* source = nullptr;  // as in QuantizeOptions
 };
@@ -64,7 +66,7 @@ Status CheckTrainJob(const TrainJob& job);
 // Errors: those of CheckOutput; kInvalidArgument (an adapter's path that is no place for one).
 Status CheckTrainOutputs(const TrainJob& job);
 
-// The formats of the output. Errors: those of FindPreset.
+// The formats of the output; without a preset those of the model. Errors: those of FindPreset.
 Result<PlanOptions> OutputPlan(const TrainJob& job);
 
 // The options of the job's teacher when it trains as `trainer` says.

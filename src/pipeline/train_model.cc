@@ -15,6 +15,9 @@
 #include "model/lora_file.h"
 #include "pipeline/output_path.h"
 #include "pipeline/run_journal.h"
+#include "pipeline/tensor_journal.h"
+#include "pipeline/train_layers.h"
+#include "pipeline/train_recipe.h"
 #include "pipeline/train_setup.h"
 #include "pipeline/training_journal.h"
 #include "pipeline/training_page.h"
@@ -24,44 +27,6 @@ namespace edgewise {
 namespace {
 
 using train::TrainerState;
-
-// What decides the result, and nothing else.
-Json RunRecipe(const TrainJob& job, const Preset& preset, const TrainInputs& in,
-               const train::TrainerOptions& o) {
-  Json recipe{JsonObject{}};
-  recipe.Set("command", Distils(job) ? "distill" : "train");
-  recipe.Set("steps", o.schedule.steps).Set("warmup", o.schedule.warmup);
-  recipe.Set("schedule", train::ScheduleName(o.schedule.kind));
-  recipe.Set("learning_rate", o.schedule.peak).Set("last", o.schedule.last);
-  recipe.Set("batch_tokens", o.batch.tokens).Set("sequence", o.batch.sequence);
-  recipe.Set("accumulation", o.accumulation).Set("seed", o.seed);
-  recipe.Set("beta1", o.beta1).Set("beta2", o.beta2).Set("weight_decay", o.weight_decay);
-  recipe.Set("moments", train::MomentFormatName(o.moments));
-  recipe.Set("clip", o.clip).Set("ema", o.ema).Set("keep_zeros", o.network.keep_zeros);
-  recipe.Set("evaluate_every", o.evaluate_every).Set("patience", o.patience);
-  recipe.Set("dropout", static_cast<double>(o.network.dropout));
-  recipe.Set("precision", train::PrecisionName(o.precision));
-  if (const train::LoraOptions& lora = o.network.lora; lora.rank > 0) {
-    recipe.Set("lora_rank", lora.rank).Set("lora_alpha", lora.alpha);
-    recipe.Set("lora_dropout", lora.dropout);
-    recipe.Set("lora_targets", JsonArray(lora.targets.begin(), lora.targets.end()));
-  }
-  recipe.Set("to", preset.name).Set("qat", !o.formats.empty());
-  if (job.format.format) recipe.Set("format", train::DatasetFormatName(*job.format.format));
-  if (!Distils(job)) return recipe;
-  recipe.Set("teacher_engine",
-             in.teacher ? TeacherEngineName(TeacherOptionsOf(job, o)) : in.cache->info().engine);
-  if (in.cache) recipe.Set("cache_top", in.cache->info().shape.k);
-  recipe.Set("divergence", train::DivergenceName(job.loss.divergence));
-  recipe.Set("alpha", job.loss.alpha).Set("temperature", job.loss.temperature);
-  recipe.Set("beta", job.loss.beta);
-  if (job.match.hidden > 0) recipe.Set("match_hidden", job.match.hidden);
-  if (job.match.attention > 0) recipe.Set("match_attention", job.match.attention);
-  if (const train::OnPolicyOptions& written = o.on_policy; written.fraction > 0) {
-    recipe.Set("on_policy", written.fraction).Set("on_policy_tokens", written.tokens);
-  }
-  return recipe;
-}
 
 std::string DigestOf(const std::string& text) {
   return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
@@ -86,6 +51,7 @@ Status CheckSameRun(train::Communicator& processes, const Json& run) {
 // The model with what was learned. Writes the adapters where the job wants them.
 Result<Checkpoint> Trained(const TrainJob& job, const Checkpoint& model,
                            std::vector<float> weights) {
+  if (job.scales_only) return model;  // its blocks are in the journal (KeepScales)
   if (!LearnsLora(job)) return WithWeights(model, std::move(weights));
   const train::NetworkOptions& network = job.trainer.network;
   EW_TRY(const train::LoraLayout layout, train::LoraLayout::Create(model.spec(), network.lora));
@@ -94,6 +60,27 @@ Result<Checkpoint> Trained(const TrainJob& job, const Checkpoint& model,
     EW_TRY(WriteAdapter(adapter, model.spec(), path, true));  // checked before
   }
   return MergeAdapter(model, std::move(adapter), network.keep_zeros);
+}
+
+// Puts the blocks with the scales that were learned into a TensorJournal at `path`, where the
+// writer finds them.
+Status KeepScales(const Checkpoint& model, const train::BlockScales& scales,
+                  std::span<const float> factors, const std::string& path) {
+  std::vector<uint64_t> sizes;
+  for (const CheckpointTensor& tensor : model.tensors()) {
+    EW_TRY(const uint64_t size,
+           TensorBytes(tensor.dtype, tensor.shape, TensorLayout::kRows).In(tensor.name));
+    sizes.push_back(size);
+  }
+  EW_TRY(TensorJournal journal, TensorJournal::Open(path, std::move(sizes)));
+  for (const train::BlockScales::ScaledTensor& tensor : scales.tensors()) {
+    const size_t index = *model.Find(tensor.parameter.name);
+    if (journal.Find(index) != nullptr) continue;
+    EW_TRY(journal.Begin(index));
+    EW_TRY(journal.Write(train::BlockScales::Scaled(tensor, factors)));
+    EW_TRY(journal.End(EncodeError()));
+  }
+  return Ok{};
 }
 
 // Sees each step and remembers the last one.
@@ -168,7 +155,7 @@ Status TrainRun::Predict() {
 
 Status TrainRun::Train() {
   EW_TRY(hashes_, Agree(setup_.processes(), HashTrainInputs(setup_.inputs(), setup_.progress())));
-  write_.recipe = RunRecipe(setup_.job(), *write_.plan.preset, setup_.inputs(), setup_.options());
+  write_.recipe = TrainRecipe(setup_.job(), write_.plan.preset, setup_.inputs(), setup_.options());
   Json run = write_.recipe;
   run.Set("version", EDGEWISE_VERSION);
   for (const auto& [role, digest] : hashes_.roles) run.Set(role, digest);
@@ -222,6 +209,10 @@ Status TrainRun::Finish(TrainerState* state) {
   write_.threads = job.threads;
   write_.overwrite = true;  // checked before
   write_.source = job.source != nullptr ? job.source : &hashes_.all;
+  if (setup_.scales() != nullptr) {
+    write_.journal_path = folder_->folder() + "/tensors";
+    EW_TRY(KeepScales(*in.model, *setup_.scales(), state->weights, write_.journal_path));
+  }
   EW_TRY(const Checkpoint model, Trained(job, *in.model, std::move(state->weights)));
   EW_TRY(const ConvertSummary written, WriteModel(model, job.out, write_, progress));
   summary_.bytes = written.bytes;
@@ -243,6 +234,7 @@ Status TrainRun::Finish(TrainerState* state) {
 }  // namespace
 
 Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
+  if (job.layerwise) return TrainLayers(job, progress);
   train::Communicator& processes = train::OrAlone(job.trainer.processes);
   const bool checks = processes.rank() == 0 && !job.dry_run;
   WriteJob write;
@@ -259,7 +251,8 @@ Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress) {
 Json ToJson(const TrainSummary& s) {
   Json json{JsonObject{}};
   json.Set("output", s.output);
-  if (!s.log.empty()) json.Set("log", s.log).Set("page", s.page).Set("bytes", s.bytes);
+  if (!s.log.empty()) json.Set("log", s.log).Set("bytes", s.bytes);
+  if (!s.page.empty()) json.Set("page", s.page);
   json.Set("parameters", s.parameters).Set("trainable_parameters", s.trainable_parameters);
   json.Set("format", s.format).Set("documents", s.documents);
   json.Set("bad_row_count", s.bad_row_count);
@@ -267,10 +260,12 @@ Json ToJson(const TrainSummary& s) {
   json.Set("held_out_documents", s.held_out_documents).Set("tokens", s.tokens);
   json.Set("steps", s.steps).Set("resumed_steps", s.resumed_steps);
   if (!s.log.empty()) {
-    if (s.resumed_steps == 0) json.Set("first_loss", s.first_loss);
+    if (s.first_loss > 0) json.Set("first_loss", s.first_loss);
     json.Set("held_out_loss", s.held_out_loss).Set("skipped_steps", s.skipped_steps);
     if (s.teacher_loss > 0) json.Set("teacher_loss", s.teacher_loss);
   }
+  if (!s.layers.empty()) json.Set("layers", s.layers);
+  if (s.disk_bytes > 0) json.Set("disk_bytes", s.disk_bytes);
   if (s.draft) json.Set("draft", ToJson(*s.draft));
   json.Set("tokens_per_s", s.tokens_per_s).Set("seconds", s.seconds);
   json.Set("memory_bytes", s.memory_bytes).Set("peak_rss_bytes", s.peak_rss_bytes);

@@ -25,10 +25,12 @@ struct TrainSummary {
   std::vector<std::string> bad_rows;  // the first of them: "FILE, line N: problem"
   uint64_t tokens = 0;                // that a pass over the data learns
   uint64_t steps = 0, resumed_steps = 0;
-  double first_loss = 0;     // held-out, in nats, before the first step; of a new run
+  double first_loss = 0;     // held-out, in nats, before the first step; 0: not of a new run
   double held_out_loss = 0;  // after the last one; with patience the best
   double teacher_loss = 0;   // 0: no teacher
   uint64_t skipped_steps = 0;
+  JsonArray layers;         // layer by layer: the log's lines; steps are those of each
+  uint64_t disk_bytes = 0;  // then: of the layers' inputs and of the journal
   std::optional<DraftReport> draft;
   double tokens_per_s = 0;    // of this process; in a dry run of a trial
   double seconds = 0;         // in a dry run as predicted
@@ -43,7 +45,8 @@ struct TrainSummary {
 // number of threads and processes (trainer.processes, all of which call this; rank 0 writes),
 // stopped or not. With a cache no sequence is cut by a batch's end (BatchOptions::whole). A dry run
 // plans the memory and tells the time by a trial step. The weights that the last
-// measurement saw are those that the file decodes to. Errors: kInvalidArgument (output exists, an
+// measurement saw are those that the file decodes to. With `layerwise` it is TrainLayers
+// (train_layers.h). Errors: kInvalidArgument (output exists, an
 // option out of range, teacher and model have different vocabularies: the first token that differs
 // is named), those of FindPreset, CheckFormats, ReadTrainInputs, RunTraining and Convert.
 Result<TrainSummary> TrainModel(const TrainJob& job, Progress* progress);

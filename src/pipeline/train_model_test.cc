@@ -9,6 +9,7 @@
 
 #include "compress/quantize/presets.h"
 #include "pipeline/pruned_stories.h"
+#include "quant/scale_fields.h"
 
 namespace edgewise {
 namespace {
@@ -77,6 +78,50 @@ TEST_CASE("the file decodes to the weights that were measured last, in every for
     REQUIRE(model);
     CHECK(model->metadata().GetUint("general.file_type").value_or(99) == preset.file_type);
   }
+}
+
+TEST_CASE("scales alone: the file holds what was measured, with the codes of before") {
+  const Setup setup;
+  for (const char* format : {"q4_0", "q3_k_s"}) {
+    CAPTURE(std::string(format));
+    const std::string quantized = setup.folder / "quantized.gguf", out = setup.folder / "out.gguf";
+    QuantizeOptions options;
+    options.preset = format;
+    options.overwrite = true;
+    REQUIRE(Quantize(kModel, quantized, options, nullptr));
+    TrainJob job = setup.Job(quantized, out, 6);
+    job.scales_only = true;
+    const TrainSummary trained = MustTrain(job);
+    CHECK(trained.trainable_parameters < trained.parameters / 10);
+    CHECK(trained.held_out_loss < trained.first_loss);
+    TrainJob reading = setup.Job(out, setup.folder / "read.gguf", 1);
+    reading.to = DType::kF32;
+    CHECK(MustTrain(reading).first_loss == trained.held_out_loss);
+    const auto before = Checkpoint::Open(quantized), after = Checkpoint::Open(out);
+    REQUIRE((before && after));
+    for (const CheckpointTensor& tensor : after->tensors()) {
+      CAPTURE(tensor.name);
+      const auto was = before->Load(*before->Find(tensor.name));
+      const auto is = after->Load(*after->Find(tensor.name));
+      REQUIRE((was && is));
+      REQUIRE(was->view().dtype == is->view().dtype);
+      const DTypeInfo& info = Info(tensor.dtype);
+      size_t codes = 0;
+      for (size_t i = 0; i < is->view().bytes; ++i) {
+        bool scale = false;
+        for (const uint8_t field : ScaleFieldsOf(tensor.dtype)) {
+          scale = scale || (i % info.block_bytes) / 2 == field / 2u;
+        }
+        codes += !scale && was->view().data[i] != is->view().data[i];
+      }
+      CHECK(codes == 0);
+    }
+  }
+  TrainJob floats = setup.Job(kModel, setup.folder / "floats.gguf", 1);
+  floats.scales_only = true;
+  CHECK(ErrorOf(floats).find("quantize the model first") != std::string::npos);
+  floats.qat = "q4_0";
+  CHECK(ErrorOf(floats).find("give one of them") != std::string::npos);
 }
 
 TEST_CASE("what cannot be trained through is refused, and leaves nothing") {

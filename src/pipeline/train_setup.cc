@@ -113,6 +113,12 @@ Status TrainSetup::ReadFirstState() {
     first_.weights = train::FirstAdapters(adapters, options_.seed);
     return Ok{};
   }
+  if (job_.scales_only) {
+    EW_TRY(scales_, train::BlockScales::Create(model, &pool_).In(job_.model));
+    options_.scales = &*scales_;
+    first_.weights.assign(scales_->size(), 1.0f);
+    return Ok{};
+  }
   const train::ParameterLayout layout(model.spec());
   if (layout.size() > kMaxParameters) {
     return MakeError(Code::kOutOfMemory, "%s: a model of %zu parameters", job_.model.c_str(),
@@ -129,7 +135,7 @@ Status TrainSetup::ReadFirstState() {
 Status TrainSetup::ChooseFormats(const PlanOptions& plan) {
   if (job_.qat.empty()) return Ok{};
   EW_TRY(options_.formats, OutputFormats(*inputs_->model, plan));
-  return train::CheckFormats(train::ParameterLayout(inputs_->model->spec()), options_.formats,
+  return train::CheckFormats(train::ParameterLayout(inputs_->model->spec()).all(), options_.formats,
                              options_.network.keep_zeros, first_.weights.data())
       .In(job_.model);
 }
@@ -168,6 +174,7 @@ uint64_t TrainSetup::learned_tokens() const {
 Result<uint64_t> TrainSetup::PlannedBytes() const {
   EW_TRY(uint64_t bytes, train::TrainingBytes(inputs_->model->spec(), options_, loss_parameters()));
   if (match_) bytes += match_->Bytes(options_.batch.tokens);
+  if (scales_) bytes += train::BlockScales::Bytes(*inputs_->model);
   if (frozen_) bytes += train::CheckpointWeights::Bytes(*inputs_->model, options_.batch.tokens);
   if (inputs_->teacher) bytes += TeacherBytes(*inputs_->teacher, TeacherOptionsOf(job_, options_));
   return bytes;
@@ -183,8 +190,9 @@ Result<double> TrainSetup::HeldOutLoss(const train::TrainerState& state) {
   const ModelSpec& spec = inputs_->model->spec();
   auto ops = train::MakeCpuOps(&pool_, options_.precision);
   EW_TRY(auto network, train::Network::Create(spec, ops.get(), options_.network, base()));
-  train::FakeQuantizer quantizer(train::ParameterLayout(spec), options_.formats, &pool_);
-  EW_TRY(const float* weights, quantizer.Apply(state.weights.data()));
+  train::FakeQuantizer quantizer(train::ParameterLayout(spec).all(), options_.formats, &pool_);
+  EW_TRY(const float* weights,
+         scales_ ? scales_->Apply(state.weights) : quantizer.Apply(state.weights.data()));
   return train::HeldOutLoss(inputs_->held_out, options_.batch, weights, &pool_, *progress_,
                             &network, &processes_);
 }

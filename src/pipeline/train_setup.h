@@ -38,6 +38,7 @@ class TrainSetup {
   train::Communicator& processes() const { return processes_; }
   LiveTeacher* teacher() { return teacher_.get(); }  // null: none
   Progress* progress() { return progress_; }
+  const train::BlockScales* scales() const { return scales_ ? &*scales_ : nullptr; }
 
   // Weights before the first step; called once.
   train::TrainerState TakeFirstState() { return std::move(first_); }
@@ -72,6 +73,7 @@ class TrainSetup {
   std::unique_ptr<LiveTeacher> teacher_;
   std::unique_ptr<train::TokenLoss> loss_;
   std::optional<train::CheckpointWeights> frozen_;  // what adapters act on
+  std::optional<train::BlockScales> scales_;        // where these are learned
 };
 
 // The model with other weights, (ParameterLayout::size()).

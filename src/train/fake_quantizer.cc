@@ -48,15 +48,15 @@ Status CheckFormat(const Parameter& parameter, DType format) {
 
 }  // namespace
 
-Status CheckFormats(const ParameterLayout& layout, std::span<const DType> formats, bool keep_zeros,
-                    const float* weights) {
+Status CheckFormats(std::span<const Parameter> parameters, std::span<const DType> formats,
+                    bool keep_zeros, const float* weights) {
   if (formats.empty()) return Ok{};
-  if (formats.size() != layout.all().size()) {
+  if (formats.size() != parameters.size()) {
     return MakeError(Code::kInvalidArgument, "%zu formats for %zu tensors", formats.size(),
-                     layout.all().size());
+                     parameters.size());
   }
   for (size_t i = 0; i < formats.size(); ++i) {
-    const Parameter& parameter = layout.all()[i];
+    const Parameter& parameter = parameters[i];
     EW_TRY(CheckFormat(parameter, formats[i]));
     const float* values = weights + parameter.offset;
     const size_t count = parameter.shape.elements();
@@ -75,12 +75,16 @@ Status CheckFormats(const ParameterLayout& layout, std::span<const DType> format
   return Ok{};
 }
 
-FakeQuantizer::FakeQuantizer(const ParameterLayout& layout, std::span<const DType> formats,
+FakeQuantizer::FakeQuantizer(std::span<const Parameter> parameters, std::span<const DType> formats,
                              ThreadPool* pool)
-    : parameters_(layout.all().begin(), layout.all().end()), pool_(pool) {
+    : parameters_(parameters.begin(), parameters.end()), pool_(pool) {
   if (formats.empty()) return;
   EW_CHECK(formats.size() == parameters_.size());
-  seen_.resize(layout.size());
+  size_t size = 0;
+  for (const Parameter& parameter : parameters_) {
+    size = std::max(size, parameter.offset + parameter.shape.elements());
+  }
+  seen_.resize(size);
   for (size_t i = 0; i < formats.size(); ++i) {
     const Parameter& parameter = parameters_[i];
     const size_t count = parameter.shape.elements();

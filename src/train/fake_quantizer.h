@@ -16,22 +16,23 @@
 
 namespace edgewise::train {
 
-// Finds what keeps `weights` (layout.size()) from being trained in `formats`, one of each parameter
-// of the layout; empty: floats, with which nothing is wrong. Errors: kInvalidArgument (a format
+// Finds what keeps `weights`, the run of these parameters, from being trained in `formats`, one of
+// each parameter; empty: floats, with which nothing is wrong. Errors: kInvalidArgument (a format
 // that cannot be written or does not divide a row; weights that a sparse format cannot hold; with
 // `keep_zeros` a zero that would not stay one), kBadData (a weight too large for its format).
-Status CheckFormats(const ParameterLayout& layout, std::span<const DType> formats, bool keep_zeros,
-                    const float* weights);
+Status CheckFormats(std::span<const Parameter> parameters, std::span<const DType> formats,
+                    bool keep_zeros, const float* weights);
 
 // Not thread-safe; its result does not depend on the number of threads.
 class FakeQuantizer {
  public:
   // `formats` have passed CheckFormats. The pool must outlive it.
-  FakeQuantizer(const ParameterLayout& layout, std::span<const DType> formats, ThreadPool* pool);
+  FakeQuantizer(std::span<const Parameter> parameters, std::span<const DType> formats,
+                ThreadPool* pool);
 
-  // Returns what `weights` (layout.size()) become in their formats: (layout.size()) floats, valid
-  // until the next call. Without formats these are `weights` themselves. Errors: kBadData (a value
-  // that a format cannot hold; the tensor and its place are named).
+  // Returns what `weights`, the run of the parameters, become in their formats: as many floats,
+  // valid until the next call. Without formats these are `weights` themselves. Errors: kBadData (a
+  // value that a format cannot hold; the tensor and its place are named).
   Result<const float*> Apply(const float* weights);
 
  private:

@@ -130,10 +130,10 @@ TEST_CASE("the network sees decode(encode(w)) of every format, by any number of 
     const std::vector<DType> formats = MatricesIn(format, layout);
     const std::vector<float> weights = WeightsFor(format, layout);
     const std::vector<float> expected = Rounded(formats, layout, weights);
-    REQUIRE(CheckFormats(layout, formats, false, weights.data()).has_value());
+    REQUIRE(CheckFormats(layout.all(), formats, false, weights.data()).has_value());
     for (const int threads : {1, 3}) {
       ThreadPool pool(threads);
-      FakeQuantizer quantizer(layout, formats, &pool);
+      FakeQuantizer quantizer(layout.all(), formats, &pool);
       const auto seen = quantizer.Apply(weights.data());
       REQUIRE(seen.has_value());
       CHECK(std::equal(expected.begin(), expected.end(), *seen));
@@ -141,7 +141,7 @@ TEST_CASE("the network sees decode(encode(w)) of every format, by any number of 
   }
   ThreadPool pool(1);
   const std::vector<float> weights = WeightsFor(DType::kF32, layout);
-  CHECK(*FakeQuantizer(layout, {}, &pool).Apply(weights.data()) == weights.data());
+  CHECK(*FakeQuantizer(layout.all(), {}, &pool).Apply(weights.data()) == weights.data());
 }
 
 TEST_CASE(
@@ -220,7 +220,7 @@ TEST_CASE("what cannot be trained is refused with its tensor") {
   const ParameterLayout layout(WideSpec());
   std::vector<float> weights = WeightsFor(DType::kF32, layout);
   const auto fails = [&](std::vector<DType> formats, bool keep_zeros, const std::string& part) {
-    const Status status = CheckFormats(layout, formats, keep_zeros, weights.data());
+    const Status status = CheckFormats(layout.all(), formats, keep_zeros, weights.data());
     CAPTURE(part);
     REQUIRE(!status.has_value());
     CAPTURE(status.error().message);
@@ -239,7 +239,8 @@ TEST_CASE("what cannot be trained is refused with its tensor") {
   narrow.ffn_dim = 96;
   const ParameterLayout other(narrow);
   const std::vector<float> values(other.size(), 1.0f);
-  const Status status = CheckFormats(other, MatricesIn(DType::kQ3_K, other), false, values.data());
+  const Status status =
+      CheckFormats(other.all(), MatricesIn(DType::kQ3_K, other), false, values.data());
   REQUIRE(!status.has_value());
   CHECK(status.error().message.find("rows of 96 are not blocks of 256") != std::string::npos);
 }

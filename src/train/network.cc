@@ -37,19 +37,21 @@ size_t LoraFloats(const ModelSpec& spec, const NetworkOptions& options, bool gra
   return (gradients ? 2 : 1) * largest;
 }
 
+// Of a row, whose activations are kept for `kept` layers.
+size_t RowFloats(const ModelSpec& spec, size_t kept, size_t residual, bool gradients) {
+  const size_t widest = Widest(spec);
+  size_t floats = kept * LayerFloats(spec) + residual * spec.dim + 2 * spec.dim + widest;
+  if (!gradients) return floats;
+  return floats + 2 * spec.dim + std::max<size_t>(2 * size_t{spec.ffn_dim}, QkvDim(spec)) + widest;
+}
+
 }  // namespace
 
 uint64_t ActivationBytes(const ModelSpec& spec, const NetworkOptions& options, size_t rows,
                          bool gradients) {
   const size_t kept = gradients && !options.recompute ? spec.n_layers : 1;
-  const size_t residual = gradients ? spec.n_layers + 1 : 2;
-  const size_t widest = Widest(spec);
-  size_t floats = kept * LayerFloats(spec) + residual * spec.dim + 2 * spec.dim + widest;
-  if (gradients) {
-    floats += 2 * spec.dim + std::max<size_t>(2 * size_t{spec.ffn_dim}, QkvDim(spec));
-    floats += widest;
-  }
-  floats += LoraRowFloats(spec, options);
+  const size_t floats = RowFloats(spec, kept, gradients ? spec.n_layers + 1 : 2, gradients) +
+                        LoraRowFloats(spec, options);
   return (rows * floats + std::min(rows, kLogitRows) * (spec.vocab_size + 2 * spec.dim) +
           LoraFloats(spec, options, gradients)) *
          sizeof(float);
@@ -60,8 +62,11 @@ uint64_t GrowingBytes(const ModelSpec& spec, const NetworkOptions& options, size
          uint64_t{rows} * spec.n_layers * QkvDim(spec) * sizeof(float);
 }
 
-// Makes room for the batch.
-Status Network::Impl::Begin(const Batch& batch, bool gradients) {
+uint64_t LayerActivationBytes(const ModelSpec& spec, size_t rows, bool gradients) {
+  return rows * RowFloats(spec, 1, 2, gradients) * sizeof(float);
+}
+
+Status Network::Impl::Begin(const Batch& batch, bool gradients, size_t layers) {
   n = batch.size();
   lengths = batch.lengths;
   const size_t sum = std::accumulate(lengths.begin(), lengths.end(), size_t{0});
@@ -81,8 +86,8 @@ Status Network::Impl::Begin(const Batch& batch, bool gradients) {
     }
   }
   const size_t widest = Widest(spec);
-  states.resize(gradients && !options.recompute ? spec.n_layers : 1);
-  residual.resize(gradients ? spec.n_layers + 1 : 2);
+  states.resize(gradients && !options.recompute ? layers : 1);
+  residual.resize(gradients ? layers + 1 : 2);
   for (std::vector<float>& x : residual) x.resize(room() * spec.dim);
   normed.resize(room() * spec.dim);
   branch.resize(room() * spec.dim);

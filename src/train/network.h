@@ -37,6 +37,8 @@ uint64_t ActivationBytes(const ModelSpec& spec, const NetworkOptions& options, s
                          bool gradients);
 // Those of sequences that grow to `rows` tokens in all.
 uint64_t GrowingBytes(const ModelSpec& spec, const NetworkOptions& options, size_t rows);
+// Those of one layer by itself.
+uint64_t LayerActivationBytes(const ModelSpec& spec, size_t rows, bool gradients);
 
 // Not thread-safe. What is learned, `weights` below, are (size()) floats that stay the caller's:
 // all parameters in the order of a ParameterLayout, or the adapters in that of a LoraLayout.
@@ -75,6 +77,20 @@ class Network {
                 const float* weights);
   // Writes (rows.size(), vocab_size) logits of rows of what ran last.
   void Logits(const float* weights, std::span<const uint32_t> rows, float* logits);
+
+  // One layer by itself: y (n, dim) = the residual stream after it of a batch whose stream before
+  // it is x (n, dim), which may be y. Its weights are given, whatever is learned otherwise. Errors:
+  // those of Train.
+  Status RunLayer(const Batch& batch, uint32_t layer, const LayerWeights& weights, const float* x,
+                  float* y);
+  // Adds to `gradients` `scale` times those of the squared error, the sum of (y - targets)^2, which
+  // is returned; without dropout.
+  Result<double> TrainLayer(const Batch& batch, uint32_t layer, const LayerWeights& weights,
+                            const float* x, const float* targets, float scale,
+                            const LayerGradients& gradients);
+  // The sum of the losses of a batch whose stream after the last layer is x (n, dim).
+  Result<double> EvaluateStream(const Batch& batch, WeightSource* weights, const float* x,
+                                TokenLoss* loss);
 
  private:
   struct Impl;

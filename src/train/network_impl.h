@@ -164,7 +164,11 @@ struct Network::Impl {
   }
   Result<LayerPass> InLayer(const Pass& pass, uint32_t l);
 
-  Status Begin(const Batch& batch, bool gradients);
+  // Makes room for the batch, with gradients for the activations of `layers` of them.
+  Status Begin(const Batch& batch, bool gradients, size_t layers);
+  Status Begin(const Batch& batch, bool gradients) {
+    return Begin(batch, gradients, spec.n_layers);
+  }
   // Angles of the batch's rows: of each sequence all positions, or with `last` that one alone. It
   // will have totals[i] tokens.
   void Rotations(std::span<const uint32_t> ends, std::span<const uint32_t> totals, bool last);

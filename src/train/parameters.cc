@@ -63,6 +63,25 @@ ParameterLayout::ParameterLayout(const ModelSpec& spec)
   }
 }
 
+LayerLayout::LayerLayout(const ParameterLayout& layout, uint32_t layer) {
+  const std::string prefix = Format("blk.%u.", layer);
+  // Where its matrices and its vectors begin in the whole run.
+  size_t matrices = kNoParameter, vectors = kNoParameter;
+  for (const Parameter& parameter : layout.all()) {
+    if (!parameter.name.starts_with(prefix)) continue;
+    const bool matrix = parameter.offset < layout.matrix_size();
+    size_t& begin = matrix ? matrices : vectors;
+    if (begin == kNoParameter) begin = parameter.offset;
+    parameters.push_back({parameter.name, parameter.shape, size});
+    size += parameter.shape.elements();
+    if (matrix) matrix_size = size;
+  }
+  offsets = Each(layout.layer(layer), [&](size_t offset) {
+    if (offset == kNoParameter) return offset;
+    return offset < layout.matrix_size() ? offset - matrices : offset - vectors + matrix_size;
+  });
+}
+
 Result<std::vector<float>> LoadParameters(const Checkpoint& checkpoint,
                                           const ParameterLayout& layout) {
   std::vector<float> values(layout.size());

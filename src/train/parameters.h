@@ -87,6 +87,16 @@ class ParameterLayout {
   size_t embedding_ = 0, output_norm_ = 0, logits_ = 0;
 };
 
+// The parameters of one layer in a run of their own, in the order of the whole: first its matrices,
+// then its vectors.
+struct LayerLayout {
+  LayerLayout(const ParameterLayout& layout, uint32_t layer);
+
+  std::vector<Parameter> parameters;  // with offsets in this run
+  LayerOffsets offsets;
+  size_t size = 0, matrix_size = 0;  // floats
+};
+
 // Reads a checkpoint's parameters as floats, whatever their format. Errors: those of
 // Checkpoint::Load.
 Result<std::vector<float>> LoadParameters(const Checkpoint& checkpoint,

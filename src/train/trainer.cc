@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <numeric>
 #include <span>
 #include <utility>
@@ -11,11 +10,10 @@
 #include "base/strings.h"
 #include "formats/gguf.h"
 #include "train/fake_quantizer.h"
+#include "train/optimizer.h"
 
 namespace edgewise::train {
 namespace {
-
-constexpr uint32_t kMaxSkipped = 10;  // in a row
 
 Status CheckShare(double value, const char* name) {
   if (value >= 0 && value < 1) return Ok{};
@@ -33,11 +31,12 @@ class Run {
         network_(std::move(network)),
         on_policy_(std::move(on_policy)),
         reader_(std::move(reader)),
-        quantizer_(layout, options.formats, pool),
+        quantizer_(layout.all(), options.formats, pool),
         pool_(pool),
         processes_(OrAlone(options.processes)),
         state_(*state),
-        gradients_(state->weights.size()) {}
+        gradients_(options.scales == nullptr ? state->weights.size() : network_.size()),
+        scale_gradients_(options.scales == nullptr ? 0 : state->weights.size()) {}
 
   // Shows the loss its parameters, behind the weights; null: it has none.
   void Bind(LayerLoss* layers) {
@@ -46,12 +45,16 @@ class Run {
   }
   Result<StepReport> Step(TokenLoss* loss);
   Result<double> Evaluate(const Corpus& held_out, const Progress& progress) {
-    EW_TRY(const float* weights,
-           quantizer_.Apply(state_.ema.empty() ? state_.weights.data() : state_.ema.data()));
+    EW_TRY(const float* weights, Seen(state_.ema.empty() ? state_.weights : state_.ema));
     return HeldOutLoss(held_out, options_.batch, weights, pool_, progress, &network_, &processes_);
   }
 
  private:
+  // The weights that the network gets for what is learned.
+  Result<const float*> Seen(const std::vector<float>& learned) {
+    return options_.scales != nullptr ? options_.scales->Apply(learned)
+                                      : quantizer_.Apply(learned.data());
+  }
   // A number of its own for each batch of the run.
   uint64_t SeedOf(size_t number) const {
     return options_.seed + (state_.step * options_.accumulation + number) * 7919;
@@ -71,7 +74,6 @@ class Run {
     if (loss->layers() != nullptr) (*losses)[batches.size() + number] = loss->layers()->loss();
     return Ok{};
   }
-  void Update(double norm, double learning_rate);
   const TrainerOptions& options_;
   std::unique_ptr<Ops> ops_;  // outlives network_
   Network network_;
@@ -81,9 +83,10 @@ class Run {
   ThreadPool* pool_;
   Communicator& processes_;
   TrainerState& state_;
-  const float* seen_ = nullptr;  // the weights that the step is of
-  std::vector<float> gradients_;
-  std::vector<float> sum_;  // of several batches: this process's part
+  const float* seen_ = nullptr;         // the weights that the step is of
+  std::vector<float> gradients_;        // of the network's weights
+  std::vector<float> scale_gradients_;  // of factors of scales, if these are learned
+  std::vector<float> sum_;              // of several batches: this process's part
 };
 
 Result<std::vector<double>> Run::Differentiate(std::span<const Batch> batches, float scale,
@@ -132,13 +135,12 @@ Result<StepReport> Run::Step(TokenLoss* loss) {
   std::vector<Batch> batches;
   size_t targets = 0;
   StepReport report;
-  report.step = state_.step + 1;
   while (batches.size() < options_.accumulation || targets == 0) {
     batches.push_back(reader_.Next());
     targets += batches.back().CountTargets();
     report.tokens += batches.back().size();
   }
-  EW_TRY(seen_, quantizer_.Apply(state_.weights.data()));
+  EW_TRY(seen_, Seen(state_.weights));
   if (on_policy_) {
     EW_TRY(targets, Sample(batches));
   }
@@ -148,34 +150,16 @@ Result<StepReport> Run::Step(TokenLoss* loss) {
     report.loss += losses[i] / static_cast<double>(targets);
     report.layer_loss += losses[batches.size() + i] / static_cast<double>(targets);
   }
-  if (options_.network.keep_zeros && options_.network.lora.rank == 0) {
-    ops_->KeepZeros(state_.weights.data(), state_.moments(), network_.matrix_size(),
-                    gradients_.data());
+  float* gradients = gradients_.data();
+  size_t decayed = network_.matrix_size();
+  if (options_.scales != nullptr) {
+    options_.scales->Reduce(gradients, scale_gradients_.data());
+    gradients = scale_gradients_.data();
+    decayed = 0;
   }
-  report.gradient_norm = std::sqrt(ops_->SumOfSquares(gradients_.data(), gradients_.size()));
-  report.learning_rate = options_.schedule.LearningRate(report.step);
-  report.skipped =
-      !std::isfinite(report.loss + report.layer_loss) || !std::isfinite(report.gradient_norm);
-  if (!report.skipped) Update(report.gradient_norm, report.learning_rate);
-  ++state_.step;
+  EW_TRY(TakeStep(options_, decayed, ops_.get(), gradients, &state_, &report));
   state_.position = reader_.position();
   return report;
-}
-
-void Run::Update(double norm, double learning_rate) {
-  const bool clips = options_.clip > 0 && norm > options_.clip;
-  AdamStep step = {.learning_rate = static_cast<float>(learning_rate),
-                   .beta1 = static_cast<float>(options_.beta1),
-                   .beta2 = static_cast<float>(options_.beta2),
-                   .eps = static_cast<float>(options_.eps),
-                   .weight_decay = static_cast<float>(options_.weight_decay),
-                   .decayed = network_.matrix_size(),
-                   .gradient_scale = clips ? static_cast<float>(options_.clip / norm) : 1.0f,
-                   .step = ++state_.updates};
-  ops_->Adam(step, gradients_.data(), gradients_.size(), state_.moments(), state_.weights.data());
-  if (state_.ema.empty()) return;
-  ops_->Average(static_cast<float>(options_.ema), state_.weights.data(), gradients_.size(),
-                state_.ema.data());
 }
 
 // Takes the evaluation into account; returns whether training should go on.
@@ -197,16 +181,9 @@ Status Prepare(const ParameterLayout& layout, size_t size, const TrainerOptions&
   }
   // Zeros that must stay are those before the first step.
   const bool keep_zeros = options.network.keep_zeros && state->step == 0;
-  EW_TRY(CheckFormats(layout, options.formats, keep_zeros, state->weights.data()));
+  EW_TRY(CheckFormats(layout.all(), options.formats, keep_zeros, state->weights.data()));
   if (state->step > 0) return Ok{};
-  const bool codes = options.moments == MomentFormat::k8Bit;
-  for (std::vector<float>* values : {&state->mean, &state->variance}) {
-    values->assign(codes ? MomentBlocks(size) : size, 0.0f);
-  }
-  if (codes) {
-    state->mean_codes.assign(size, MomentGrid::Signed().Encode(0));
-    state->variance_codes.assign(size, MomentGrid::Unsigned().Encode(0));
-  }
+  ResetMoments(options, state);
   if (options.ema > 0) state->ema = state->weights;
   return Ok{};
 }
@@ -260,21 +237,22 @@ Status CheckTrainer(const TrainerOptions& options) {
 Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options,
                                size_t loss_parameters) {
   const bool codes = options.moments == MomentFormat::k8Bit;
-  const uint64_t copies =
-      (codes ? 2 : 4) + (options.ema > 0) + (options.patience > 0) + !options.formats.empty();
+  const uint64_t copies = (codes ? 1 : 3) + (options.ema > 0) + (options.scales != nullptr) +
+                          (options.patience > 0) + !options.formats.empty();
   uint64_t learned = ParameterLayout(spec).size();
   if (options.network.lora.rank > 0) {
     EW_TRY(const LoraLayout layout, LoraLayout::Create(spec, options.network.lora));
     learned = layout.size();
   }
   learned += loss_parameters;
-  const uint64_t sum =
-      options.accumulation > 1 ? OrAlone(options.processes).PartOf(learned, 0).count : 0;
+  uint64_t gradients = learned;
+  if (options.scales != nullptr) learned = options.scales->size();
+  if (options.accumulation > 1) gradients += OrAlone(options.processes).PartOf(gradients, 0).count;
   const uint64_t moments = codes ? 2 * (learned + MomentBlocks(learned) * sizeof(float)) : 0;
   const uint64_t written = options.on_policy.fraction > 0
                                ? GrowingBytes(spec, options.network, options.batch.tokens)
                                : 0;
-  return (copies * learned + sum) * sizeof(float) + moments + written +
+  return (copies * learned + gradients) * sizeof(float) + moments + written +
          ActivationBytes(spec, options.network, options.batch.tokens, true);
 }
 
@@ -324,8 +302,10 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
     on_policy.emplace(options.on_policy, spec.vocab_size, std::move(writer), pool);
   }
   LayerLoss* layers = loss->layers();
-  EW_TRY(
-      Prepare(layout, network.size() + (layers == nullptr ? 0 : layers->size()), options, state));
+  const size_t learned = options.scales != nullptr
+                             ? options.scales->size()
+                             : network.size() + (layers == nullptr ? 0 : layers->size());
+  EW_TRY(Prepare(layout, learned, options, state));
   EW_TRY(BatchReader reader, BatchReader::Create(corpus, options.batch));
   EW_TRY(reader.Seek(state->position));
   Run run(options, layout, std::move(network), std::move(on_policy), std::move(ops),
@@ -338,13 +318,6 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
     EW_TRY(StepReport report, run.Step(loss));
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     report.seconds = taken.count();
-    state->skipped = report.skipped ? state->skipped + 1 : 0;
-    if (state->skipped == kMaxSkipped) {
-      return MakeError(Code::kBadData,
-                       "step %llu: the gradients of %u steps in a row were not finite; try a lower "
-                       "learning rate, or F32",
-                       static_cast<unsigned long long>(report.step), kMaxSkipped);
-    }
     state->finished = state->step >= steps;
     const bool due = options.evaluate_every > 0 && report.step % options.evaluate_every == 0;
     if (held_out != nullptr && (due || state->finished)) {

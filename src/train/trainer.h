@@ -16,6 +16,7 @@
 #include "model/spec.h"
 #include "quant/dtype.h"
 #include "train/batch_reader.h"
+#include "train/block_scales.h"
 #include "train/communicator.h"
 #include "train/loss.h"
 #include "train/moments.h"
@@ -47,6 +48,9 @@ struct TrainerOptions {
   // Of each parameter of the layout: what the network sees is quantized to it (fake_quantizer.h),
   // in steps and in measurements. Empty: floats.
   std::vector<DType> formats;
+  // What is learned in place of weights: factors of a quantized model's scales, without weight
+  // decay. Must outlive the run; null: weights.
+  BlockScales* scales = nullptr;
 };
 // "bf16", "f32" and back. Errors: kInvalidArgument.
 Result<Precision> ParsePrecision(std::string_view name);
@@ -107,7 +111,8 @@ class TrainingObserver {
 
 // Bytes that training takes in each process: what is learned, as it is seen too, its gradients and
 // moments, activations. The loss has so many parameters of its own. A base of adapters is not among
-// them (CheckpointWeights::Bytes). Errors: those of LoraLayout::Create.
+// them (CheckpointWeights::Bytes), nor are the scales' blocks and values (BlockScales::Bytes).
+// Errors: those of LoraLayout::Create.
 Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options,
                                size_t loss_parameters = 0);
 

@@ -11,8 +11,7 @@
 namespace edgewise::train {
 namespace {
 
-constexpr size_t kOutputRows = 2048;  // that are decoded together
-constexpr size_t kDecodeRows = 16;    // that a thread decodes at once
+constexpr size_t kDecodeRows = 16;  // that a thread decodes at once
 
 size_t IndexOf(const Checkpoint& checkpoint, const std::string& name) {
   const auto index = checkpoint.Find(name);
@@ -29,38 +28,36 @@ void DecodeRows(const TensorView& view, size_t first, size_t count, ThreadPool* 
   });
 }
 
+std::vector<LayerLayout> LayersOf(const ModelSpec& spec) {
+  const ParameterLayout layout(spec);
+  std::vector<LayerLayout> layers;
+  for (uint32_t l = 0; l < spec.n_layers; ++l) layers.emplace_back(layout, l);
+  return layers;
+}
+
+Status DecodeLayer(const Checkpoint& checkpoint, const LayerLayout& layer, ThreadPool* pool,
+                   float* values) {
+  for (const Parameter& parameter : layer.parameters) {
+    EW_TRY(const Tensor tensor, checkpoint.Load(IndexOf(checkpoint, parameter.name)));
+    DecodeRows(tensor.view(), 0, tensor.view().shape.rows(), pool, values + parameter.offset);
+  }
+  return Ok{};
+}
+
 }  // namespace
 
-// A layer's matrices are one run of the layout and its vectors another: here one follows the other.
-std::vector<CheckpointWeights::LayerPlan> CheckpointWeights::Plan(const Checkpoint& checkpoint) {
-  const ParameterLayout layout(checkpoint.spec());
-  std::vector<LayerPlan> plans(checkpoint.spec().n_layers);
-  for (uint32_t l = 0; l < plans.size(); ++l) {
-    LayerPlan& plan = plans[l];
-    const std::string prefix = Format("blk.%u.", l);
-    size_t matrices = kNoParameter, vectors = kNoParameter;  // where they begin in the layout
-    size_t vectors_at = 0;                                   // and here
-    for (const Parameter& parameter : layout.all()) {
-      if (!parameter.name.starts_with(prefix)) continue;
-      if (matrices == kNoParameter) matrices = parameter.offset;
-      if (vectors == kNoParameter && parameter.offset >= layout.matrix_size()) {
-        vectors = parameter.offset;
-        vectors_at = plan.size;
-      }
-      plan.tensors.push_back(IndexOf(checkpoint, parameter.name));
-      plan.places.push_back(plan.size);
-      plan.size += parameter.shape.elements();
-    }
-    plan.offsets = Each(layout.layer(l), [&](size_t offset) {
-      if (offset == kNoParameter) return offset;
-      return offset < layout.matrix_size() ? offset - matrices : offset - vectors + vectors_at;
-    });
+Result<std::vector<float>> LoadLayer(const Checkpoint& checkpoint, const LayerLayout& layer,
+                                     ThreadPool* pool) {
+  std::vector<float> values(layer.size);
+  EW_TRY(DecodeLayer(checkpoint, layer, pool, values.data()));
+  for (const Parameter& parameter : layer.parameters) {
+    checkpoint.DropPages(IndexOf(checkpoint, parameter.name));
   }
-  return plans;
+  return values;
 }
 
 CheckpointWeights::CheckpointWeights(const Checkpoint& checkpoint, ThreadPool* pool)
-    : checkpoint_(checkpoint), pool_(pool), plans_(Plan(checkpoint)) {}
+    : checkpoint_(checkpoint), pool_(pool), layers_(LayersOf(checkpoint.spec())) {}
 
 Result<CheckpointWeights> CheckpointWeights::Create(const Checkpoint& checkpoint,
                                                     ThreadPool* pool) {
@@ -73,9 +70,6 @@ Result<CheckpointWeights> CheckpointWeights::Create(const Checkpoint& checkpoint
   EW_TRY(const Tensor norm, checkpoint.Load(IndexOf(checkpoint, "output_norm.weight")));
   weights.output_norm_.resize(spec.dim);
   norm.view().DecodeRow(0, weights.output_norm_.data());
-  size_t largest = 0;
-  for (const LayerPlan& plan : weights.plans_) largest = std::max(largest, plan.size);
-  weights.values_.resize(largest);
   weights.output_values_.resize(std::min<size_t>(kOutputRows, spec.vocab_size) * spec.dim);
   return weights;
 }
@@ -83,7 +77,7 @@ Result<CheckpointWeights> CheckpointWeights::Create(const Checkpoint& checkpoint
 uint64_t CheckpointWeights::Bytes(const Checkpoint& checkpoint, size_t tokens) {
   const ModelSpec& spec = checkpoint.spec();
   size_t largest = 0;
-  for (const LayerPlan& plan : Plan(checkpoint)) largest = std::max(largest, plan.size);
+  for (const LayerLayout& layer : LayersOf(spec)) largest = std::max(largest, layer.size);
   const uint64_t floats =
       largest + spec.dim * (tokens + std::min<uint64_t>(kOutputRows, spec.vocab_size));
   uint64_t bytes = floats * sizeof(float);
@@ -96,17 +90,14 @@ uint64_t CheckpointWeights::Bytes(const Checkpoint& checkpoint, size_t tokens) {
 }
 
 Result<LayerWeights> CheckpointWeights::Layer(uint32_t layer) {
-  const LayerPlan& plan = plans_[layer];
+  const LayerLayout& layout = layers_[layer];
   if (layer != loaded_) {
     loaded_ = UINT32_MAX;
-    for (size_t i = 0; i < plan.tensors.size(); ++i) {
-      EW_TRY(const Tensor tensor, checkpoint_.Load(plan.tensors[i]));
-      const TensorView& view = tensor.view();
-      DecodeRows(view, 0, view.shape.rows(), pool_, values_.data() + plan.places[i]);
-    }
+    values_.resize(std::max(values_.size(), layout.size));
+    EW_TRY(DecodeLayer(checkpoint_, layout, pool_, values_.data()));
     loaded_ = layer;
   }
-  return In<const float>(values_.data(), plan.offsets);
+  return In<const float>(values_.data(), layout.offsets);
 }
 
 TokenRows CheckpointWeights::Embedding(std::span<const int32_t> tokens) {

@@ -26,6 +26,11 @@ struct OutputRows {
   size_t count;
 };
 
+// Decodes the tensors of a layer, (layer.size) floats, and lets go of their file's pages. Errors:
+// those of Checkpoint::Load.
+Result<std::vector<float>> LoadLayer(const Checkpoint& checkpoint, const LayerLayout& layer,
+                                     ThreadPool* pool);
+
 // Not thread-safe. What a function returns is valid until it is called again.
 class WeightSource {
  public:
@@ -63,6 +68,8 @@ class FloatWeights final : public WeightSource {
 // (Dettmers et al. 2023), in any format that a checkpoint reads.
 class CheckpointWeights final : public WeightSource {
  public:
+  static constexpr size_t kOutputRows = 2048;  // of the output matrix that are decoded together
+
   // The pool must outlive it. Errors: those of Checkpoint::Load.
   static Result<CheckpointWeights> Create(const Checkpoint& checkpoint, ThreadPool* pool);
   // Bytes that it takes for batches of `tokens`, with the mapped file's tensors.
@@ -74,18 +81,11 @@ class CheckpointWeights final : public WeightSource {
   OutputRows Output(size_t first) override;
 
  private:
-  // A layer's tensors, as indices of the checkpoint's, and their places in `values_`.
-  struct LayerPlan {
-    std::vector<size_t> tensors, places;
-    LayerOffsets offsets;
-    size_t size = 0;  // floats
-  };
   CheckpointWeights(const Checkpoint& checkpoint, ThreadPool* pool);
-  static std::vector<LayerPlan> Plan(const Checkpoint& checkpoint);
 
   Checkpoint checkpoint_;
   ThreadPool* pool_;
-  std::vector<LayerPlan> plans_;
+  std::vector<LayerLayout> layers_;
   Tensor embedding_, output_;  // output_ is empty where they are tied
   std::vector<float> output_norm_;
   uint32_t loaded_ = UINT32_MAX;  // the layer in values_

@@ -184,6 +184,76 @@ TEST_CASE("adapters and quantized students match layers and learn on policy") {
   }
 }
 
+TEST_CASE("layer by layer, killed or stopped, a run goes on to the same bytes") {
+  const Setup setup;
+  const std::string whole = setup.folder / "whole.gguf", cut = setup.folder / "cut.gguf";
+  const auto command = [&](const std::string& out, std::vector<std::string> more) {
+    std::vector<std::string> all = {"distill",     BaseModel(),  setup.text, out,
+                                    "--student",   BaseModel(),  "--qat",    "q3_k_s",
+                                    "--layerwise", "--steps",    "4",        "--batch-tokens",
+                                    "512",         "--held-out", setup.text, "--json"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const Json plan = ParseObject(RunProgram(command(whole, {"--dry-run"})), "distill");
+  CHECK(Number(plan, "steps") == 4);
+  CHECK(Number(plan, "disk_bytes") > 1e6);
+  CHECK(!std::filesystem::exists(whole));
+  const Json made = ParseObject(RunProgram(command(whole, {"--threads", "1"})), "distill");
+  CHECK(made.Find("layers")->AsArray()->size() == 4);
+  CHECK(Number(made, "teacher_loss") < Number(made, "held_out_loss"));
+  const std::string log = ReadWhole(whole + ".log.jsonl");
+  CHECK(std::count(log.begin(), log.end(), '\n') == 4);
+  int stops = 0;
+  for (const int signal : {SIGKILL, SIGINT, SIGKILL}) {
+    if (std::filesystem::exists(cut)) break;
+    stops += SignalProgram(command(cut, {"--resume"}), signal, 1200000) != 0;
+  }
+  CHECK(stops > 0);
+  if (!std::filesystem::exists(cut)) {
+    const ProgramResult rest = RunProgram(command(cut, {"--resume"}));
+    CAPTURE(rest.err);
+    REQUIRE(rest.exit_code == 0);
+  }
+  CHECK(ReadWhole(cut) == ReadWhole(whole));
+  const ProgramResult beside = RunProgram(command(cut, {"--force", "--alpha", "1"}));
+  CHECK(beside.exit_code == 2);
+  CHECK(beside.err.find("--layerwise and --alpha exclude each other") != std::string::npos);
+}
+
+TEST_CASE("scales alone: killed or stopped, a run goes on to the same bytes") {
+  const Setup setup;
+  const std::string whole = setup.folder / "whole.gguf", cut = setup.folder / "cut.gguf";
+  const std::string student = setup.folder / "q4_0.gguf";
+  REQUIRE(RunProgram({"quantize", BaseModel(), student, "--to", "q4_0"}).exit_code == 0);
+  const auto command = [&](const std::string& out, std::vector<std::string> more) {
+    std::vector<std::string> all = {
+        "distill", BaseModel(), setup.text,       out,   "--student", student, "--scales-only",
+        "--alpha", "1",         "--batch-tokens", "256", "--steps",   "8",     "--save-every",
+        "1",       "--json"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const Json made = ParseObject(RunProgram(command(whole, {"--threads", "1"})), "distill");
+  CHECK(Number(made, "trainable_parameters") < Number(made, "parameters") / 30);
+  CHECK(Number(made, "held_out_loss") != Number(made, "first_loss"));
+  CHECK(std::filesystem::file_size(whole) < std::filesystem::file_size(student) + 4096);
+  for (const int signal : {SIGKILL, SIGINT}) {
+    if (!std::filesystem::exists(cut)) {
+      SignalProgram(command(cut, {"--resume"}), signal, 1500000);
+    }
+  }
+  if (!std::filesystem::exists(cut)) {
+    const ProgramResult rest = RunProgram(command(cut, {"--resume"}));
+    CAPTURE(rest.err);
+    REQUIRE(rest.exit_code == 0);
+  }
+  CHECK(ReadWhole(cut) == ReadWhole(whole));
+  const ProgramResult beside = RunProgram(command(cut, {"--force", "--to", "f16"}));
+  CHECK(beside.exit_code == 2);
+  CHECK(beside.err.find("--scales-only and --to exclude each other") != std::string::npos);
+}
+
 TEST_CASE("an interrupt ends a run after the step in work, and keeps that") {
   const Setup setup;
   const std::string out = setup.folder / "new.gguf", state = out + ".journal/state.gguf";
