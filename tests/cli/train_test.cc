@@ -113,7 +113,7 @@ TEST_CASE("a run that matches layers and learns on policy goes on to the same by
                                     "--batch-tokens",
                                     "256",
                                     "--steps",
-                                    "20",
+                                    "60",
                                     "--learning-rate",
                                     "0.01",
                                     "--save-every",
@@ -126,7 +126,7 @@ TEST_CASE("a run that matches layers and learns on policy goes on to the same by
   CHECK(ReadWhole(whole + ".log.jsonl").find("layer_loss") != std::string::npos);
   std::vector<std::string> again = command(cut);
   again.push_back("--resume");
-  for (const int signal : {SIGKILL, SIGINT}) SignalProgram(again, signal, 1000000);
+  for (const int signal : {SIGKILL, SIGINT, SIGKILL}) SignalProgram(again, signal, 400000);
   if (!std::filesystem::exists(cut)) {
     const ProgramResult rest = RunProgram(again);
     CAPTURE(rest.err);
