@@ -95,7 +95,7 @@ void CheckParameter(Streamed* model, uint32_t l, const Parameter& whole, const f
   }
   std::copy(before.begin(), before.end(), values);
   const double difference = static_cast<double>(kScale) * (errors[0] - errors[1]);
-  const double rounding = 5e-8 * static_cast<double>(kScale) * (errors[0] + errors[1]);  // of F32
+  const double rounding = 1.5e-7 * static_cast<double>(kScale) * (errors[0] + errors[1]);  // of F32
   CHECK(std::abs(difference - expected) <
         1e-2 * (std::sqrt(typical) + std::abs(expected)) + rounding);
 }

@@ -48,7 +48,8 @@ Status TakeStep(const TrainerOptions& options, size_t matrix_size, Ops* ops, flo
   report->step = ++state->step;
   report->gradient_norm = std::sqrt(ops->SumOfSquares(gradients, state->weights.size()));
   report->learning_rate = options.schedule.LearningRate(report->step);
-  report->skipped = !std::isfinite(report->loss + report->layer_loss) || !std::isfinite(report->gradient_norm);
+  report->skipped =
+      !std::isfinite(report->loss + report->layer_loss) || !std::isfinite(report->gradient_norm);
   if (!report->skipped) Update(options, matrix_size, *report, ops, gradients, state);
   state->skipped = report->skipped ? state->skipped + 1 : 0;
   if (state->skipped < kMaxSkipped) return Ok{};
