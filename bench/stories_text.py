@@ -5,8 +5,8 @@
 
 CASED holds TinyStories with <|endoftext|> behind each story; LOWERCASE more of them in lower case, with a blank line between
 paragraphs and a line break between stories. Writes OUT_DIR/held.txt, the stories of CASED's last 100,000 bytes, and
-OUT_DIR/train.txt: all others of CASED, then those of LOWERCASE that are in neither (nor nearly so among the held-out), with the capitals of sentences, of the
-words that CASED writes with a capital within sentences, and of who is "named" or "called" so.
+OUT_DIR/train.txt: all others of CASED, then those of LOWERCASE that are in neither (nor nearly so among the held-out), with
+the capitals of sentences, of the words that CASED writes with a capital within sentences, and of who is "named" or "called".
 """
 import collections
 import pathlib
