@@ -185,10 +185,10 @@ TEST_CASE("through a quantizer: nearer than rounding, and what is measured is wh
   const Models models(base, base);
   LayerwiseOptions options = Options(models.student, DType::kQ4_0, true, 100);
   options.trainer.schedule.peak = 1e-3;
+  const ParameterLayout layout(models.student.spec());
   for (size_t i = 0; i < options.written.size(); ++i) {
     // HeldOutLoss below reads the student's own output matrix.
-    const std::string& name = ParameterLayout(models.student.spec()).all()[i].name;
-    if (name == "output.weight") {
+    if (layout.all()[i].name == "output.weight") {
       options.written[i] = options.trainer.formats[i] = DType::kF32;
     }
   }
