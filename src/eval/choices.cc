@@ -7,6 +7,8 @@
 
 #include "base/process.h"
 #include "base/strings.h"
+#include "eval/json_lines.h"
+#include "eval/logit_stream.h"
 #include "eval/moments.h"
 #include "model/model.h"
 #include "text/prompt.h"
@@ -21,8 +23,7 @@ Result<std::string> Text(const Json* value, const char* what) {
   return MakeError(Code::kBadData, "%s holds a NUL character", what);
 }
 
-Result<Question> ParseQuestion(std::string_view line) {
-  EW_TRY(const Json row, ParseJson(line));
+Result<Question> ParseQuestion(const Json& row) {
   if (!row.is_object()) {
     return MakeError(Code::kBadData, "a question must be an object, not %s", row.TypeName());
   }
@@ -106,15 +107,9 @@ class Scorer {
     EW_TRY(forward_.Run(rest, &cache_, rest.size() - rows, logits_));
     double sum = 0;
     for (size_t i = 0; i < rows; ++i) {
-      const float* row = logits_.data() + i * vocab;
-      sum += static_cast<double>(row[static_cast<size_t>(tokens[first + i])]) -
-             kernels::Active().log_sum_exp(row, vocab);
+      sum -= NegativeLogLikelihood(logits_.data() + i * vocab, vocab, tokens[first + i]);
     }
-    if (!std::isfinite(sum)) {
-      return Error{Code::kBadData,
-                   "the model gave logits that are not finite: the weights are damaged, or their "
-                   "number format overflows"};
-    }
+    if (!std::isfinite(sum)) return NotFiniteLogits("model");
     scored_ += rows;
     return sum;
   }
@@ -135,18 +130,12 @@ size_t Highest(const std::vector<double>& scores) {
 
 Result<std::vector<Question>> ParseQuestions(std::string_view text) {
   std::vector<Question> questions;
-  uint64_t number = 0;
-  while (!text.empty()) {
-    const size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = Trim(text.substr(0, end));
-    text.remove_prefix(std::min(end + 1, text.size()));
-    ++number;
-    if (line.empty()) continue;
-    EW_TRY(Question question,
-           ParseQuestion(line).In(Format("line %llu", static_cast<unsigned long long>(number))));
-    question.line = number;
+  EW_TRY(EachJsonLine(text, [&](const Json& row, uint64_t line) -> Status {
+    EW_TRY(Question question, ParseQuestion(row));
+    question.line = line;
     questions.push_back(std::move(question));
-  }
+    return Ok{};
+  }));
   if (questions.empty()) {
     return Error{Code::kBadData,
                  "holds no questions: lines of {\"prompt\", \"choices\", \"answer\"} are needed"};

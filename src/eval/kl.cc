@@ -78,10 +78,7 @@ Status ScoreWindow(const ScoredWindow& window, size_t vocab_size, ThreadPool* po
     });
     for (const PositionScore& score : scores) {
       if (!std::isfinite(score.kl) || !std::isfinite(score.nll) || !std::isfinite(score.base_nll)) {
-        return MakeError(Code::kBadData,
-                         "the %s gave logits that are not finite: the weights are damaged, or "
-                         "their number format overflows",
-                         std::isfinite(score.base_nll) ? "model" : "base model");
+        return NotFiniteLogits(std::isfinite(score.base_nll) ? "model" : "base model");
       }
       sums->Add(score);
     }

@@ -3,7 +3,22 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/strings.h"
+#include "kernels/kernels.h"
+
 namespace edgewise {
+
+double NegativeLogLikelihood(const float* logits, size_t vocab_size, int32_t token) {
+  return kernels::Active().log_sum_exp(logits, vocab_size) -
+         static_cast<double>(logits[static_cast<size_t>(token)]);
+}
+
+Error NotFiniteLogits(const char* model) {
+  return MakeError(Code::kBadData,
+                   "the %s gave logits that are not finite: the weights are damaged, or their "
+                   "number format overflows",
+                   model);
+}
 
 LogitStream::LogitStream(Engine* engine, KvCache cache, size_t rows)
     : vocab_size_(engine->model().spec().vocab_size),

@@ -13,6 +13,11 @@
 
 namespace edgewise {
 
+// -log of the probability of `token` by its logits (vocab_size), in nats.
+double NegativeLogLikelihood(const float* logits, size_t vocab_size, int32_t token);
+// kBadData: what came out of `model` ("model", "base model") was not finite.
+Error NotFiniteLogits(const char* model);
+
 // Not thread-safe; the engine must outlive it.
 class LogitStream {
  public:

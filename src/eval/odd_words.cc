@@ -105,13 +105,9 @@ class Search {
       const auto rows = std::span(logits_).first(count * vocab_size_);
       EW_TRY(forward_.Run(tokens.subspan(from - 1, count), &cache_, 0, rows));
       for (size_t i = 0; i < count; ++i, ++from) {
-        const float* row = rows.data() + i * vocab_size_;
-        nats.push_back(kernels::Active().log_sum_exp(row, vocab_size_) -
-                       static_cast<double>(row[static_cast<size_t>(tokens[from])]));
-        if (std::isfinite(nats.back())) continue;
-        return Error{Code::kBadData,
-                     "the model gave logits that are not finite: the weights are damaged, or their "
-                     "number format overflows"};
+        nats.push_back(
+            NegativeLogLikelihood(rows.data() + i * vocab_size_, vocab_size_, tokens[from]));
+        if (!std::isfinite(nats.back())) return NotFiniteLogits("model");
       }
     }
     return nats;

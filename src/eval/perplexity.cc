@@ -6,7 +6,6 @@
 #include "base/strings.h"
 #include "eval/logit_stream.h"
 #include "eval/moments.h"
-#include "kernels/kernels.h"
 
 namespace edgewise {
 namespace {
@@ -21,18 +20,12 @@ Status ScoreWindow(const ScoredWindow& window, size_t vocab_size, ThreadPool* po
     losses.resize(logits.size() / vocab_size);
     pool->ParallelFor(losses.size(), 4, [&](size_t begin, size_t end, int) {
       for (size_t i = begin; i < end; ++i) {
-        const float* row = logits.data() + i * vocab_size;
-        const auto wanted = static_cast<size_t>(window.tokens[target + i]);
-        losses[i] =
-            kernels::Active().log_sum_exp(row, vocab_size) - static_cast<double>(row[wanted]);
+        losses[i] = NegativeLogLikelihood(logits.data() + i * vocab_size, vocab_size,
+                                          window.tokens[target + i]);
       }
     });
     for (const double loss : losses) {
-      if (!std::isfinite(loss)) {
-        return Error{Code::kBadData,
-                     "the model gave logits that are not finite: the weights are damaged, or their "
-                     "number format overflows"};
-      }
+      if (!std::isfinite(loss)) return NotFiniteLogits("model");
       nll->Add(loss);
     }
     target += losses.size();

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/strings.h"
+#include "eval/json_lines.h"
 
 namespace edgewise {
 namespace {
@@ -99,19 +100,12 @@ uint64_t CountLines(std::string_view text) {
 
 Result<std::vector<TrainingExample>> ReadJsonLines(std::string_view text) {
   std::vector<TrainingExample> examples;
-  uint64_t number = 0;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find('\n', at), text.size());
-    const std::string_view line = Trim(text.substr(at, end - at));
-    at = end + 1;
-    ++number;
-    if (line.empty()) continue;
-    const std::string where = Format("line %llu", static_cast<unsigned long long>(number));
-    EW_TRY(const Json object, ParseJson(line).In(where));
-    EW_TRY(TrainingExample example, FromObject(object).In(where));
-    example.line = number;
+  EW_TRY(EachJsonLine(text, [&](const Json& object, uint64_t line) -> Status {
+    EW_TRY(TrainingExample example, FromObject(object));
+    example.line = line;
     examples.push_back(std::move(example));
-  }
+    return Ok{};
+  }));
   if (!examples.empty()) return examples;
   return Error{Code::kBadData, "holds no example: every line is blank"};
 }

@@ -9,14 +9,10 @@
 
 #include "compress/quantize/presets.h"
 #include "pipeline/pruned_stories.h"
+#include "pipeline/test_training.h"
 
 namespace edgewise {
 namespace {
-
-struct Quiet final : Progress {
-  void Update(std::string_view, uint64_t, uint64_t) override {}
-  bool Cancelled() const override { return false; }
-};
 
 struct Setup {
   TemporaryFolder folder;
@@ -43,19 +39,6 @@ struct Setup {
     return job;
   }
 };
-
-TrainSummary MustTrain(const TrainJob& job) {
-  Quiet none;
-  const auto summary = TrainModel(job, &none);
-  REQUIRE_MESSAGE(summary, (summary ? "" : summary.error().message));
-  return *summary;
-}
-
-std::string ErrorOf(const TrainJob& job) {
-  Quiet none;
-  const auto summary = TrainModel(job, &none);
-  return summary ? "" : summary.error().message;
-}
 
 // One of two processes.
 struct OneOfTwo final : train::Communicator {

@@ -9,15 +9,11 @@
 
 #include "compress/quantize/presets.h"
 #include "pipeline/pruned_stories.h"
+#include "pipeline/test_training.h"
 #include "quant/scale_fields.h"
 
 namespace edgewise {
 namespace {
-
-struct Quiet final : Progress {
-  void Update(std::string_view, uint64_t, uint64_t) override {}
-  bool Cancelled() const override { return false; }
-};
 
 struct Setup {
   TemporaryFolder folder;
@@ -45,19 +41,6 @@ struct Setup {
     return job;
   }
 };
-
-TrainSummary MustTrain(const TrainJob& job) {
-  Quiet none;
-  const auto summary = TrainModel(job, &none);
-  REQUIRE_MESSAGE(summary, (summary ? "" : summary.error().message));
-  return *summary;
-}
-
-std::string ErrorOf(const TrainJob& job) {
-  Quiet none;
-  const auto summary = TrainModel(job, &none);
-  return summary ? "" : summary.error().message;
-}
 
 TEST_CASE("the file decodes to the weights that were measured last, in every format") {
   const Setup setup;

@@ -55,6 +55,11 @@ Status Check(const Corpus& corpus, const BatchOptions& options) {
 
 }  // namespace
 
+void ShuffleForEpoch(uint64_t seed, uint64_t epoch, std::vector<uint32_t>* order) {
+  Rng rng(seed + epoch * 0x9e3779b97f4a7c15u);
+  for (size_t i = order->size(); i > 1; --i) std::swap((*order)[i - 1], (*order)[rng.Below(i)]);
+}
+
 BatchReader::BatchReader(const Corpus& corpus, const BatchOptions& options)
     : corpus_(&corpus), options_(options), order_(corpus.size()) {
   Shuffle();
@@ -67,9 +72,7 @@ Result<BatchReader> BatchReader::Create(const Corpus& corpus, const BatchOptions
 
 void BatchReader::Shuffle() {
   std::iota(order_.begin(), order_.end(), 0u);
-  if (options_.in_order) return;
-  Rng rng(options_.seed + position_.epoch * 0x9e3779b97f4a7c15u);
-  for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[rng.Below(i)]);
+  if (!options_.in_order) ShuffleForEpoch(options_.seed, position_.epoch, &order_);
 }
 
 void BatchReader::EndDocument() {

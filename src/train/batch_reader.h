@@ -21,6 +21,9 @@ struct BatchOptions {
   bool in_order = false;  // as the corpus has them; a batch ends where an epoch does
 };
 
+// Puts `order` into the order of an epoch, which the two numbers decide.
+void ShuffleForEpoch(uint64_t seed, uint64_t epoch, std::vector<uint32_t>* order);
+
 // Where the next batch begins, so that reading can go on in another process.
 struct ReaderPosition {
   uint64_t epoch = 0;     // passes over the corpus that are finished

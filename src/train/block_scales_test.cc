@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "base/rng.h"
-#include "formats/gguf.h"
 #include "quant/scale_fields.h"
 #include "train/test_models.h"
 #include "train/trainer.h"
@@ -24,27 +23,7 @@ Checkpoint Quantized(DType format, const TemporaryFolder& folder) {
   TinyWeights(TinyConfig("LlamaForCausalLM", "llama", sizes), sizes, {}, 3).Write(folder.path());
   const auto source = Checkpoint::Open(folder.path());
   REQUIRE(source);
-  std::vector<GgufTensorDecl> tensors;
-  for (const CheckpointTensor& tensor : source->tensors()) {
-    const DType type = tensor.shape.rank() == 2 ? format : DType::kF32;
-    tensors.push_back({tensor.name, type, tensor.shape});
-  }
-  const std::string path = folder / "quantized.gguf";
-  auto writer = GgufWriter::Create(path, true, source->metadata(), tensors);
-  REQUIRE_MESSAGE(writer, (writer ? "" : writer.error().message));
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const auto tensor = source->Load(i);
-    REQUIRE(tensor);
-    const size_t count = tensors[i].shape.elements();
-    std::vector<float> values(count);
-    tensor->view().Decode(0, count, values.data());
-    const DTypeInfo& info = Info(tensors[i].dtype);
-    std::vector<std::byte> bytes(info.RowBytes(count));
-    info.encode(values.data(), nullptr, bytes.data(), count);
-    REQUIRE(writer->Write(bytes));
-  }
-  REQUIRE(writer->Finish());
-  auto model = Checkpoint::Open(path);
+  auto model = Checkpoint::Open(WriteMatricesIn(format, *source, folder));
   REQUIRE_MESSAGE(model, (model ? "" : model.error().message));
   return *model;
 }

@@ -9,7 +9,6 @@
 
 #include "base/check.h"
 #include "base/process.h"
-#include "base/rng.h"
 #include "base/strings.h"
 #include "train/batch_reader.h"
 #include "train/fake_quantizer.h"
@@ -32,11 +31,10 @@ class BatchOrder {
 
  private:
   void Shuffle(uint64_t epoch) {
-    std::iota(order_.begin(), order_.end(), size_t{0});
-    Rng rng(seed_ + epoch * 0x9e3779b97f4a7c15u);
-    for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[rng.Below(i)]);
+    std::iota(order_.begin(), order_.end(), 0u);
+    ShuffleForEpoch(seed_, epoch, &order_);
   }
-  std::vector<size_t> order_;
+  std::vector<uint32_t> order_;
   uint64_t seed_;
 };
 

@@ -11,13 +11,11 @@
 #include <utility>
 #include <vector>
 
-#include "formats/gguf.h"
 #include "model/arch/tensors.h"
 #include "model/reference_forward.h"
-#include "model/tiny_model.h"
 #include "tests/test_data.h"
 #include "train/network.h"
-#include "train/test_batch.h"
+#include "train/test_models.h"
 #include "train/trainer.h"
 
 namespace edgewise::train {
@@ -305,31 +303,6 @@ TEST_CASE("first adapters change nothing; threads and recomputation change no bi
   CHECK(kScale * change == doctest::Approx(2 * step * slope).epsilon(1e-2));
 }
 
-// Writes the checkpoint with its matrices in Q4_0.
-std::string WriteQ4(const Checkpoint& model, const TemporaryFolder& folder) {
-  std::vector<GgufTensorDecl> tensors;
-  for (const CheckpointTensor& tensor : model.tensors()) {
-    const DType type = tensor.shape.rank() == 2 ? DType::kQ4_0 : DType::kF32;
-    tensors.push_back({tensor.name, type, tensor.shape});
-  }
-  const std::string path = folder / "q4_0.gguf";
-  auto writer = GgufWriter::Create(path, true, model.metadata(), tensors);
-  REQUIRE_MESSAGE(writer.has_value(), (writer ? "" : writer.error().message));
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const auto tensor = model.Load(i);
-    REQUIRE(tensor.has_value());
-    const size_t count = tensors[i].shape.elements();
-    std::vector<float> values(count);
-    tensor->view().Decode(0, count, values.data());
-    const DTypeInfo& info = Info(tensors[i].dtype);
-    std::vector<std::byte> bytes(info.RowBytes(count));
-    info.encode(values.data(), nullptr, bytes.data(), count);
-    REQUIRE(writer->Write(bytes).has_value());
-  }
-  REQUIRE(writer->Finish().has_value());
-  return path;
-}
-
 TinySizes BlockSizes() {
   return {
       .dim = 64, .layers = 2, .heads = 4, .kv_heads = 2, .head_dim = 16, .ffn = 96, .vocab = 37};
@@ -343,7 +316,7 @@ TEST_CASE("a base in Q4_0 gives the values of its file, layer by layer") {
     config.Set("tie_word_embeddings", tied);
     const Checkpoint source = OpenTiny(
         TinyWeights(config, sizes, {.bias_qkv = false, .qk_norm = true, .head = !tied}, 3), folder);
-    auto model = Checkpoint::Open(WriteQ4(source, folder));
+    auto model = Checkpoint::Open(WriteMatricesIn(DType::kQ4_0, source, folder));
     REQUIRE_MESSAGE(model.has_value(), (model ? "" : model.error().message));
     const ParameterLayout layout(model->spec());
     const auto values = LoadParameters(*model, layout);
@@ -394,7 +367,7 @@ TEST_CASE("adapters on a base in Q4_0 learn to count, and the base stays what it
   const TemporaryFolder folder;
   const Checkpoint source =
       OpenTiny(TinyWeights(TinyConfig("LlamaForCausalLM", "llama", sizes), sizes, {}, 3), folder);
-  const auto model = Checkpoint::Open(WriteQ4(source, folder));
+  const auto model = Checkpoint::Open(WriteMatricesIn(DType::kQ4_0, source, folder));
   REQUIRE(model.has_value());
   Corpus corpus;
   for (int32_t first = 0; first < 37; ++first) {

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "formats/gguf.h"
 #include "model/tiny_model.h"
 #include "train/parameters.h"
 #include "train/test_batch.h"
@@ -113,6 +114,33 @@ inline std::vector<float> Parameters(const TinyModel& tiny, ModelSpec* spec) {
   auto values = LoadParameters(*checkpoint, ParameterLayout(*spec));
   REQUIRE(values.has_value());
   return *std::move(values);
+}
+
+// Writes the model with its matrices in `format` and everything else in F32; returns the file's
+// path.
+inline std::string WriteMatricesIn(DType format, const Checkpoint& model,
+                                   const TemporaryFolder& folder) {
+  std::vector<GgufTensorDecl> tensors;
+  for (const CheckpointTensor& tensor : model.tensors()) {
+    const DType type = tensor.shape.rank() == 2 ? format : DType::kF32;
+    tensors.push_back({tensor.name, type, tensor.shape});
+  }
+  const std::string path = folder / "matrices.gguf";
+  auto writer = GgufWriter::Create(path, true, model.metadata(), tensors);
+  REQUIRE_MESSAGE(writer.has_value(), (writer ? "" : writer.error().message));
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const auto tensor = model.Load(i);
+    REQUIRE(tensor.has_value());
+    const size_t count = tensors[i].shape.elements();
+    std::vector<float> values(count);
+    tensor->view().Decode(0, count, values.data());
+    const DTypeInfo& info = Info(tensors[i].dtype);
+    std::vector<std::byte> bytes(info.RowBytes(count));
+    info.encode(values.data(), nullptr, bytes.data(), count);
+    REQUIRE(writer->Write(bytes).has_value());
+  }
+  REQUIRE(writer->Finish().has_value());
+  return path;
 }
 
 // Four sequences, one of a single token, with a prompt's token that is not learned.

@@ -46,6 +46,17 @@ TEST_CASE("pretrain from a config: the model runs, the log tells each step") {
   CHECK(RunProgram(setup.Pretrain(out, {"--resume"})).exit_code == 2);
 }
 
+// Lets a run that was stopped end by `again`, unless it has; then its output has the other's bytes.
+void CheckEndsAs(const std::string& whole, const std::string& cut,
+                 const std::vector<std::string>& again) {
+  if (!std::filesystem::exists(cut)) {
+    const ProgramResult rest = RunProgram(again);
+    CAPTURE(rest.err);
+    REQUIRE(rest.exit_code == 0);
+  }
+  CHECK(ReadWhole(cut) == ReadWhole(whole));
+}
+
 TEST_CASE("a run that is killed or stopped goes on to the same bytes") {
   const Setup setup;
   const std::vector<std::string> flags = {"--steps", "60", "--save-every", "3"};
@@ -58,12 +69,7 @@ TEST_CASE("a run that is killed or stopped goes on to the same bytes") {
     stops += SignalProgram(setup.Pretrain(cut, again), signal, 150000) != 0;
   }
   CHECK(stops > 0);
-  if (!std::filesystem::exists(cut)) {
-    const ProgramResult rest = RunProgram(setup.Pretrain(cut, again));
-    CAPTURE(rest.err);
-    REQUIRE(rest.exit_code == 0);
-  }
-  CHECK(ReadWhole(cut) == ReadWhole(whole));
+  CheckEndsAs(whole, cut, setup.Pretrain(cut, again));
 }
 
 TEST_CASE("a run through a quantizer that is killed or stopped goes on to the same bytes") {
@@ -80,12 +86,7 @@ TEST_CASE("a run through a quantizer that is killed or stopped goes on to the sa
   std::vector<std::string> again = command(cut);
   again.push_back("--resume");
   for (const int signal : {SIGKILL, SIGINT}) SignalProgram(again, signal, 1500000);
-  if (!std::filesystem::exists(cut)) {
-    const ProgramResult rest = RunProgram(again);
-    CAPTURE(rest.err);
-    REQUIRE(rest.exit_code == 0);
-  }
-  CHECK(ReadWhole(cut) == ReadWhole(whole));
+  CheckEndsAs(whole, cut, again);
 }
 
 TEST_CASE("a run that matches layers and learns on policy goes on to the same bytes") {
@@ -127,12 +128,7 @@ TEST_CASE("a run that matches layers and learns on policy goes on to the same by
   std::vector<std::string> again = command(cut);
   again.push_back("--resume");
   for (const int signal : {SIGKILL, SIGINT, SIGKILL}) SignalProgram(again, signal, 400000);
-  if (!std::filesystem::exists(cut)) {
-    const ProgramResult rest = RunProgram(again);
-    CAPTURE(rest.err);
-    REQUIRE(rest.exit_code == 0);
-  }
-  CHECK(ReadWhole(cut) == ReadWhole(whole));
+  CheckEndsAs(whole, cut, again);
 }
 
 TEST_CASE("adapters and quantized students match layers and learn on policy") {
@@ -210,12 +206,7 @@ TEST_CASE("layer by layer, killed or stopped, a run goes on to the same bytes") 
     stops += SignalProgram(command(cut, {"--resume"}), signal, 1200000) != 0;
   }
   CHECK(stops > 0);
-  if (!std::filesystem::exists(cut)) {
-    const ProgramResult rest = RunProgram(command(cut, {"--resume"}));
-    CAPTURE(rest.err);
-    REQUIRE(rest.exit_code == 0);
-  }
-  CHECK(ReadWhole(cut) == ReadWhole(whole));
+  CheckEndsAs(whole, cut, command(cut, {"--resume"}));
   const ProgramResult beside = RunProgram(command(cut, {"--force", "--alpha", "1"}));
   CHECK(beside.exit_code == 2);
   CHECK(beside.err.find("--layerwise and --alpha exclude each other") != std::string::npos);
@@ -243,12 +234,7 @@ TEST_CASE("scales alone: killed or stopped, a run goes on to the same bytes") {
       SignalProgram(command(cut, {"--resume"}), signal, 1500000);
     }
   }
-  if (!std::filesystem::exists(cut)) {
-    const ProgramResult rest = RunProgram(command(cut, {"--resume"}));
-    CAPTURE(rest.err);
-    REQUIRE(rest.exit_code == 0);
-  }
-  CHECK(ReadWhole(cut) == ReadWhole(whole));
+  CheckEndsAs(whole, cut, command(cut, {"--resume"}));
   const ProgramResult beside = RunProgram(command(cut, {"--force", "--to", "f16"}));
   CHECK(beside.exit_code == 2);
   CHECK(beside.err.find("--scales-only and --to exclude each other") != std::string::npos);
@@ -329,12 +315,7 @@ TEST_CASE("a cache of a teacher: stopped and gone on, learned from without it, o
                            signal, 400000) != 0;
   }
   CHECK(stops > 0);
-  if (!std::filesystem::exists(cut)) {
-    const ProgramResult rest = RunProgram(keep(cut, {"--resume"}));
-    CAPTURE(rest.err);
-    REQUIRE(rest.exit_code == 0);
-  }
-  CHECK(ReadWhole(cut) == ReadWhole(whole));
+  CheckEndsAs(whole, cut, keep(cut, {"--resume"}));
 
   const std::string out = setup.folder / "student.gguf";
   const auto learn = [&](const std::string& text, std::vector<std::string> more,

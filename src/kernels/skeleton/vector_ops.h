@@ -110,11 +110,7 @@ struct VectorOps {
   }
 
   static void RmsNorm(const float* x, const float* weight, float* y, size_t n, float eps) {
-    typename S::D squares = S::ZeroD();
-    size_t i = 0;
-    for (; i + W <= n; i += W) squares = S::AddSquareD(squares, S::Load(x + i));
-    if (i < n) squares = S::AddSquareD(squares, LoadPart<S>(x + i, n - i));
-    const double mean = S::SumD(squares) / static_cast<double>(n);
+    const double mean = SumSquares(x, n) / static_cast<double>(n);
     const V factor = S::Set(static_cast<float>(1.0 / sqrt(mean + static_cast<double>(eps))));
     if (weight) {
       Map2<S>(x, weight, y, n, [factor](V v, V w) { return S::Mul(S::Mul(v, factor), w); });
