@@ -1,4 +1,4 @@
-// edgewise export: a Hugging Face folder for runtimes that read GPTQ, AWQ or bitsandbytes.
+// edgewise export: a Hugging Face folder for runtimes that read GPTQ, AWQ, bitsandbytes or floats.
 #include "pipeline/export.h"
 
 #include <CLI/CLI.hpp>
@@ -32,6 +32,12 @@ Status RunExport(ExportFlags& flags, const Common& common) {
   if (common.json) return PrintJson("export", SummaryToJson(summary));
   if (flags.verbose) EW_TRY(Print(LayerTable(summary)));
   if (common.quiet) return Ok{};
+  if (summary.layers.empty()) {
+    return Print(Format(
+        "%s: %s, %llu parameters (%s, peak memory %s)\n", summary.output.c_str(),
+        FormatBytes(summary.bytes).c_str(), static_cast<unsigned long long>(summary.parameters),
+        FormatSeconds(summary.seconds).c_str(), FormatBytes(summary.peak_rss_bytes).c_str()));
+  }
   return Print(Format(
       "%s: %s, %zu layers of %.3f bits per weight (%s, peak memory %s)\n", summary.output.c_str(),
       FormatBytes(summary.bytes).c_str(), summary.layers.size(), summary.bits_per_weight,
@@ -43,11 +49,12 @@ Status RunExport(ExportFlags& flags, const Common& common) {
 Runner AddExport(CLI::App& app, const Common& common) {
   auto flags = std::make_shared<ExportFlags>();
   ExportOptions& options = flags->options;
-  app.add_option("input", flags->in, "Hugging Face folder")->required();
+  app.add_option("input", flags->in, "Hugging Face folder; for floats any model that we read")
+      ->required();
   app.add_option("output,--output", flags->out, "Folder to write")->required();
-  app.add_option(
-         "--to", options.to,
-         "Layout: gptq (AutoGPTQ, GPTQModel), awq (AutoAWQ GEMM), bnb-nf4, bnb-int8 (bitsandbytes)")
+  app.add_option("--to", options.to,
+                 "Layout: gptq (AutoGPTQ, GPTQModel), awq (AutoAWQ GEMM), bnb-nf4, bnb-int8 "
+                 "(bitsandbytes); f16, bf16, f32: floats, of any model")
       ->required();
   app.add_option("--bits", options.bits,
                  "Bits of a code: gptq 2, 3, 4 or 8; the others have one size")
@@ -58,6 +65,11 @@ Runner AddExport(CLI::App& app, const Common& common) {
       ->capture_default_str();
   app.add_flag("--asymmetric", options.asymmetric,
                "gptq: fit zero points too (better, but some runtimes take symmetric only)");
+  app.add_option("--config", options.config,
+                 "Floats: config.json of the model, or the folder with it, where the model brings "
+                 "none");
+  app.add_option("--tokenizer", options.tokenizer,
+                 "Floats: folder with the tokenizer's files, where the model brings none");
   app.add_flag("--force", options.overwrite, "Replace the model in an existing folder");
   app.add_flag("--verbose", flags->verbose, "Print a line for each layer");
   return [flags, &common] { return RunExport(*flags, common); };

@@ -77,9 +77,10 @@ constexpr Command kCommands[] = {
      "edgewise unpack stories-q4-packed.gguf stories-q4.gguf\n"
      "  edgewise unpack model-packed.gguf model.gguf --force --json",
      AddUnpack},
-    {"export", "Write a Hugging Face folder with its linear layers quantized for other runtimes",
+    {"export", "Write a Hugging Face folder: floats, or linear layers quantized for other runtimes",
      "edgewise export models/edgewise-stories-3M stories-gptq --to gptq\n"
-     "  edgewise export model-folder model-awq --to awq --group-size 64 --json",
+     "  edgewise export model-folder model-awq --to awq --group-size 64 --json\n"
+     "  edgewise export tuned.gguf tuned --to f16 --config model-folder --tokenizer model-folder",
      AddExport},
     {"compress", "Compress a model as a recipe says, measure the result; goes on after a stop",
      "edgewise compress recipe.yaml\n  edgewise compress recipe.yaml --resume\n"

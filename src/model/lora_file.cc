@@ -14,6 +14,7 @@
 #include "base/strings.h"
 #include "formats/safetensors_writer.h"
 #include "model/arch/tensors.h"
+#include "model/hf_layout.h"
 
 namespace edgewise {
 namespace {
@@ -45,20 +46,6 @@ std::unordered_map<std::string, NeededTensor> LinearLayers(const ModelSpec& spec
     layers.emplace(std::move(name), std::move(needed));
   }
   return layers;
-}
-
-// Moves the rows of (out, columns) between Hugging Face's order, two halves of a head, and GGUF's,
-// pairs.
-std::vector<float> Permuted(const std::vector<float>& rows, uint64_t out, uint32_t heads,
-                            bool to_gguf) {
-  const uint64_t columns = rows.size() / out, head = out / heads;
-  std::vector<float> moved(rows.size());
-  for (uint64_t row = 0; row < out; ++row) {
-    const uint64_t i = row % head, halves = row - i + i % 2 * (head / 2) + i / 2;
-    const uint64_t from = to_gguf ? halves : row, to = to_gguf ? row : halves;
-    std::copy_n(rows.data() + from * columns, columns, moved.data() + to * columns);
-  }
-  return moved;
 }
 
 struct Parts {
@@ -119,7 +106,7 @@ Result<LoraPair> ReadPair(const std::string& name, const Parts& parts, const Nam
   EW_TRY(pair.a, ReadValues(*parts.a, a_name));
   EW_TRY(pair.b, ReadValues(*parts.b, b_name));
   if (permute && needed.permuted_heads > 0) {
-    pair.b = Permuted(pair.b, out, needed.permuted_heads, true);
+    pair.b = MoveHeadRows(pair.b, out, needed.permuted_heads, true);
   }
   return pair;
 }
@@ -223,7 +210,7 @@ Status WritePeft(const LoraAdapter& adapter, const ModelSpec& spec, const std::s
   for (size_t i = 0; i < adapter.pairs.size(); ++i) {
     const LoraPair& pair = adapter.pairs[i];
     const uint32_t heads = by_name.at(pair.weight).permuted_heads;
-    const std::vector<float> b = heads > 0 ? Permuted(pair.b, pair.out, heads, false) : pair.b;
+    const std::vector<float> b = heads > 0 ? MoveHeadRows(pair.b, pair.out, heads, false) : pair.b;
     EW_TRY(writer.Write(2 * i, std::as_bytes(std::span(pair.a))));
     EW_TRY(writer.Write(2 * i + 1, std::as_bytes(std::span(b))));
   }

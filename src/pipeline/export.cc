@@ -2,14 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <optional>
 #include <span>
 #include <string_view>
-#include <system_error>
 #include <utility>
 
-#include "base/file.h"
 #include "base/process.h"
 #include "base/strings.h"
 #include "base/thread_pool.h"
@@ -18,20 +15,12 @@
 #include "formats/safetensors_writer.h"
 #include "model/arch/tensors.h"
 #include "model/checkpoint.h"
+#include "pipeline/export_floats.h"
 #include "pipeline/export_layer.h"
+#include "pipeline/hf_output.h"
 
 namespace edgewise {
 namespace {
-
-namespace fs = std::filesystem;
-
-constexpr uint64_t kMaxCopiedBytes = 256ull << 20;
-
-// What a folder holds beside config.json and the weights.
-constexpr const char* kCopiedFiles[] = {
-    "generation_config.json",  "tokenizer.model",   "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.json",     "merges.txt",
-    "chat_template.jinja",     "chat_template.json"};
 
 // A tensor of the source and what becomes of it.
 struct Item {
@@ -68,7 +57,7 @@ Result<LayerFormat> ReadOptions(const ExportOptions& options) {
     format.target = ExportTarget::kBnbInt8;
   } else {
     return Invalid("--to", Quote(options.to),
-                   "no such layout; known are gptq, awq, bnb-nf4 and bnb-int8");
+                   "no such layout; known are gptq, awq, bnb-nf4, bnb-int8, f16, bf16 and f32");
   }
   const bool gptq = format.target == ExportTarget::kGptq;
   const auto bits = {2u, 3u, 4u, 8u};
@@ -113,39 +102,6 @@ Json QuantizationConfigJson(const LayerFormat& format) {
       break;
   }
   return json;
-}
-
-// Finds now what would otherwise fail after the work.
-Status CheckOutput(const std::string& in_path, const std::string& out_path, bool overwrite) {
-  std::error_code error;
-  if (fs::equivalent(in_path, out_path, error)) {
-    return MakeError(Code::kInvalidArgument, "%s: the output would replace the input",
-                     out_path.c_str());
-  }
-  if (!FileExists(out_path)) return Ok{};
-  if (!IsDirectory(out_path)) {
-    return MakeError(Code::kInvalidArgument, "%s: is a file; name the folder to write",
-                     out_path.c_str());
-  }
-  if (!overwrite && !fs::is_empty(out_path, error)) {
-    return MakeError(Code::kInvalidArgument,
-                     "%s: the folder is not empty; pass --force to replace its model",
-                     out_path.c_str());
-  }
-  return Ok{};
-}
-
-const char* SafetensorsName(DType type) {
-  switch (type) {
-    case DType::kF64:
-      return "F64";
-    case DType::kF16:
-      return "F16";
-    case DType::kBF16:
-      return "BF16";
-    default:
-      return "F32";
-  }
 }
 
 // Decides which tensors are written, and as what. Biases and norms stay bit for bit.
@@ -271,33 +227,6 @@ Status WriteTensors(const HfFolder& folder, const Plan& plan, const LayerFormat&
   return writer.Finish();
 }
 
-Status WriteText(const std::string& path, std::string_view text, bool overwrite) {
-  EW_TRY(AtomicFile file, AtomicFile::Create(path, overwrite));
-  EW_TRY(file.Write(text));
-  return file.Commit();
-}
-
-Status CopyFiles(const std::string& from, const std::string& to, bool overwrite) {
-  for (const char* name : kCopiedFiles) {
-    const std::string source = from + "/" + name;
-    if (!FileExists(source)) continue;
-    EW_TRY(const std::string text, ReadFile(source, kMaxCopiedBytes));
-    EW_TRY(WriteText(to + "/" + name, text, overwrite));
-  }
-  return Ok{};
-}
-
-// Makes the folder, or makes sure that an old model in it does not look whole in the meantime.
-// Returns true where it was made.
-Result<bool> PrepareFolder(const std::string& path) {
-  std::error_code error;
-  const bool made = fs::create_directory(path, error);
-  if (!error) fs::remove(path + "/config.json", error);
-  if (!error) fs::remove(path + "/model.safetensors.index.json", error);
-  if (!error) return made;
-  return MakeError(Code::kIo, "%s: cannot be written: %s", path.c_str(), error.message().c_str());
-}
-
 // The largest file comes first, so that what fails or is stopped leaves no file behind, and
 // config.json last.
 Status WriteFolder(const HfFolder& folder, const Plan& plan, const LayerFormat& format,
@@ -305,12 +234,10 @@ Status WriteFolder(const HfFolder& folder, const Plan& plan, const LayerFormat& 
   const std::string& path = summary->output;
   EW_TRY(WriteTensors(folder, plan, format, options, path + "/model.safetensors", progress, summary)
              .In(folder.path()));
-  EW_TRY(CopyFiles(folder.path(), path, options.overwrite));
+  EW_TRY(CopyTokenizerFiles(folder.path(), path, options.overwrite));
   Json config = folder.config();
   config.Set("quantization_config", QuantizationConfigJson(format));
-  EW_TRY(WriteText(path + "/config.json", config.Dump(2) + "\n", options.overwrite));
-  EW_TRY(const Checkpoint written, Checkpoint::Open(path).In("the written model"));
-  return Ok{};
+  return FinishFolder(path, config, options.overwrite);
 }
 
 double BitsPerWeight(const std::vector<ExportedLayer>& layers) {
@@ -322,6 +249,31 @@ double BitsPerWeight(const std::vector<ExportedLayer>& layers) {
   return values > 0 ? 8 * bytes / values : 0;
 }
 
+Status ExportQuantized(const std::string& in_path, const ExportOptions& options, Progress* progress,
+                       ExportSummary* summary) {
+  EW_TRY(const LayerFormat format, ReadOptions(options));
+  if (!options.config.empty() || !options.tokenizer.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     "a config.json and a tokenizer are named for floats alone; quantized layers "
+                     "take those of their source");
+  }
+  EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(in_path));
+  if (checkpoint.kind() != CheckpointKind::kHfFolder) {
+    return MakeError(Code::kUnsupported,
+                     "%s: not a Hugging Face folder, whose config.json and tokenizer an export "
+                     "needs; name the folder that the model came from, or make one with --to f16",
+                     in_path.c_str());
+  }
+  const std::string& out_path = summary->output;
+  EW_TRY(CheckFolderOutput(in_path, out_path, options.overwrite));
+  EW_TRY(const HfFolder folder, HfFolder::Open(in_path));
+  EW_TRY(const Plan plan, MakePlan(folder, checkpoint.spec(), format).In(in_path));
+  EW_TRY(const bool made, PrepareFolder(out_path));
+  const Status written = WriteFolder(folder, plan, format, options, progress, summary);
+  if (!written && made) RemoveIfEmpty(out_path);
+  return written;
+}
+
 }  // namespace
 
 Result<ExportSummary> Export(const std::string& in_path, const std::string& out_path,
@@ -329,25 +281,12 @@ Result<ExportSummary> Export(const std::string& in_path, const std::string& out_
   const double start = NowSeconds();
   NoProgress silent;
   if (progress == nullptr) progress = &silent;
-  EW_TRY(const LayerFormat format, ReadOptions(options));
-  EW_TRY(const Checkpoint checkpoint, Checkpoint::Open(in_path));
-  if (checkpoint.kind() != CheckpointKind::kHfFolder) {
-    return MakeError(Code::kUnsupported,
-                     "%s: not a Hugging Face folder, whose config.json and tokenizer an export "
-                     "needs; name the folder that the model came from",
-                     in_path.c_str());
-  }
-  EW_TRY(CheckOutput(in_path, out_path, options.overwrite));
-  EW_TRY(const HfFolder folder, HfFolder::Open(in_path));
-  EW_TRY(const Plan plan, MakePlan(folder, checkpoint.spec(), format).In(in_path));
-  EW_TRY(const bool made, PrepareFolder(out_path));
   ExportSummary summary;
   summary.output = out_path;
-  const Status written = WriteFolder(folder, plan, format, options, progress, &summary);
-  if (!written) {
-    std::error_code ignored;
-    if (made) fs::remove(out_path, ignored);  // only when it is empty
-    return written.error();
+  if (IsFloatExport(options.to)) {
+    EW_TRY(ExportFloats(in_path, options, progress, &summary));
+  } else {
+    EW_TRY(ExportQuantized(in_path, options, progress, &summary));
   }
   summary.bits_per_weight = BitsPerWeight(summary.layers);
   summary.seconds = NowSeconds() - start;

@@ -11,6 +11,7 @@
 #include <span>
 #include <sstream>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "base/json.h"
@@ -21,6 +22,7 @@
 #include "model/tiny_model.h"
 #include "pipeline/convert.h"
 #include "tests/test_data.h"
+#include "train/test_models.h"
 
 namespace edgewise {
 namespace {
@@ -233,7 +235,7 @@ TEST_CASE("what cannot be exported is refused before anything is written") {
     CHECK_MESSAGE(error.message.find(part) != std::string::npos, error.message);
     CHECK_FALSE(std::filesystem::exists(out));
   };
-  refused(To("exl2"), Code::kInvalidArgument, "gptq, awq, bnb-nf4 and bnb-int8");
+  refused(To("exl2"), Code::kInvalidArgument, "gptq, awq, bnb-nf4, bnb-int8, f16, bf16 and f32");
   ExportOptions options = To("awq");
   options.bits = 3;
   refused(options, Code::kInvalidArgument, "--bits");
@@ -285,6 +287,88 @@ TEST_CASE("a GGUF is refused with a way out") {
   const Error error = ExportError(path, folder / "out", To("gptq"));
   CHECK(error.code == Code::kUnsupported);
   CHECK(error.message.find("name the folder") != std::string::npos);
+}
+
+TEST_CASE("floats: what was converted to GGUF comes back, in every architecture") {
+  for (const auto& tiny : {TinyLlama(), train::test_models::Phi3(), train::test_models::Qwen2(),
+                           train::test_models::Qwen3(), train::test_models::Gemma2(),
+                           train::test_models::Gemma3(), train::test_models::LlamaWithBiases()}) {
+    const TemporaryFolder folder, tokenizer;
+    tiny.Write(folder.path());
+    const Checkpoint source = MustOpen(folder.path());
+    CAPTURE(source.spec().architecture);
+    // Any tokenizer's files will do here; the GGUF needs none.
+    std::ofstream(tokenizer / "tokenizer.model") << "pieces";
+    const std::string out = tokenizer / "out",
+                      gguf = train::WriteMatricesIn(DType::kF32, source, tokenizer);
+    ExportOptions options = To("f32");
+    options.config = folder / "config.json";
+    options.tokenizer = tokenizer.path();
+    const ExportSummary summary = MustExport(gguf, out, options);
+    CHECK(summary.layers.empty());
+    CHECK(ReadWhole(out + "/tokenizer.model") == "pieces");
+    const auto before = HfFolder::Open(folder.path()), after = HfFolder::Open(out);
+    REQUIRE((before && after));
+    CHECK(*after->config().Find("torch_dtype")->AsString() == "float32");
+    CHECK(before->tensors().all().size() == after->tensors().all().size());
+    for (const NamedTensor& tensor : before->tensors().all()) {
+      CAPTURE(tensor.name);
+      const TensorView* written = after->tensors().Find(tensor.name);
+      REQUIRE(written != nullptr);
+      REQUIRE(written->shape == tensor.view.shape);
+      const size_t n = tensor.view.shape.elements();
+      std::vector<float> a(n), b(n);
+      tensor.view.Decode(0, n, a.data());
+      written->Decode(0, n, b.data());
+      // A norm that a GGUF keeps with 1 added loses what 1 cannot carry.
+      for (size_t i = 0; i < n; ++i) CHECK(std::abs(a[i] - b[i]) <= (a[i] == b[i] ? 0 : 6e-8f));
+      if (source.spec().architecture == "llama") CHECK(a == b);
+    }
+    // In half the bytes, from the folder itself.
+    const std::string half = tokenizer / "half";
+    MustExport(out, half, To("bf16"));
+    CHECK(std::filesystem::file_size(half + "/model.safetensors") <
+          0.6 * static_cast<double>(std::filesystem::file_size(out + "/model.safetensors")));
+  }
+}
+
+TEST_CASE("floats: what does not belong together is refused before anything is written") {
+  const TemporaryFolder folder;
+  const std::string gguf = folder / "x.gguf", out = folder / "out", config = folder / "config.json";
+  REQUIRE(Convert(OwnModel(), gguf, {}, nullptr).has_value());
+  const auto refused = [&](const char* part, const ExportOptions& options) {
+    CAPTURE(part);
+    const Error error = ExportError(gguf, out, options);
+    CAPTURE(error.message);
+    CHECK(error.code == Code::kInvalidArgument);
+    CHECK(error.message.find(part) != std::string::npos);
+    CHECK_FALSE(std::filesystem::exists(out));
+  };
+  ExportOptions options = To("f16");
+  refused("--config and --tokenizer", options);
+  options.config = OwnModel();
+  options.tokenizer = folder.path();
+  refused("no folder with the files of a tokenizer", options);
+  options.tokenizer = OwnModel();
+  options.config = config;
+  for (const auto& [key, value, part] :
+       {std::tuple<const char*, Json, const char*>{"num_hidden_layers", 5, "which the model lacks"},
+        {"num_hidden_layers", 3, "which the model has"},
+        {"intermediate_size", 512, "and the model has it as"},
+        {"rope_theta", 5000.0, "for llama.rope.freq_base, and the model"}}) {
+    Json changed = *ParseJson(ReadWhole(OwnModel() + "/config.json"));
+    changed.Set(key, value);
+    std::ofstream(config) << changed.Dump();
+    refused(part, options);
+  }
+  ExportOptions quantized = To("gptq");
+  quantized.config = OwnModel();
+  refused("for floats alone", quantized);
+  options.config = OwnModel();
+  MustExport(gguf, out, options);
+  const auto model = Checkpoint::Open(out);
+  REQUIRE(model);
+  CHECK(Values(*model, 0) == Values(MustOpen(OwnModel()), 0));
 }
 
 TEST_CASE("an existing folder is replaced only when asked to") {
