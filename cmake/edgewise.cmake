@@ -28,6 +28,7 @@ function(ew_layer_tests name)
   target_link_libraries(edgewise_${name}_test PRIVATE edgewise_${name} edgewise_flags ${EW_TEST_LIBRARIES})
   target_include_directories(edgewise_${name}_test PRIVATE ${CMAKE_SOURCE_DIR})
   target_compile_definitions(edgewise_${name}_test PRIVATE EDGEWISE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  target_compile_options(edgewise_${name}_test PRIVATE -O1)  # their compilation is most of what they take
   foreach(file ${ARGN})
     get_filename_component(stem ${file} NAME_WE)
     string(REGEX REPLACE "_test$" "" label ${stem})

@@ -36,9 +36,5 @@ for cpu_and_level in "cortex-a72 neon" "cortex-a76 dotprod" "max i8mm"; do
   done
 done
 
-step "build with MPI; two processes train what one does"
-configure_and_build mpi edgewise edgewise_mpi_test
-ctest --preset mpi
-
 step "all tests of the release build"
 ctest --preset release -j"$jobs"

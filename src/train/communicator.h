@@ -54,10 +54,10 @@ Result<T> Agree(Communicator& processes, Result<T> result) {
 
 // Joins the processes that a launcher (mpirun) started beside this one. Called at most once. It
 // must outlive all that uses it; a process that exits while it is there ends the others. Errors:
-// kUnsupported (several were started, and the build has no MPI).
+// kUnsupported (several were started, and the program has no MPI).
 Result<std::unique_ptr<Communicator>> JoinProcesses();
 
-// The MPI library of this build, "Open MPI v4.1.4"; empty: none (the CMake option EDGEWISE_MPI).
+// The MPI library of this program, "Open MPI v4.1.4"; empty: none (edgewise-mpi has one).
 std::string MpiVersion();
 
 }  // namespace edgewise::train

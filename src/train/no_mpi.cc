@@ -1,4 +1,4 @@
-// JoinProcesses of a build without MPI.
+// JoinProcesses of a program without MPI.
 #include <cstdlib>
 
 #include "base/strings.h"
@@ -11,8 +11,8 @@ Result<std::unique_ptr<Communicator>> JoinProcesses() {
     const char* size = std::getenv(name);
     if (size == nullptr || std::atoi(size) <= 1) continue;
     return MakeError(Code::kUnsupported,
-                     "started as one of %s processes, but built without MPI: build with `cmake "
-                     "--preset mpi`, or start one",
+                     "started as one of %s processes, but this program knows one alone: start "
+                     "edgewise-mpi (docs/training.md), or one process",
                      size);
   }
   return std::make_unique<Communicator>();

@@ -113,6 +113,33 @@ TEST_CASE("a student learns from a teacher and its cache on two processes as on 
   }
 }
 
+TEST_CASE("adapters, a quantizer and scales are learned on two processes as on one") {
+  const Setup setup;
+  const std::string quantized = setup.folder / "q4_0.gguf";
+  REQUIRE(RunProgram({"quantize", kModel, quantized, "--to", "q4_0"}).exit_code == 0);
+  const std::pair<std::string, std::vector<std::string>> runs[] = {
+      {quantized, {"--lora-rank", "4", "--lora-dropout", "0.1", "--ema", "0.9"}},
+      {kModel, {"--qat", "q3_k_s", "--learn-scales", "--moments", "8bit"}},
+      {quantized, {"--scales-only"}}};
+  for (const auto& [model, flags] : runs) {
+    CAPTURE(flags.front());
+    const std::string one = setup.folder / (flags.front() + "-one.gguf"),
+                      two = setup.folder / (flags.front() + "-two.gguf");
+    const auto finetune = [&, &model = model, &flags = flags](const std::string& out) {
+      std::vector<std::string> command = {
+          "finetune", model, setup.text,     out, "--sequence", "64", "--batch-tokens", "256",
+          "--steps",  "2",   "--accumulate", "2", "--json"};
+      command.insert(command.end(), flags.begin(), flags.end());
+      return command;
+    };
+    REQUIRE(RunProgram(finetune(one)).exit_code == 0);
+    const ProgramResult together = RunProgram(finetune(two), Processes(2));
+    CAPTURE(together.err);
+    REQUIRE(together.exit_code == 0);
+    CHECK(ReadWhole(two) == ReadWhole(one));
+  }
+}
+
 TEST_CASE("a killed run goes on with another number of processes to the same bytes") {
   const Setup setup;
   const std::string whole = setup.folder / "whole.gguf", cut = setup.folder / "cut.gguf";

@@ -503,7 +503,8 @@ TEST_CASE("what is refused, before anything is trained") {
   two.environment = {{"OMPI_COMM_WORLD_SIZE", "2"}};
   const ProgramResult started = RunProgram(setup.Pretrain(out, {"--steps", "2"}), two);
   CHECK(started.exit_code == 9);
-  CHECK(started.err.find("one of 2 processes, but built without MPI") != std::string::npos);
+  CHECK(started.err.find("one of 2 processes, but this program knows one alone") !=
+        std::string::npos);
   WriteWhole(setup.folder / "one.txt", "Once upon a time there was one document only.");
   const ProgramResult one =
       RunProgram({"pretrain", setup.config, setup.folder / "one.txt", out, "--tokenizer", kModel});
