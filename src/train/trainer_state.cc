@@ -1,7 +1,8 @@
 // The state of a training run as a GGUF file.
-#include <algorithm>
-#include <bit>
+#include <concepts>
 #include <iterator>
+#include <limits>
+#include <type_traits>
 #include <utility>
 
 #include "base/strings.h"
@@ -32,6 +33,39 @@ struct CodePart {
 constexpr CodePart kCodeParts[] = {{"adam.mean.codes", &TrainerState::mean_codes},
                                    {"adam.variance.codes", &TrainerState::variance_codes}};
 
+// Calls visit(key, number) for each number of a state.
+template <class State, class Visit>
+void VisitNumbers(State& state, Visit visit) {
+  visit("training.step", state.step);
+  visit("training.updates", state.updates);
+  visit("training.skipped", state.skipped);
+  visit("training.epoch", state.position.epoch);
+  visit("training.document", state.position.document);
+  visit("training.token", state.position.token);
+  visit("training.best_loss", state.best_loss);
+  visit("training.evaluations", state.evaluations);
+  visit("training.without_better", state.without_better);
+  visit("training.finished", state.finished);
+}
+
+Status ReadNumber(const Metadata& metadata, const char* key, bool* number) {
+  EW_TRY(*number, metadata.GetBool(key));
+  return Ok{};
+}
+Status ReadNumber(const Metadata& metadata, const char* key, double* number) {
+  EW_TRY(*number, metadata.GetDouble(key));
+  return Ok{};
+}
+template <std::unsigned_integral T>
+Status ReadNumber(const Metadata& metadata, const char* key, T* number) {
+  EW_TRY(const uint64_t value, metadata.GetUint(key));
+  if (value > std::numeric_limits<T>::max()) {
+    return MakeError(Code::kBadData, "%s is too large", key);
+  }
+  *number = static_cast<T>(value);
+  return Ok{};
+}
+
 // Errors: kInvalidArgument (a tensor of another type or size).
 Status CheckPart(const TensorView* view, DType type, size_t size, const char* name,
                  const std::string& path) {
@@ -47,16 +81,7 @@ Status SaveState(const TrainerState& state, const std::string& run, const std::s
   metadata.Set("general.architecture", std::string(kArchitecture));
   metadata.Set("training.version", kVersion);
   metadata.Set("training.run", run);
-  metadata.Set("training.step", state.step);
-  metadata.Set("training.updates", state.updates);
-  metadata.Set("training.skipped", state.skipped);
-  metadata.Set("training.epoch", state.position.epoch);
-  metadata.Set("training.document", state.position.document);
-  metadata.Set("training.token", state.position.token);
-  metadata.Set("training.best_loss", state.best_loss);
-  metadata.Set("training.evaluations", state.evaluations);
-  metadata.Set("training.without_better", state.without_better);
-  metadata.Set("training.finished", state.finished);
+  VisitNumbers(state, [&](const char* key, const auto& number) { metadata.Set(key, number); });
   std::vector<GgufTensorDecl> tensors;
   for (const Part& part : kParts) {
     const std::vector<float>& values = state.*part.values;
@@ -95,18 +120,11 @@ Result<TrainerState> LoadState(const std::string& path, const std::string& run, 
                      path.c_str());
   }
   TrainerState state;
-  EW_TRY(state.step, metadata.GetUint("training.step").In(path));
-  EW_TRY(state.updates, metadata.GetUint("training.updates").In(path));
-  EW_TRY(const uint64_t skipped, metadata.GetUint("training.skipped").In(path));
-  state.skipped = static_cast<uint32_t>(skipped);
-  EW_TRY(state.position.epoch, metadata.GetUint("training.epoch").In(path));
-  EW_TRY(state.position.document, metadata.GetUint("training.document").In(path));
-  EW_TRY(state.position.token, metadata.GetUint("training.token").In(path));
-  EW_TRY(state.best_loss, metadata.GetDouble("training.best_loss").In(path));
-  EW_TRY(state.evaluations, metadata.GetUint("training.evaluations").In(path));
-  EW_TRY(const uint64_t without, metadata.GetUint("training.without_better").In(path));
-  state.without_better = static_cast<uint32_t>(without);
-  EW_TRY(state.finished, metadata.GetBool("training.finished").In(path));
+  Status read = Ok{};
+  VisitNumbers(state, [&](const char* key, auto& number) {
+    if (read) read = ReadNumber(metadata, key, &number);
+  });
+  EW_TRY(std::move(read).In(path));
   for (const CodePart& part : kCodeParts) {
     const TensorView* view = file.tensors().Find(part.name);
     if (view == nullptr) continue;
@@ -131,28 +149,18 @@ Result<TrainerState> LoadState(const std::string& path, const std::string& run, 
 }
 
 void ShareState(Communicator& processes, TrainerState* state) {
-  uint64_t numbers[] = {state->step,
-                        state->updates,
-                        state->skipped,
-                        state->position.epoch,
-                        state->position.document,
-                        state->position.token,
-                        std::bit_cast<uint64_t>(state->best_loss),
-                        state->evaluations,
-                        state->without_better,
-                        state->finished};
+  std::vector<double> numbers;  // which hold integers up to 2^53
+  VisitNumbers(*state, [&](const char*, const auto& number) {
+    numbers.push_back(static_cast<double>(number));
+  });
   uint64_t sizes[std::size(kParts)];
   for (size_t i = 0; i < std::size(kParts); ++i) sizes[i] = (state->*kParts[i].values).size();
   processes.Broadcast(std::as_writable_bytes(std::span(numbers)));
   processes.Broadcast(std::as_writable_bytes(std::span(sizes)));
-  state->step = numbers[0];
-  state->updates = numbers[1];
-  state->skipped = static_cast<uint32_t>(numbers[2]);
-  state->position = {numbers[3], numbers[4], numbers[5]};
-  state->best_loss = std::bit_cast<double>(numbers[6]);
-  state->evaluations = numbers[7];
-  state->without_better = static_cast<uint32_t>(numbers[8]);
-  state->finished = numbers[9] != 0;
+  auto next = numbers.begin();
+  VisitNumbers(*state, [&](const char*, auto& number) {
+    number = static_cast<std::remove_reference_t<decltype(number)>>(*next++);
+  });
   for (size_t i = 0; i < std::size(kParts); ++i) {
     std::vector<float>& values = state->*kParts[i].values;
     values.resize(sizes[i]);
