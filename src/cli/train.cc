@@ -308,7 +308,11 @@ void AddLora(CLI::App& app, TrainFlags* flags) {
       ->needs(rank);
 }
 
-void AddScalesOnly(CLI::App& app, TrainFlags* flags) {
+void AddScales(CLI::App& app, TrainFlags* flags) {
+  app.add_flag("--learn-scales", flags->job.learn_scales,
+               "With --qat: learn the scales and offsets of blocks beside the weights, in place of "
+               "fitting them in each step (LSQ)")
+      ->needs("--qat");
   app.add_flag("--scales-only", flags->job.scales_only,
                "Learn the scales and offsets of a quantized model's blocks and nothing else; its "
                "codes and formats stay (EfficientQAT's second phase)");
@@ -407,7 +411,7 @@ Runner AddLearn(CLI::App& app, const Common& common) {
                "Measure the result as a drafter that guesses tokens for the teacher: how many are "
                "right, and how much faster the teacher writes");
   AddLora(app, flags.get());
-  AddScalesOnly(app, flags.get());
+  AddScales(app, flags.get());
   AddLayerwise(app, flags.get());
   return [flags, &app, &common] {
     return RunTogether(flags.get(), [&]() -> Status {
@@ -503,7 +507,7 @@ Runner AddFinetune(CLI::App& app, const Common& common) {
   AddCommon(app, flags.get());
   AddKeepZeros(app, flags.get());
   AddLora(app, flags.get());
-  AddScalesOnly(app, flags.get());
+  AddScales(app, flags.get());
   return [flags, &app, &common] {
     return RunTogether(flags.get(), [&]() -> Status {
       EW_TRY(CheckScalesOnly(app));

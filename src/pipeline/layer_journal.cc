@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/strings.h"
+#include "pipeline/keep_scales.h"
 #include "pipeline/output_path.h"
 
 namespace edgewise {
@@ -80,14 +81,19 @@ std::vector<float> LayerJournal::Find(const train::LayerLayout& layer) const {
 }
 
 Status LayerJournal::Keep(const train::LayerLayout& layer, const train::LayerReport& report,
-                          std::span<const float> weights, ThreadPool* pool) {
+                          std::span<const float> learned, const train::BlockScales* scales,
+                          ThreadPool* pool) {
   EW_CHECK(log_.size() == report.layer);
   log_.push_back(LogLine(report));
   EW_TRY(WriteTextFile(log_path_, JsonLines(log_)));
+  if (scales != nullptr) {
+    const auto index_of = [&](const std::string& name) { return entries_.at(name).first; };
+    EW_TRY(KeepScales(*scales, learned, index_of, &tensors_));
+  }
   for (const train::Parameter& parameter : layer.parameters) {
     const auto& [index, format] = entries_.at(parameter.name);
-    if (tensors_.Find(index) != nullptr) continue;  // of a layer that was not kept whole
-    const auto values = weights.subspan(parameter.offset, parameter.shape.elements());
+    if (tensors_.Find(index) != nullptr) continue;  // or of a layer that was not kept whole
+    const auto values = learned.subspan(parameter.offset, parameter.shape.elements());
     const TensorView view{DType::kF32, parameter.shape,
                           reinterpret_cast<const std::byte*>(values.data()), values.size_bytes()};
     EW_TRY(tensors_.Begin(index));

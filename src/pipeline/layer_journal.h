@@ -32,10 +32,10 @@ class LayerJournal {
   // Returns the weights of a layer that an earlier run kept, as they are written: (layer.size)
   // floats, or none where a tensor of it is missing.
   std::vector<float> Find(const train::LayerLayout& layer) const;
-  // Keeps the next layer, whose weights are not yet rounded. The log comes first: it may be ahead
-  // of the tensors, never behind. Errors: those of AtomicFile, EncodeTensor and TensorJournal.
+  // Keeps the next layer, as LayerwiseTrainer hands it on. The log comes first: it may be ahead of
+  // the tensors, never behind. Errors: those of AtomicFile, EncodeTensor and TensorJournal.
   Status Keep(const train::LayerLayout& layer, const train::LayerReport& report,
-              std::span<const float> weights, ThreadPool* pool);
+              std::span<const float> learned, const train::BlockScales* scales, ThreadPool* pool);
 
   // The lines of the log, which an earlier run may have begun. Lines from layer `count` on are left
   // out.

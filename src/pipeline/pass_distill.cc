@@ -34,7 +34,7 @@ Result<train::LoraOptions> ReadLora(const Json& arguments) {
   return lora;
 }
 
-// What both passes have.
+// What all passes have.
 Result<TrainJob> ReadTraining(const Json& arguments, const Recipe& recipe, double learning_rate) {
   if (arguments.Find("steps") && arguments.Find("epochs")) {
     return MakeError(Code::kBadData, "give steps or epochs");
@@ -50,6 +50,8 @@ Result<TrainJob> ReadTraining(const Json& arguments, const Recipe& recipe, doubl
   train::TrainerOptions& trainer = job.trainer;
   EW_TRY(trainer.schedule.kind, train::ParseSchedule(TextOr(arguments, "schedule", "cosine")));
   trainer.schedule.peak = NumberOr(arguments, "learning_rate", learning_rate);
+  trainer.schedule.last = NumberOr(arguments, "final", trainer.schedule.last);
+  trainer.weight_decay = NumberOr(arguments, "weight_decay", trainer.weight_decay);
   trainer.batch.tokens = CountOr(arguments, "batch_tokens", 4096);
   trainer.batch.sequence = CountOr(arguments, "sequence", 256);
   trainer.seed = trainer.batch.seed = CountOr(arguments, "seed", 1);
@@ -57,17 +59,28 @@ Result<TrainJob> ReadTraining(const Json& arguments, const Recipe& recipe, doubl
   trainer.network.recompute = FlagOr(arguments, "recompute", false);
   EW_TRY(trainer.network.lora, ReadLora(arguments));
   EW_TRY(trainer.precision, train::ParsePrecision(TextOr(arguments, "precision", "bf16")));
+  EW_TRY(trainer.moments,
+         train::ParseMomentFormat(TextOr(arguments, "moments", "f32")).In("moments"));
+  job.learn_scales = FlagOr(arguments, "learn_scales", false);
   job.format.strict = true;  // nobody would see which rows were left out
   return job;
 }
 
-Result<TrainJob> ReadDistill(const Json& arguments, const Recipe& recipe) {
+// What passes with a teacher have.
+Result<TrainJob> ReadTeaching(const Json& arguments, const Recipe& recipe) {
   EW_TRY(TrainJob job, ReadTraining(arguments, recipe, 1e-3));
   job.cache = TextOr(arguments, "cache", "");
   if (job.cache.empty()) job.teacher = recipe.model;
+  EW_TRY(job.teacher_engine,
+         ParseTeacherEngine(TextOr(arguments, "teacher_engine", "floats")).In("teacher_engine"));
   job.loss.alpha = NumberOr(arguments, "alpha", 1);
   job.loss.temperature = NumberOr(arguments, "temperature", 1);
   EW_TRY(job.loss.divergence, train::ParseDivergence(TextOr(arguments, "divergence", "kl")));
+  return job;
+}
+
+Result<TrainJob> ReadDistill(const Json& arguments, const Recipe& recipe) {
+  EW_TRY(TrainJob job, ReadTeaching(arguments, recipe));
   job.match.hidden = NumberOr(arguments, "match_hidden", 0);
   job.match.attention = NumberOr(arguments, "match_attention", 0);
   train::OnPolicyOptions& written = job.trainer.on_policy;
@@ -77,8 +90,9 @@ Result<TrainJob> ReadDistill(const Json& arguments, const Recipe& recipe) {
     return MakeError(Code::kBadData, "on_policy_tokens needs on_policy");
   }
   job.layerwise = FlagOr(arguments, "layerwise", false);
-  for (const char* key : {"alpha", "temperature", "divergence", "cache", "lora_rank", "recompute",
-                          "match_hidden", "match_attention", "on_policy"}) {
+  for (const char* key :
+       {"alpha", "temperature", "divergence", "cache", "teacher_engine", "lora_rank", "recompute",
+        "match_hidden", "match_attention", "on_policy"}) {
     if (job.layerwise && arguments.Find(key)) {
       return MakeError(Code::kBadData, "layerwise: layers learn outputs, without %s; give one",
                        key);
@@ -90,6 +104,14 @@ Result<TrainJob> ReadDistill(const Json& arguments, const Recipe& recipe) {
 
 Result<TrainJob> ReadFinetune(const Json& arguments, const Recipe& recipe) {
   EW_TRY(TrainJob job, ReadTraining(arguments, recipe, 1e-4));
+  EW_TRY(CheckTrainJob(job));
+  return job;
+}
+
+Result<TrainJob> ReadScales(const Json& arguments, const Recipe& recipe) {
+  EW_TRY(TrainJob job, ReadTeaching(arguments, recipe));
+  job.trainer.network.keep_zeros = false;  // codes stay, and zeros with them
+  job.scales_only = true;
   EW_TRY(CheckTrainJob(job));
   return job;
 }
@@ -120,14 +142,17 @@ bool SameFile(const std::string& a, const std::string& b) {
   return std::filesystem::equivalent(a, b, ignored);
 }
 
+Status CheckTexts(const TrainJob& job, const Recipe& recipe) {
+  if (recipe.evaluation.path.empty() || !SameFile(job.data, recipe.evaluation.path)) return Ok{};
+  return MakeError(Code::kBadData,
+                   "the evaluation text is learned, so that its measurement "
+                   "would flatter; give another");
+}
+
 Status CheckPlace(const TrainJob& job, const char* pass, const Recipe& recipe) {
   EW_TRY(const Preset* preset, FindPreset(OutputFormat(job)).In("qat"));
   if (job.trainer.network.keep_zeros && !KeepsZeros(preset->type)) return LosesZeros(preset->name);
-  if (!recipe.evaluation.path.empty() && SameFile(job.data, recipe.evaluation.path)) {
-    return MakeError(Code::kBadData,
-                     "the evaluation text is learned, so that its measurement "
-                     "would flatter; give another");
-  }
+  EW_TRY(CheckTexts(job, recipe));
   for (const RecipeStep& step : recipe.passes) {
     if (step.pass->name == std::string_view("calibrate")) {
       return MakeError(Code::kBadData, "put %s before calibrate, which sees what was learned",
@@ -137,14 +162,31 @@ Status CheckPlace(const TrainJob& job, const char* pass, const Recipe& recipe) {
   return Ok{};
 }
 
+void Place(const PassContext& context, PassState* state, TrainJob* job) {
+  job->student = &state->model;
+  job->model = state->model.path();
+  job->threads = context.threads;
+  job->source = &context.source;
+  job->out = context.stem + ".gguf";
+  job->dry_run = context.dry_run;
+  job->resume = !context.dry_run;
+}
+
+Status Estimate(const TrainJob& job, const PassContext& context, PassState* state) {
+  if (!context.estimate) return Ok{};
+  EW_TRY(const TrainSummary trial, TrainModel(job, context.progress));
+  state->cost = Then(state->cost, Cost{.seconds = trial.seconds, .bytes = trial.memory_bytes});
+  return Ok{};
+}
+
+Status Learn(const TrainJob& job, const PassContext& context, PassState* state) {
+  if (!FileExists(job.out)) EW_TRY(TrainModel(job, context.progress));
+  return TakeFile(job.out, state);
+}
+
 Status Run(TrainJob job, const PassContext& context, PassState* state) {
-  job.student = &state->model;
-  job.model = state->model.path();
-  job.threads = context.threads;
-  job.source = &context.source;
-  job.out = context.stem + ".gguf";
+  Place(context, state, &job);
   if (context.dry_run) {
-    job.dry_run = true;
     WriteJob write;
     EW_TRY(write.plan.preset, FindPreset(OutputFormat(job)));
     write.plan.allow_requantize = true;  // its values are decoded
@@ -155,14 +197,9 @@ Status Run(TrainJob job, const PassContext& context, PassState* state) {
            WriteModel(state->model, context.recipe.output, write, context.progress));
     if (job.trainer.network.keep_zeros) EW_TRY(CheckZeros(plan, state->model));
     TakePlan(std::move(plan), state);
-    if (!context.estimate) return Ok{};
-    EW_TRY(const TrainSummary trial, TrainModel(job, context.progress));
-    state->cost = Then(state->cost, Cost{.seconds = trial.seconds, .bytes = trial.memory_bytes});
-    return Ok{};
+    return Estimate(job, context, state);
   }
-  job.resume = true;
-  if (!FileExists(job.out)) EW_TRY(TrainModel(job, context.progress));
-  return TakeFile(job.out, state);
+  return Learn(job, context, state);
 }
 
 }  // namespace
@@ -189,6 +226,20 @@ Status CheckFinetune(const Json& arguments, const Recipe& recipe, SectionUse*) {
 Status RunFinetune(const Json& arguments, const PassContext& context, PassState* state) {
   EW_TRY(TrainJob job, ReadFinetune(arguments, context.recipe));
   return Run(std::move(job), context, state);
+}
+
+Status CheckScales(const Json& arguments, const Recipe& recipe, SectionUse*) {
+  EW_TRY(const TrainJob job, ReadScales(arguments, recipe));
+  return CheckTexts(job, recipe);
+}
+
+Status RunScales(const Json& arguments, const PassContext& context, PassState* state) {
+  EW_TRY(TrainJob job, ReadScales(arguments, context.recipe));
+  Place(context, state, &job);
+  if (!context.dry_run) return Learn(job, context, state);
+  // The model is not quantized yet: learning all of its weights takes as long, and more memory.
+  job.scales_only = false;
+  return Estimate(job, context, state);
 }
 
 }  // namespace edgewise

@@ -231,8 +231,9 @@ Status RecipeReader::ReadPass(const Json& item) {
   }
   if ((pass->takes & stage_) == 0) {
     return ErrorAt(item, Format("%s cannot follow here: %s", pass->name,
-                                stage_ == kFloatModel ? "nothing is quantized yet"
-                                                      : "the model is quantized already"));
+                                stage_ == kFloatModel       ? "nothing is quantized yet"
+                                : stage_ == kQuantizedModel ? "the model is quantized already"
+                                                            : "the model is packed already"));
   }
   Json named = arguments;  // of paths only the names
   for (const RecipeKey& key : pass->keys) {

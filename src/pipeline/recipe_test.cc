@@ -176,6 +176,18 @@ TEST_CASE("passes: unknown, repeated, without what they need, in an order that c
        "distill cannot follow here: the model is quantized already"},
       {"[{prune: {method: magnitude, sparsity: '2:4'}}, {distill: {data: d, qat: q4_k_m}}]", "",
        "q4_k_m does not keep the zeros"},
+      {"[{distill: {data: d, learn_scales: true}}, {quantize: {to: q8_0}}]", "",
+       "distill: scales are learned beside the weights of a format that is trained through"},
+      {"[{distill: {data: d, moments: f16}}, {quantize: {to: q8_0}}]", "", "moments"},
+      {"[{distill: {data: d, teacher_engine: gpu}}, {quantize: {to: q8_0}}]", "", "teacher_engine"},
+      {"[{distill: {data: d, layerwise: true, teacher_engine: runtime}}, {quantize: {to: q8_0}}]",
+       "", "layerwise: layers learn outputs, without teacher_engine"},
+      {"[{scales: {data: d}}, {quantize: {to: q8_0}}]", "",
+       "scales cannot follow here: nothing is quantized yet"},
+      {"[{quantize: {to: q8_0}}, {scales: {}}]", "", "scales lacks the key data"},
+      {"[{quantize: {to: q8_0}}, {scales: {data: d, qat: q4_0}}]", "", "qat"},
+      {"[{quantize: {to: q8_0}}, pack, {scales: {data: d}}]", "",
+       "scales cannot follow here: the model is packed already"},
       {"[{distill: {data: d}}]", "", "no pass writes a file; quantize, or qat in distill"},
       {"[7]", "", "a pass is a name"},
       {"[{quantize: {to: q4_0}, eval: {}}]", "", "a pass is a name"},
@@ -239,12 +251,13 @@ TEST_CASE("structure may go before weights are set to zero, and quantizing keeps
 TEST_CASE("what learns through a quantizer is quantized: it can be packed and measured") {
   const auto recipe = ParseRecipe(
       "model: m\noutput: o.gguf\nevaluation: {text: e.txt}\npasses:\n  - rotate\n"
-      "  - distill: {data: d, epochs: 1}\n  - distill: {data: d, qat: q3_k_s}\n  - pack\n  - "
-      "eval\n",
+      "  - distill: {data: d, epochs: 1}\n  - distill: {data: d, qat: q3_k_s, learn_scales: true}\n"
+      "  - scales: {data: d, alpha: 1}\n  - pack\n  - eval\n",
       "r.yaml");
   REQUIRE_MESSAGE(recipe, (recipe ? "" : recipe.error().message));
-  const unsigned stages[] = {kFloatModel, kFloatModel, kQuantizedModel, kPackedModel, kPackedModel};
-  for (size_t i = 0; i < 5; ++i) CHECK(recipe->passes[i].leaves == stages[i]);
+  const unsigned stages[] = {kFloatModel,     kFloatModel,  kQuantizedModel,
+                             kQuantizedModel, kPackedModel, kPackedModel};
+  for (size_t i = 0; i < 6; ++i) CHECK(recipe->passes[i].leaves == stages[i]);
 }
 
 TEST_CASE("the template is a recipe") {

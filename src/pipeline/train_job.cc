@@ -161,6 +161,11 @@ Status CheckTrainJob(const TrainJob& job) {
                      "scales alone are learned, or adapters, or weights through a quantizer or "
                      "layer by layer: give one of them");
   }
+  if (job.learn_scales && job.qat.empty()) {
+    return MakeError(Code::kInvalidArgument,
+                     "scales are learned beside the weights of a format that is trained through: "
+                     "name that, or learn the scales of a quantized model alone");
+  }
   if (job.layerwise) EW_TRY(CheckLayerwiseJob(job));
   return train::CheckTrainer(options);
 }

@@ -36,6 +36,7 @@ struct TrainJob {
   DType to = DType::kF16;
   // A preset's name: its formats are trained through, and written in place of `to`. Empty: none.
   std::string qat;
+  bool learn_scales = false;  // with qat: those of its blocks, beside the weights
   bool scales_only = false;  // learn the scales of a quantized model's blocks, and keep its formats
   double epochs = 1;         // over the data, where steps are 0
   uint64_t steps = 0;

@@ -77,7 +77,7 @@ class LayersRun {
         write_(std::move(write)),
         progress_(progress),
         pool_(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus()),
-        options_{job.trainer, {}} {}
+        options_{job.trainer, {}, job.learn_scales} {}
 
   Status Read();
   Status Predict();
@@ -134,8 +134,7 @@ Status LayersRun::Read() {
 }
 
 Status LayersRun::ChooseFormats() {
-  EW_TRY(plan_, PlanQuantization(student().tensors(), student().spec(),
-                                 student().kind() == CheckpointKind::kGguf, write_.plan));
+  EW_TRY(plan_, PlanFormats(student(), write_.plan));
   std::unordered_map<std::string_view, DType> formats;
   for (const TensorPlan& entry : plan_) formats.emplace(entry.name, entry.to);
   const ParameterLayout layout(student().spec());
@@ -185,8 +184,7 @@ Status LayersRun::Describe() {
   summary_.tokens = in.corpus.token_count() - in.corpus.size();
   summary_.steps = options_.trainer.schedule.steps;
   const uint64_t tokens = in.corpus.token_count() + in.held_out.token_count();
-  const train::LayerwiseCost cost =
-      train::CostOfLayerwise(teacher(), student(), options_.trainer, tokens);
+  const train::LayerwiseCost cost = train::CostOfLayerwise(teacher(), student(), options_, tokens);
   summary_.memory_bytes = cost.memory;
   summary_.disk_bytes = cost.disk;
   for (const TensorPlan& entry : plan_) {
@@ -205,7 +203,7 @@ Status LayersRun::Predict() {
   options.trainer.schedule.warmup = 0;
   EW_TRY(const auto trainer, MakeTrainer(options, corpus, held_out));
   LayerReport trial;
-  EW_TRY(trainer->Learn([&](const LayerReport& report, std::span<const float>) {
+  EW_TRY(trainer->Learn([&](const LayerReport& report, auto...) {
     trial = report;
     return Status(Ok{});
   }));
@@ -233,8 +231,9 @@ Status LayersRun::Learn(LayerwiseTrainer* trainer, LayerJournal* journal) {
     }
     journal->CutLog(trainer->next());
     const Status learned =
-        trainer->Learn([&](const LayerReport& report, std::span<const float> weights) {
-          return journal->Keep(layer, report, weights, &pool_);
+        trainer->Learn([&](const LayerReport& report, std::span<const float> learned_weights,
+                           const train::BlockScales* scales) {
+          return journal->Keep(layer, report, learned_weights, scales, &pool_);
         });
     if (!learned && learned.error().code == Code::kCancelled) {
       return MakeError(Code::kCancelled, "%s; pass --resume to go on with it",

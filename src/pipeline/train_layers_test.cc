@@ -66,6 +66,7 @@ TEST_CASE("through a quantizer: nearer to the model than rounding, and the file 
     REQUIRE(Quantize(kModel, rounded, options, nullptr));
     TrainJob job = setup.Job(kModel, out, 12);
     job.qat = format;
+    job.learn_scales = format == std::string("q4_0");
     job.trainer.schedule.peak = 2e-4;
     const TrainSummary trained = MustTrain(job);
     CHECK(trained.layers.size() == 4);

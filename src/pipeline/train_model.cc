@@ -4,6 +4,8 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string_view>
+#include <unordered_map>
 #include <utility>
 
 #include "base/process.h"
@@ -13,6 +15,7 @@
 #include "kernels/kernels.h"
 #include "model/lora_adapter.h"
 #include "model/lora_file.h"
+#include "pipeline/keep_scales.h"
 #include "pipeline/output_path.h"
 #include "pipeline/run_journal.h"
 #include "pipeline/tensor_journal.h"
@@ -51,7 +54,7 @@ Status CheckSameRun(train::Communicator& processes, const Json& run) {
 // The model with what was learned. Writes the adapters where the job wants them.
 Result<Checkpoint> Trained(const TrainJob& job, const Checkpoint& model,
                            std::vector<float> weights) {
-  if (job.scales_only) return model;  // its blocks are in the journal (KeepScales)
+  if (job.scales_only) return model;  // its blocks are in the journal (KeepScalesAt)
   if (!LearnsLora(job)) return WithWeights(model, std::move(weights));
   const train::NetworkOptions& network = job.trainer.network;
   EW_TRY(const train::LoraLayout layout, train::LoraLayout::Create(model.spec(), network.lora));
@@ -62,25 +65,20 @@ Result<Checkpoint> Trained(const TrainJob& job, const Checkpoint& model,
   return MergeAdapter(model, std::move(adapter), network.keep_zeros);
 }
 
-// Puts the blocks with the scales that were learned into a TensorJournal at `path`, where the
-// writer finds them.
-Status KeepScales(const Checkpoint& model, const train::BlockScales& scales,
-                  std::span<const float> factors, const std::string& path) {
+// A TensorJournal at `path` of the scales that were learned, where the writer finds them.
+Status KeepScalesAt(const std::string& path, const TrainSetup& setup,
+                    std::span<const float> learned) {
   std::vector<uint64_t> sizes;
-  for (const CheckpointTensor& tensor : model.tensors()) {
+  std::unordered_map<std::string_view, size_t> indices;
+  for (const TensorPlan& tensor : setup.written()) {
     EW_TRY(const uint64_t size,
-           TensorBytes(tensor.dtype, tensor.shape, TensorLayout::kRows).In(tensor.name));
+           TensorBytes(tensor.to, tensor.shape, tensor.layout).In(tensor.name));
+    indices.emplace(tensor.name, sizes.size());
     sizes.push_back(size);
   }
   EW_TRY(TensorJournal journal, TensorJournal::Open(path, std::move(sizes)));
-  for (const train::BlockScales::ScaledTensor& tensor : scales.tensors()) {
-    const size_t index = *model.Find(tensor.parameter.name);
-    if (journal.Find(index) != nullptr) continue;
-    EW_TRY(journal.Begin(index));
-    EW_TRY(journal.Write(train::BlockScales::Scaled(tensor, factors)));
-    EW_TRY(journal.End(EncodeError()));
-  }
-  return Ok{};
+  const auto index_of = [&](const std::string& name) { return indices.at(name); };
+  return KeepScales(*setup.scales(), learned, index_of, &journal);
 }
 
 // Sees each step and remembers the last one.
@@ -211,7 +209,7 @@ Status TrainRun::Finish(TrainerState* state) {
   write_.source = job.source != nullptr ? job.source : &hashes_.all;
   if (setup_.scales() != nullptr) {
     write_.journal_path = folder_->folder() + "/tensors";
-    EW_TRY(KeepScales(*in.model, *setup_.scales(), state->weights, write_.journal_path));
+    EW_TRY(KeepScalesAt(write_.journal_path, setup_, state->weights));
   }
   EW_TRY(const Checkpoint model, Trained(job, *in.model, std::move(state->weights)));
   EW_TRY(const ConvertSummary written, WriteModel(model, job.out, write_, progress));

@@ -107,6 +107,31 @@ TEST_CASE("scales alone: the file holds what was measured, with the codes of bef
   CHECK(ErrorOf(floats).find("give one of them") != std::string::npos);
 }
 
+TEST_CASE("scales beside the weights: the file holds what was measured") {
+  const Setup setup;
+  const std::string out = setup.folder / "out.gguf";
+  for (const char* format : {"q4_0", "q3_k_m", "s24_q4"}) {
+    CAPTURE(std::string(format));
+    const bool pruned = format == std::string("s24_q4");
+    TrainJob job = setup.Job(pruned ? setup.pruned : kModel, out, 3);
+    job.trainer.network.keep_zeros = pruned;
+    job.qat = format;
+    const double fitted = MustTrain(job).held_out_loss;
+    job.learn_scales = true;
+    const TrainSummary trained = MustTrain(job);
+    CHECK(trained.trainable_parameters > trained.parameters);
+    CHECK(trained.held_out_loss != fitted);
+    TrainJob reading = setup.Job(out, setup.folder / "read.gguf", 1);
+    reading.to = DType::kF32;
+    CHECK(MustTrain(reading).first_loss == trained.held_out_loss);
+  }
+  TrainJob floats = setup.Job(kModel, out, 1);
+  floats.learn_scales = true;
+  CHECK(ErrorOf(floats).find("name that") != std::string::npos);
+  floats.qat = "f16";
+  CHECK(ErrorOf(floats).find("no scales to learn") != std::string::npos);
+}
+
 TEST_CASE("what cannot be trained through is refused, and leaves nothing") {
   const Setup setup;
   const std::string out = setup.folder / "out.gguf";

@@ -19,7 +19,7 @@ Json TrainRecipe(const TrainJob& job, const Preset* preset, const TrainInputs& i
   recipe.Set("precision", train::PrecisionName(o.precision));
   recipe.Set("to", preset != nullptr ? preset->name : "kept").Set("qat", !job.qat.empty());
   if (job.format.format) recipe.Set("format", train::DatasetFormatName(*job.format.format));
-  recipe.Set("layerwise", job.layerwise);
+  recipe.Set("learn_scales", job.learn_scales).Set("layerwise", job.layerwise);
   if (job.layerwise) return recipe;
   recipe.Set("scales_only", job.scales_only);
   recipe.Set("accumulation", o.accumulation).Set("ema", o.ema);

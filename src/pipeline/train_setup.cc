@@ -50,20 +50,6 @@ Status Complete(const TrainJob& job, const TrainInputs& in, train::TrainerOption
   return train::CheckTrainer(*options);
 }
 
-// The format that each parameter will be written in.
-Result<std::vector<DType>> OutputFormats(const Checkpoint& model, const PlanOptions& options) {
-  const Checkpoint trained = WithWeights(model, {});
-  EW_TRY(const std::vector<TensorPlan> plan,
-         PlanQuantization(trained.tensors(), trained.spec(),
-                          trained.kind() == CheckpointKind::kGguf, options));
-  std::vector<DType> formats;
-  const train::ParameterLayout layout(model.spec());
-  for (const train::Parameter& parameter : layout.all()) {
-    formats.push_back(plan[*trained.Find(parameter.name)].to);
-  }
-  return formats;
-}
-
 }  // namespace
 
 Checkpoint WithWeights(const Checkpoint& model, std::vector<float> weights) {
@@ -116,7 +102,7 @@ Status TrainSetup::ReadFirstState() {
   if (job_.scales_only) {
     EW_TRY(scales_, train::BlockScales::Create(model, &pool_).In(job_.model));
     options_.scales = &*scales_;
-    first_.weights.assign(scales_->size(), 1.0f);
+    first_.weights.assign(scales_->learned(), 1.0f);
     return Ok{};
   }
   const train::ParameterLayout layout(model.spec());
@@ -133,11 +119,33 @@ Status TrainSetup::ReadFirstState() {
 }
 
 Status TrainSetup::ChooseFormats(const PlanOptions& plan) {
+  const Checkpoint& model = *inputs_->model;
+  if (job_.scales_only) {
+    EW_TRY(written_, PlanFormats(model, plan));
+    return Ok{};
+  }
   if (job_.qat.empty()) return Ok{};
-  EW_TRY(options_.formats, OutputFormats(*inputs_->model, plan));
-  return train::CheckFormats(train::ParameterLayout(inputs_->model->spec()).all(), options_.formats,
-                             options_.network.keep_zeros, first_.weights.data())
-      .In(job_.model);
+  const Checkpoint trained = WithWeights(model, {});
+  EW_TRY(std::vector<TensorPlan> written, PlanFormats(trained, plan));
+  const train::ParameterLayout layout(model.spec());
+  std::vector<DType> formats;
+  for (const train::Parameter& parameter : layout.all()) {
+    formats.push_back(written[*trained.Find(parameter.name)].to);
+  }
+  EW_TRY(
+      train::CheckFormats(layout.all(), formats, options_.network.keep_zeros, first_.weights.data())
+          .In(job_.model));
+  if (!job_.learn_scales) {
+    options_.formats = std::move(formats);
+    return Ok{};
+  }
+  EW_TRY(scales_,
+         train::BlockScales::CreateWithWeights(layout.all(), formats, first_.weights, &pool_)
+             .In("--qat " + job_.qat));
+  options_.scales = &*scales_;
+  first_.weights.resize(scales_->learned(), 1.0f);
+  written_ = std::move(written);
+  return Ok{};
 }
 
 Status TrainSetup::MakeLoss() {
@@ -174,7 +182,7 @@ uint64_t TrainSetup::learned_tokens() const {
 Result<uint64_t> TrainSetup::PlannedBytes() const {
   EW_TRY(uint64_t bytes, train::TrainingBytes(inputs_->model->spec(), options_, loss_parameters()));
   if (match_) bytes += match_->Bytes(options_.batch.tokens);
-  if (scales_) bytes += train::BlockScales::Bytes(*inputs_->model);
+  if (scales_) bytes += scales_->Bytes();
   if (frozen_) bytes += train::CheckpointWeights::Bytes(*inputs_->model, options_.batch.tokens);
   if (inputs_->teacher) bytes += TeacherBytes(*inputs_->teacher, TeacherOptionsOf(job_, options_));
   return bytes;

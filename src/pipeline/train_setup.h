@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "base/progress.h"
 #include "base/result.h"
@@ -38,7 +40,9 @@ class TrainSetup {
   train::Communicator& processes() const { return processes_; }
   LiveTeacher* teacher() { return teacher_.get(); }  // null: none
   Progress* progress() { return progress_; }
+  // Where these are learned, and what will be written; else null and nothing.
   const train::BlockScales* scales() const { return scales_ ? &*scales_ : nullptr; }
+  std::span<const TensorPlan> written() const { return written_; }
 
   // Weights before the first step; called once.
   train::TrainerState TakeFirstState() { return std::move(first_); }
@@ -74,6 +78,7 @@ class TrainSetup {
   std::unique_ptr<train::TokenLoss> loss_;
   std::optional<train::CheckpointWeights> frozen_;  // what adapters act on
   std::optional<train::BlockScales> scales_;        // where these are learned
+  std::vector<TensorPlan> written_;                 // there
 };
 
 // The model with other weights, (ParameterLayout::size()).

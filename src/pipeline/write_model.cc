@@ -50,17 +50,7 @@ Result<Metadata> OutputMetadata(const Checkpoint& checkpoint, const WriteJob& jo
 
 Result<std::vector<TensorPlan>> PlanTensors(const Checkpoint& checkpoint, const WriteJob& job,
                                             PackingCount* packing) {
-  const std::span<const CheckpointTensor> tensors = checkpoint.tensors();
-  std::vector<TensorPlan> plan;
-  if (job.plan.preset) {
-    EW_TRY(plan, PlanQuantization(tensors, checkpoint.spec(),
-                                  checkpoint.kind() == CheckpointKind::kGguf, job.plan));
-  } else {
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      const CheckpointTensor& tensor = tensors[i];
-      plan.push_back({i, tensor.name, tensor.shape, tensor.dtype, tensor.dtype, "", {}, 0});
-    }
-  }
+  EW_TRY(std::vector<TensorPlan> plan, PlanFormats(checkpoint, job.plan));
   if (!job.pack) return plan;
   *packing = PlanPacking(checkpoint.spec(), &plan);
   if (packing->packed == 0) {
@@ -373,6 +363,19 @@ Result<Cost> Estimate(const Prepared& prepared, const WriteJob& job,
 }
 
 }  // namespace
+
+Result<std::vector<TensorPlan>> PlanFormats(const Checkpoint& model, const PlanOptions& options) {
+  const std::span<const CheckpointTensor> tensors = model.tensors();
+  if (options.preset != nullptr) {
+    return PlanQuantization(tensors, model.spec(), model.kind() == CheckpointKind::kGguf, options);
+  }
+  std::vector<TensorPlan> plan;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const CheckpointTensor& tensor = tensors[i];
+    plan.push_back({i, tensor.name, tensor.shape, tensor.dtype, tensor.dtype, "", {}, 0});
+  }
+  return plan;
+}
 
 std::vector<GgufTensorDecl> Declare(std::span<const TensorPlan> plan) {
   std::vector<GgufTensorDecl> declarations;

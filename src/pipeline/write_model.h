@@ -51,6 +51,10 @@ struct WriteJob {
   const SourceHash* source = nullptr;
 };
 
+// The formats that the options give a model's tensors; without a preset each keeps its own. Errors:
+// those of PlanQuantization.
+Result<std::vector<TensorPlan>> PlanFormats(const Checkpoint& model, const PlanOptions& options);
+
 std::vector<GgufTensorDecl> Declare(std::span<const TensorPlan> plan);
 
 // Turns `model` into its rotated self, whose tensors are computed when loaded. Returns what of it

@@ -1,5 +1,6 @@
 #include "train/block_scales.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstring>
@@ -8,13 +9,15 @@
 #include "base/check.h"
 #include "base/half.h"
 #include "base/strings.h"
+#include "quant/block_parts.h"
+#include "quant/group_levels.h"
 #include "quant/scale_fields.h"
 
 namespace edgewise::train {
 namespace {
 
 constexpr size_t kPieceBlocks = 64;  // that a thread takes at once
-constexpr size_t kMaxBlock = 256, kMaxBlockBytes = 256;
+constexpr size_t kMaxBlock = 256, kMaxBlockBytes = 256, kMaxFields = 2;
 constexpr uint16_t kHalfOne = 0x3C00;
 
 uint16_t HalfAt(const std::byte* block, size_t offset) {
@@ -24,6 +27,24 @@ uint16_t HalfAt(const std::byte* block, size_t offset) {
 }
 void SetHalf(std::byte* block, size_t offset, uint16_t half) {
   std::memcpy(block + offset, &half, sizeof(half));
+}
+
+// Writes into a block whose scales are set the codes nearest to these values; returns whether all
+// of them are finite.
+bool SetCodes(DType format, const float* values, std::byte* block) {
+  const DTypeInfo& info = Info(format);
+  if (!std::all_of(values, values + info.block, [](float x) { return std::isfinite(x); })) {
+    return false;
+  }
+  const BlockForm& form = *FormOf(format);
+  BlockParts parts;
+  form.unpack(block, &parts);
+  for (size_t j = 0; j < info.block; ++j) {
+    const bool set = MayBeSet(info, parts, j);
+    parts.value[j] = set ? Nearest(form, LevelsOf(parts, j / form.group), values[j]) : int8_t{0};
+  }
+  form.pack(parts, block);
+  return true;
 }
 
 }  // namespace
@@ -37,103 +58,194 @@ Result<BlockScales> BlockScales::Create(const Checkpoint& model, ThreadPool* poo
     EW_CHECK(index.has_value());  // a checkpoint has what its spec needs
     EW_TRY(const Tensor tensor, model.Load(*index));
     const TensorView& view = tensor.view();
-    const std::span<const uint8_t> fields = ScaleFieldsOf(view.dtype);
-    if (fields.empty()) {
-      view.Decode(0, parameter.shape.elements(), scales.values_.data() + parameter.offset);
+    const size_t count = parameter.shape.elements();
+    if (ScaleFieldsOf(view.dtype).empty()) {
+      view.Decode(0, count, scales.values_.data() + parameter.offset);
     } else {
-      const DTypeInfo& info = Info(view.dtype);
-      ScaledTensor scaled = {parameter, view.dtype, scales.size_, {}};
-      scaled.blocks.resize(info.RowBytes(parameter.shape.elements()));
-      view.CopyBlocks(0, parameter.shape.elements(), scaled.blocks.data());
-      scales.size_ += scaled.block_count() * fields.size();
-      scales.tensors_.push_back(std::move(scaled));
+      std::vector<std::byte> blocks(Info(view.dtype).RowBytes(count));
+      view.CopyBlocks(0, count, blocks.data());
+      scales.Add(parameter, view.dtype, std::move(blocks));
     }
     model.DropPages(*index);
   }
-  if (scales.size_ > 0) return scales;
+  if (scales.factors_ > 0) return scales;
   return MakeError(Code::kInvalidArgument,
                    "no tensor is in a block format, so there are no scales to learn; quantize the "
                    "model first");
 }
 
-uint64_t BlockScales::Bytes(const Checkpoint& model) {
-  uint64_t bytes = ParameterLayout(model.spec()).size() * sizeof(float);
-  for (const CheckpointTensor& tensor : model.tensors()) {
-    if (ScaleFieldsOf(tensor.dtype).empty()) continue;
-    bytes += TensorBytes(tensor.dtype, tensor.shape, TensorLayout::kRows).value_or(0);
+Result<BlockScales> BlockScales::CreateWithWeights(std::span<const Parameter> parameters,
+                                                   std::span<const DType> formats,
+                                                   std::span<const float> weights,
+                                                   ThreadPool* pool) {
+  EW_CHECK(formats.size() == parameters.size());
+  BlockScales scales(pool);
+  scales.weights_ = weights.size();
+  scales.values_.resize(weights.size());
+  std::vector<DType> other_formats;
+  for (size_t i = 0; i < formats.size(); ++i) {
+    const Parameter& parameter = parameters[i];
+    const DTypeInfo& info = Info(formats[i]);
+    if (ScaleFieldsOf(formats[i]).empty()) {
+      scales.others_.push_back(parameter);
+      other_formats.push_back(formats[i]);
+      continue;
+    }
+    const size_t count = parameter.shape.elements();
+    std::vector<std::byte> blocks(info.RowBytes(count));
+    pool->ParallelFor(count / info.block, kPieceBlocks, [&](size_t begin, size_t end, int) {
+      info.encode(weights.data() + parameter.offset + begin * info.block, nullptr,
+                  blocks.data() + begin * info.block_bytes, (end - begin) * info.block);
+    });
+    scales.Add(parameter, formats[i], std::move(blocks));
   }
+  if (!scales.others_.empty()) scales.rounding_.emplace(scales.others_, other_formats, pool);
+  if (scales.factors_ > 0) return scales;
+  return MakeError(Code::kInvalidArgument,
+                   "none of the formats has blocks, so there are no scales to learn");
+}
+
+void BlockScales::Add(const Parameter& parameter, DType format, std::vector<std::byte> blocks) {
+  const size_t halves = ScaleFieldsOf(format).size();
+  EW_CHECK(halves <= kMaxFields && Info(format).block <= kMaxBlock &&
+           Info(format).block_bytes <= kMaxBlockBytes && FormOf(format) != nullptr);
+  tensors_.push_back({parameter, format, factors_, std::move(blocks)});
+  factors_ += tensors_.back().block_count() * halves;
+}
+
+uint64_t BlockScales::Bytes() const {
+  uint64_t bytes = values_.size() * sizeof(float);
+  for (const ScaledTensor& tensor : tensors_) bytes += tensor.blocks.size();
+  for (const Parameter& other : others_) bytes += other.shape.elements() * sizeof(float);
   return bytes;
 }
 
-// Writes blocks [first, first + count) of a tensor with their halves times the factors; returns
-// whether all of these are finite.
-bool BlockScales::Scale(const ScaledTensor& tensor, size_t first, size_t count,
-                        std::span<const float> factors, std::byte* blocks) {
-  const size_t bytes = Info(tensor.format).block_bytes;
+size_t BlockScales::FactorsAt(const ScaledTensor& tensor, size_t number) const {
+  return weights_ + tensor.first + number * ScaleFieldsOf(tensor.format).size();
+}
+
+// Writes blocks [first, first + count) of a tensor; returns whether all halves and weights are
+// finite.
+bool BlockScales::WriteBlocks(const ScaledTensor& tensor, size_t first, size_t count,
+                              std::span<const float> learned, std::byte* blocks) const {
+  const DTypeInfo& info = Info(tensor.format);
   const std::span<const uint8_t> fields = ScaleFieldsOf(tensor.format);
-  std::memcpy(blocks, tensor.blocks.data() + first * bytes, count * bytes);
+  std::memcpy(blocks, tensor.blocks.data() + first * info.block_bytes, count * info.block_bytes);
   bool finite = true;
   for (size_t b = 0; b < count; ++b) {
-    const float* of_block = factors.data() + tensor.first + (first + b) * fields.size();
+    std::byte* block = blocks + b * info.block_bytes;
+    const float* factors = learned.data() + FactorsAt(tensor, first + b);
     for (size_t f = 0; f < fields.size(); ++f) {
-      std::byte* block = blocks + b * bytes;
-      const uint16_t half = FloatToHalf(of_block[f] * HalfToFloat(HalfAt(block, fields[f])));
+      const uint16_t half = FloatToHalf(factors[f] * HalfToFloat(HalfAt(block, fields[f])));
       finite = finite && std::isfinite(HalfToFloat(half));
       SetHalf(block, fields[f], half);
     }
+    if (weights_ == 0 || !finite) continue;
+    const float* values = learned.data() + tensor.parameter.offset + (first + b) * info.block;
+    finite = SetCodes(tensor.format, values, block);
   }
   return finite;
 }
 
-Result<const float*> BlockScales::Apply(std::span<const float> factors) {
-  EW_CHECK(factors.size() == size_);
+Result<const float*> BlockScales::Apply(std::span<const float> learned) {
+  EW_CHECK(learned.size() >= this->learned());
+  if (rounding_) {
+    EW_TRY(const float* rounded, rounding_->Apply(learned.data()));
+    for (const Parameter& other : others_) {
+      std::copy_n(rounded + other.offset, other.shape.elements(), values_.data() + other.offset);
+    }
+  }
   for (const ScaledTensor& tensor : tensors_) {
     const DTypeInfo& info = Info(tensor.format);
     std::atomic<bool> finite = true;
     pool_->ParallelFor(tensor.block_count(), kPieceBlocks, [&](size_t begin, size_t end, int) {
       std::vector<std::byte> blocks((end - begin) * info.block_bytes);
-      if (!Scale(tensor, begin, end - begin, factors, blocks.data())) finite = false;
+      if (!WriteBlocks(tensor, begin, end - begin, learned, blocks.data())) finite = false;
       info.decode(blocks.data(), values_.data() + tensor.parameter.offset + begin * info.block,
                   (end - begin) * info.block);
     });
     if (finite) continue;
     return MakeError(Code::kBadData,
-                     "tensor %s: a scale is not finite or too large for a half; try a lower "
+                     "tensor %s: a %s is not finite, or a scale too large for a half; try a lower "
                      "learning rate",
-                     tensor.parameter.name.c_str());
+                     tensor.parameter.name.c_str(), weights_ > 0 ? "scale or weight" : "scale");
   }
   return values_.data();
 }
 
-std::vector<std::byte> BlockScales::Scaled(const ScaledTensor& tensor,
-                                           std::span<const float> factors) {
+std::vector<std::byte> BlockScales::Blocks(const ScaledTensor& tensor,
+                                           std::span<const float> learned) const {
   std::vector<std::byte> blocks(tensor.blocks.size());
-  Scale(tensor, 0, tensor.block_count(), factors, blocks.data());
+  WriteBlocks(tensor, 0, tensor.block_count(), learned, blocks.data());
   return blocks;
 }
 
 // A value's share of a half is what it is where that half is 1 and the other 0.
-void BlockScales::Reduce(const float* parameter_gradients, float* gradients) const {
+void BlockScales::ReduceFixed(const ScaledTensor& tensor, size_t number, const float* g,
+                              float* gradients) const {
+  const DTypeInfo& info = Info(tensor.format);
+  const std::span<const uint8_t> fields = ScaleFieldsOf(tensor.format);
+  const std::byte* stored = tensor.blocks.data() + number * info.block_bytes;
+  std::byte block[kMaxBlockBytes];
+  float shares[kMaxBlock];
+  for (size_t f = 0; f < fields.size(); ++f) {
+    std::memcpy(block, stored, info.block_bytes);
+    for (const uint8_t field : fields) SetHalf(block, field, field == fields[f] ? kHalfOne : 0);
+    info.decode(block, shares, info.block);
+    double sum = 0;
+    for (size_t i = 0; i < info.block; ++i) {
+      sum += static_cast<double>(g[i]) * static_cast<double>(shares[i]);
+    }
+    gradients[f] =
+        static_cast<float>(static_cast<double>(HalfToFloat(HalfAt(stored, fields[f]))) * sum);
+  }
+}
+
+// The gradients of the block's weights are those of what is seen, before.
+void BlockScales::ReduceWithWeights(const ScaledTensor& tensor, size_t number,
+                                    std::span<const float> learned, float* of_weights,
+                                    float* of_factors) const {
+  const DTypeInfo& info = Info(tensor.format);
+  const BlockForm& form = *FormOf(tensor.format);
+  const float* weights = learned.data() + tensor.parameter.offset + number * info.block;
+  // Without factors, and with the halves that they give.
+  BlockParts plain, scaled;
+  form.unpack(tensor.blocks.data() + number * info.block_bytes, &plain);
+  std::byte block[kMaxBlockBytes];
+  WriteBlocks(tensor, number, 1, learned, block);
+  form.unpack(block, &scaled);
+  double sums[kMaxFields] = {};
+  for (size_t j = 0; j < info.block; ++j) {
+    const size_t group = j / form.group;
+    const GroupLevels levels = LevelsOf(scaled, group), unit = LevelsOf(plain, group);
+    const auto gradient = static_cast<double>(of_weights[j]);
+    if (levels.scale == 0 || !MayBeSet(info, scaled, j)) continue;
+    const float exact = levels.Exact(weights[j]), code = scaled.value[j];
+    if (exact >= form.low && exact <= form.high) {
+      sums[0] += gradient * static_cast<double>(unit.scale * (code - exact));
+    } else {
+      sums[0] += gradient * static_cast<double>(unit.scale * code);
+      sums[1] -= gradient * static_cast<double>(unit.offset);
+      of_weights[j] = 0;
+    }
+  }
+  const size_t count = ScaleFieldsOf(tensor.format).size();
+  for (size_t f = 0; f < count; ++f) of_factors[f] = static_cast<float>(sums[f]);
+}
+
+void BlockScales::Reduce(std::span<const float> learned, const float* parameter_gradients,
+                         float* gradients) const {
+  if (weights_ > 0) std::memmove(gradients, parameter_gradients, weights_ * sizeof(float));
   for (const ScaledTensor& tensor : tensors_) {
-    const DTypeInfo& info = Info(tensor.format);
-    const std::span<const uint8_t> fields = ScaleFieldsOf(tensor.format);
+    const size_t block = Info(tensor.format).block;
     pool_->ParallelFor(tensor.block_count(), kPieceBlocks, [&](size_t begin, size_t end, int) {
-      std::byte block[kMaxBlockBytes];
-      float shares[kMaxBlock];
       for (size_t b = begin; b < end; ++b) {
-        const std::byte* stored = tensor.blocks.data() + b * info.block_bytes;
-        const float* g = parameter_gradients + tensor.parameter.offset + b * info.block;
-        for (size_t f = 0; f < fields.size(); ++f) {
-          std::memcpy(block, stored, info.block_bytes);
-          for (const uint8_t field : fields)
-            SetHalf(block, field, field == fields[f] ? kHalfOne : 0);
-          info.decode(block, shares, info.block);
-          double sum = 0;
-          for (size_t i = 0; i < info.block; ++i) {
-            sum += static_cast<double>(g[i]) * static_cast<double>(shares[i]);
-          }
-          const auto half = static_cast<double>(HalfToFloat(HalfAt(stored, fields[f])));
-          gradients[tensor.first + b * fields.size() + f] = static_cast<float>(half * sum);
+        const size_t at = tensor.parameter.offset + b * block;
+        float* of_factors = gradients + FactorsAt(tensor, b);
+        if (weights_ == 0) {
+          ReduceFixed(tensor, b, parameter_gradients + at, of_factors);
+        } else {
+          ReduceWithWeights(tensor, b, learned, gradients + at, of_factors);
         }
       }
     });

@@ -1,14 +1,23 @@
-// BlockScales: a quantized model of which only the scales and offsets of blocks are learned, while
-// all codes stay (end-to-end training of quantization parameters, EfficientQAT, Chen et al. 2024).
+// BlockScales: the scales and offsets of quantized blocks, learned by gradients: alone, while all
+// codes stay (end-to-end training of quantization parameters, EfficientQAT, Chen et al. 2024), or
+// with the weights (learned step sizes: LSQ, Esser et al. 2020; with offsets LSQ+, Bhalgat et al.
+// 2020).
 //
 // A factor is learned for each half d, m or dmin of a block, of k-quants of the whole block of 256;
 // it begins at 1. The network sees the values of blocks whose halves are the products, rounded;
-// gradients pass straight through that rounding. So a factor's gradient is the sum over the block
-// of the weights' gradients times the weights' shares of that half.
+// gradients pass straight through that rounding.
+//
+// Codes that stay: a factor's gradient is the sum over the block of the weights' gradients times
+// the weights' shares of that half.
+//
+// With weights w each code is the nearest to w, and v = scale * code - offset what is seen. Where w
+// lies within the levels of its group, dv/dw is 1, v's share of d has the gradient v - w, and the
+// offset none; where it lies beyond them dv/dw is 0 and v moves with both.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -17,6 +26,7 @@
 #include "base/thread_pool.h"
 #include "model/checkpoint.h"
 #include "quant/dtype.h"
+#include "train/fake_quantizer.h"
 #include "train/parameters.h"
 
 namespace edgewise::train {
@@ -24,39 +34,57 @@ namespace edgewise::train {
 // Not thread-safe; its results do not depend on the number of threads.
 class BlockScales {
  public:
-  // Copies the blocks of all tensors in block formats, and the values of the others, which stay as
-  // they are. The pool must outlive it. Errors: kInvalidArgument (no tensor is in a block format),
-  // those of Checkpoint::Load.
+  // Of codes that stay: copies the blocks of all tensors in block formats, and the values of the
+  // others, which stay as they are. The pool must outlive it. Errors: kInvalidArgument (no tensor
+  // is in a block format), those of Checkpoint::Load.
   static Result<BlockScales> Create(const Checkpoint& model, ThreadPool* pool);
-  // Bytes that it takes.
-  static uint64_t Bytes(const Checkpoint& model);
+  // With weights, the run of these parameters, in formats that have passed CheckFormats: scales
+  // begin as the encoder chooses them. What is in no block format is seen as FakeQuantizer has it.
+  // Errors: kInvalidArgument (no format is a block format).
+  static Result<BlockScales> CreateWithWeights(std::span<const Parameter> parameters,
+                                               std::span<const DType> formats,
+                                               std::span<const float> weights, ThreadPool* pool);
 
-  size_t size() const { return size_; }  // factors
+  // What is learned: so many weights, none where codes stay, and the factors behind them.
+  size_t weights() const { return weights_; }
+  size_t learned() const { return weights_ + factors_; }
+  uint64_t Bytes() const;  // that it takes
 
-  // Returns the parameters, (ParameterLayout::size()) floats, that `factors` (size()) give; valid
-  // until the next call. Errors: kBadData (a half that is too large; the tensor is named).
-  Result<const float*> Apply(std::span<const float> factors);
-  // Writes the (size()) gradients of the factors, by those of the parameters.
-  void Reduce(const float* parameter_gradients, float* gradients) const;
+  // Returns the parameters that the first learned() numbers give; valid until the next call.
+  // Errors: kBadData (a half that is too large, weights that are not finite; the tensor is named).
+  Result<const float*> Apply(std::span<const float> learned);
+  // Writes the learned() gradients, by those of the parameters, (ParameterLayout::size()) floats,
+  // which may begin at the same place where weights are learned.
+  void Reduce(std::span<const float> learned, const float* parameter_gradients,
+              float* gradients) const;
 
   // The tensors whose factors are learned.
   struct ScaledTensor {
     Parameter parameter;
     DType format;
-    size_t first = 0;  // of its factors
-    std::vector<std::byte> blocks;
+    size_t first = 0;               // of its factors, among all
+    std::vector<std::byte> blocks;  // with halves before the factors
     size_t block_count() const { return blocks.size() / Info(format).block_bytes; }
   };
   std::span<const ScaledTensor> tensors() const { return tensors_; }
-  // The blocks of a tensor with these factors, as Apply sees them.
-  static std::vector<std::byte> Scaled(const ScaledTensor& tensor, std::span<const float> factors);
+  // The blocks of one of them, as Apply sees them.
+  std::vector<std::byte> Blocks(const ScaledTensor& tensor, std::span<const float> learned) const;
 
  private:
   explicit BlockScales(ThreadPool* pool) : pool_(pool) {}
-  static bool Scale(const ScaledTensor& tensor, size_t first, size_t count,
-                    std::span<const float> factors, std::byte* blocks);
+  void Add(const Parameter& parameter, DType format, std::vector<std::byte> blocks);
+  // The factors of block `number` of a tensor, among what is learned.
+  size_t FactorsAt(const ScaledTensor& tensor, size_t number) const;
+  bool WriteBlocks(const ScaledTensor& tensor, size_t first, size_t count,
+                   std::span<const float> learned, std::byte* blocks) const;
+  void ReduceFixed(const ScaledTensor& tensor, size_t number, const float* g,
+                   float* gradients) const;
+  void ReduceWithWeights(const ScaledTensor& tensor, size_t number, std::span<const float> learned,
+                         float* of_weights, float* of_factors) const;
   std::vector<ScaledTensor> tensors_;
-  size_t size_ = 0;
+  std::vector<Parameter> others_;          // in no block format, where weights are learned
+  std::optional<FakeQuantizer> rounding_;  // theirs
+  size_t weights_ = 0, factors_ = 0;
   std::vector<float> values_;  // of all parameters
   ThreadPool* pool_;
 };

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <iterator>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -193,26 +194,56 @@ Result<double> LayerwiseTrainer::RelativeError(const LayerLayout& layer, const f
   return std::sqrt(error / (square > 0 ? square : 1));
 }
 
-Status LayerwiseTrainer::Train(const LayerLayout& layer, FakeQuantizer* rounding, Network* network,
+class LayerwiseTrainer::View {
+ public:
+  // `weights` are those before the first step.
+  static Result<View> Create(const LayerwiseOptions& options, const LayerLayout& layer,
+                             std::span<const DType> formats, std::span<const float> weights,
+                             ThreadPool* pool) {
+    View view(!options.trainer.formats.empty());
+    if (options.learn_scales) {
+      EW_TRY(view.scales_,
+             BlockScales::CreateWithWeights(layer.parameters, formats, weights, pool));
+    } else {
+      view.rounding_.emplace(layer.parameters, formats, pool);
+    }
+    return view;
+  }
+  BlockScales* scales() { return scales_ ? &*scales_ : nullptr; }
+  Result<const float*> Written(std::span<const float> learned) {
+    return scales_ ? scales_->Apply(learned) : rounding_->Apply(learned.data());
+  }
+  Result<const float*> Learning(std::span<const float> learned) {
+    return rounded_ ? Written(learned) : Result<const float*>(learned.data());
+  }
+
+ private:
+  explicit View(bool rounded) : rounded_(rounded) {}
+  bool rounded_;  // while it learns too
+  std::optional<BlockScales> scales_;
+  std::optional<FakeQuantizer> rounding_;  // where no scales are learned
+};
+
+Status LayerwiseTrainer::Train(const LayerLayout& layer, View* view, Network* network,
                                TrainerState* state, LayerReport* report) {
   const TrainerOptions& options = options_.trainer;
   const uint64_t steps = options.schedule.steps;
-  std::vector<float> gradients(layer.size);
+  std::vector<float> gradients(state->weights.size());
   BatchOrder order(learned_, options.batch.seed + next_ * 7919);
   while (state->step < steps) {
     const double start = NowSeconds();
     const size_t i = order.at(state->step);
     const Batch& batch = batches_[i];
-    const float* seen = state->weights.data();
-    if (!options.formats.empty()) {
-      EW_TRY(seen, rounding->Apply(seen));
-    }
+    EW_TRY(const float* seen, view->Learning(state->weights));
     std::fill(gradients.begin(), gradients.end(), 0.0f);
     const double scale = 1 / (mean_square_ * static_cast<double>(batch.size()));
     EW_TRY(const double sum,
            network->TrainLayer(batch, next_, In(seen, layer.offsets), student_streams_.rows(i),
                                teacher_streams_.rows(i), static_cast<float>(scale),
                                In(gradients.data(), layer.offsets)));
+    if (BlockScales* scales = view->scales()) {
+      scales->Reduce(state->weights, gradients.data(), gradients.data());
+    }
     StepReport step;
     step.loss = sum * scale;
     EW_TRY(TakeStep(options, layer.matrix_size, ops_.get(), gradients.data(), state, &step)
@@ -240,24 +271,27 @@ Status LayerwiseTrainer::Learn(Sink sink) {
   EW_TRY(CheckFormats(of.parameters, formats, options_.trainer.network.keep_zeros,
                       state.weights.data()));
   EW_TRY(Network network, MakeNetwork(student_.spec()));
-  FakeQuantizer rounding(of.parameters, formats, pool_);
-  EW_TRY(const float* seen, rounding.Apply(state.weights.data()));
+  EW_TRY(View view, View::Create(options_, of, formats, state.weights, pool_));
+  if (view.scales() != nullptr) state.weights.resize(view.scales()->learned(), 1.0f);
+  EW_TRY(const float* seen, view.Written(state.weights));
   EW_TRY(report.first_error, RelativeError(of, seen, &network));
   ResetMoments(options_.trainer, &state);
-  EW_TRY(Train(of, &rounding, &network, &state, &report));
-  EW_TRY(seen, rounding.Apply(state.weights.data()));
+  EW_TRY(Train(of, &view, &network, &state, &report));
+  EW_TRY(seen, view.Written(state.weights));
   EW_TRY(report.error, RelativeError(of, seen, &network));
   report.learned = report.error < report.first_error;
   if (!report.learned) {
     state = TrainerState();  // its memory first
     EW_TRY(state.weights, LoadLayer(student_, of, pool_));
-    EW_TRY(seen, rounding.Apply(state.weights.data()));
+    const LayerwiseOptions rounding;
+    EW_TRY(view, View::Create(rounding, of, formats, state.weights, pool_));
+    EW_TRY(seen, view.Written(state.weights));
   }
   const double trained = NowSeconds();
   EW_TRY(PassStudent(of, seen, &network));
   report.pass_seconds += NowSeconds() - trained;
   report.seconds = NowSeconds() - start;
-  EW_TRY(sink(report, state.weights));
+  EW_TRY(sink(report, state.weights, view.scales()));
   ++next_;
   return Ok{};
 }

@@ -21,8 +21,8 @@
 #include "model/checkpoint.h"
 #include "quant/dtype.h"
 #include "train/batch.h"
+#include "train/block_scales.h"
 #include "train/corpus.h"
-#include "train/fake_quantizer.h"
 #include "train/network.h"
 #include "train/ops.h"
 #include "train/parameters.h"
@@ -37,6 +37,7 @@ struct LayerwiseOptions {
   // Of each parameter of the student's layout: what it will be written in, which layers after it
   // see. With trainer.formats, which are then the same, it is trained through too.
   std::vector<DType> written;
+  bool learn_scales = false;  // with trainer.formats: the scales of their blocks too (BlockScales)
 };
 
 struct LayerReport {
@@ -61,7 +62,7 @@ struct LayerwiseCost {
   uint64_t memory = 0, disk = 0;
 };
 LayerwiseCost CostOfLayerwise(const Checkpoint& teacher, const Checkpoint& student,
-                              const TrainerOptions& options, uint64_t tokens);
+                              const LayerwiseOptions& options, uint64_t tokens);
 
 // Not thread-safe; of no more use after an error. Results do not depend on the number of threads.
 class LayerwiseTrainer {
@@ -79,10 +80,12 @@ class LayerwiseTrainer {
   LayerLayout layer() const { return {layout_, next_}; }
   std::vector<DType> written() const;
 
-  // Learns the next layer and hands its weights, (layer().size) floats that are not yet rounded, to
-  // `sink` before the layer after it comes. Errors: those of Checkpoint::Load, CheckFormats,
-  // Network, TakeStep and `sink`; kCancelled (after the step in work).
-  using Sink = FunctionRef<Status(const LayerReport& report, std::span<const float> weights)>;
+  // Learns the next layer and hands it to `sink` before the layer after it comes: its weights,
+  // (layer().size) floats that are not yet rounded, and where scales were learned their factors
+  // behind them; `scales`, else null, makes its blocks of these. Errors: those of Checkpoint::Load,
+  // CheckFormats, BlockScales, Network, TakeStep and `sink`; kCancelled (after the step in work).
+  using Sink = FunctionRef<Status(const LayerReport& report, std::span<const float> learned,
+                                  const BlockScales* scales)>;
   Status Learn(Sink sink);
   // Passes the next layer with weights that were learned before, (layer().size) as they are
   // written. Errors: those of Checkpoint::Load and Network; kCancelled.
@@ -114,8 +117,10 @@ class LayerwiseTrainer {
   Status Embed(const Checkpoint& model, DType format, Streams* streams);
   Status PassTeacher();
   Status PassStudent(const LayerLayout& layer, const float* weights, Network* network);
-  Status Train(const LayerLayout& layer, FakeQuantizer* rounding, Network* network,
-               TrainerState* state, LayerReport* report);
+  // How the weights of a layer are seen as it learns, and as it is written.
+  class View;
+  Status Train(const LayerLayout& layer, View* view, Network* network, TrainerState* state,
+               LayerReport* report);
   Result<double> RelativeError(const LayerLayout& layer, const float* weights, Network* network);
   Result<double> LossOf(const Checkpoint& model, const Streams& streams);
   Result<Network> MakeNetwork(const ModelSpec& spec) const;

@@ -42,8 +42,9 @@ LayerSize LargestLayer(const Checkpoint& model) {
 }  // namespace
 
 LayerwiseCost CostOfLayerwise(const Checkpoint& teacher, const Checkpoint& student,
-                              const TrainerOptions& options, uint64_t tokens) {
+                              const LayerwiseOptions& layerwise, uint64_t tokens) {
   constexpr uint64_t kTokenBytes = 13;  // in the corpus and in a batch
+  const TrainerOptions& options = layerwise.trainer;
   const ModelSpec &of_teacher = teacher.spec(), &of_student = student.spec();
   const uint64_t rows = std::min<uint64_t>(options.batch.tokens, tokens);
   const uint64_t row_bytes = of_student.dim * sizeof(float);
@@ -53,9 +54,11 @@ LayerwiseCost CostOfLayerwise(const Checkpoint& teacher, const Checkpoint& stude
   const bool codes = options.moments == MomentFormat::k8Bit;
   const uint64_t moments = codes ? 2 * (mine.floats + MomentBlocks(mine.floats) * sizeof(float))
                                  : 2 * mine.floats * sizeof(float);
-  // Weights as learned and as seen, and gradients.
-  const uint64_t training =
-      3 * mine.floats * sizeof(float) + moments + LayerActivationBytes(of_student, rows, true);
+  // Weights as learned and as seen, and gradients; with scales their blocks, of which none takes
+  // more than an eighth of its floats' bytes and a factor for each 32.
+  const uint64_t scales = layerwise.learn_scales ? mine.floats * sizeof(float) * 3 / 8 : 0;
+  const uint64_t training = 3 * mine.floats * sizeof(float) + moments + scales +
+                            LayerActivationBytes(of_student, rows, true);
   const uint64_t passing = its.floats * sizeof(float) +
                            std::max(its.stored, LayerActivationBytes(of_teacher, rows, false));
   const uint64_t loading = mine.floats * sizeof(float) + mine.stored;

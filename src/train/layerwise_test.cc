@@ -84,6 +84,22 @@ struct Learned {
   double loss = 0, teacher_loss = 0;
 };
 
+// The weights of a layer as it is written, by scales that were learned where there are any.
+std::vector<float> AsWritten(const LayerLayout& layer, const std::vector<DType>& formats,
+                             std::span<const float> learned, const BlockScales* scales,
+                             ThreadPool* pool) {
+  FakeQuantizer rounding(layer.parameters, formats, pool);
+  const float* rounded = *rounding.Apply(learned.data());
+  std::vector<float> weights(rounded, rounded + layer.size);
+  if (scales == nullptr) return weights;
+  for (const BlockScales::ScaledTensor& tensor : scales->tensors()) {
+    Info(tensor.format)
+        .decode(scales->Blocks(tensor, learned).data(), weights.data() + tensor.parameter.offset,
+                tensor.parameter.shape.elements());
+  }
+  return weights;
+}
+
 // All layers; of those in `kept` as they are written nothing is learned.
 Learned Learn(const Models& models, const LayerwiseOptions& options, int threads,
               const std::vector<std::vector<float>>& kept = {}) {
@@ -101,10 +117,14 @@ Learned Learn(const Models& models, const LayerwiseOptions& options, int threads
       learned.layers.push_back(weights);
       continue;
     }
-    const Status status =
-        (*trainer)->Learn([&](const LayerReport& report, std::span<const float> weights) {
+    const Status status = (*trainer)->Learn(
+        [&](const LayerReport& report, std::span<const float> weights, const BlockScales* scales) {
           learned.reports.push_back(report);
           learned.layers.emplace_back(weights.begin(), weights.end());
+          if (options.learn_scales) {
+            const LayerLayout layer = (*trainer)->layer();
+            learned.layers.back() = AsWritten(layer, (*trainer)->written(), weights, scales, &pool);
+          }
           return Status(Ok{});
         });
     REQUIRE_MESSAGE(status, (status ? "" : status.error().message));
@@ -203,6 +223,31 @@ TEST_CASE("through a quantizer: nearer than rounding, and what is measured is wh
   CHECK(learned.loss == LossOf(models.student.spec(), whole, &pool));
 }
 
+TEST_CASE("scales are learned beside the weights, and what is measured is what is written") {
+  const TinyModel base = BlockLlama();
+  const Models models(base, base);
+  LayerwiseOptions options = Options(models.student, DType::kQ4_1, true, 100);
+  options.trainer.schedule.peak = 1e-3;
+  options.learn_scales = true;
+  const ParameterLayout layout(models.student.spec());
+  for (size_t i = 0; i < options.written.size(); ++i) {
+    if (layout.all()[i].name == "output.weight") options.written[i] = DType::kF32;
+  }
+  const Learned learned = Learn(models, options, 2);
+  REQUIRE(learned.reports.size() == 3);
+  CHECK(learned.reports[0].error < 0.9 * learned.reports[0].first_error);
+  CHECK(learned.reports[1].error < 0.99 * learned.reports[1].first_error);
+  ThreadPool pool(2);
+  LayerwiseOptions as_written = options;
+  for (size_t i = 0; i < options.written.size(); ++i) {
+    if (layout.all()[i].name.starts_with("blk.")) as_written.written[i] = DType::kF32;
+  }
+  const std::vector<float> whole = Assembled(models, as_written, learned, &pool);
+  CHECK(learned.loss == LossOf(models.student.spec(), whole, &pool));
+  options.learn_scales = false;
+  CHECK(Learn(models, options, 2).layers != learned.layers);
+}
+
 TEST_CASE("threads change no bit, and a run goes on after layers that were kept") {
   const TinyModel base = BlockLlama();
   const Models models(base, base);
@@ -278,7 +323,7 @@ TEST_CASE("students whose layers do not match the teacher's, and formats that do
                                  Texts(1, 4), Texts(9, 2), &pool, &quiet);
     REQUIRE(made);
     quiet.left = left;
-    const Status status = (*made)->Learn([](const LayerReport&, std::span<const float>) {
+    const Status status = (*made)->Learn([](auto&&...) {
       FAIL("learned");
       return Status(Ok{});
     });
@@ -324,7 +369,7 @@ TEST_CASE("the plan of memory is near what is taken") {
   LayerwiseOptions options = Options(models.student, DType::kQ4_0, true, 1);
   options.trainer.batch.tokens = 512;
   const Corpus corpus = Texts(1, 64), held_out = Texts(900, 8);
-  const LayerwiseCost cost = CostOfLayerwise(models.teacher, models.student, options.trainer,
+  const LayerwiseCost cost = CostOfLayerwise(models.teacher, models.student, options,
                                              corpus.token_count() + held_out.token_count());
   CHECK(cost.disk == 0);
   ThreadPool pool(2);
@@ -334,8 +379,7 @@ TEST_CASE("the plan of memory is near what is taken") {
   auto trainer = LayerwiseTrainer::Create(models.teacher, models.student, options, corpus, held_out,
                                           &pool, &quiet);
   REQUIRE(trainer);
-  REQUIRE(
-      (*trainer)->Learn([](const LayerReport&, std::span<const float>) { return Status(Ok{}); }));
+  REQUIRE((*trainer)->Learn([](auto&&...) { return Status(Ok{}); }));
   const double taken = static_cast<double>(ReadMemoryUse().peak_rss_bytes - before);
   MESSAGE("planned ", cost.memory, ", taken ", taken);
   CHECK(taken > 0.85 * static_cast<double>(cost.memory));

@@ -15,6 +15,8 @@
 namespace edgewise::train {
 namespace {
 
+constexpr size_t kZeroGrain = 1u << 20;  // gradients that a thread sets to zero at once
+
 Status CheckShare(double value, const char* name) {
   if (value >= 0 && value < 1) return Ok{};
   return MakeError(Code::kInvalidArgument, "%s must be from 0 to below 1, not %g", name, value);
@@ -35,13 +37,14 @@ class Run {
         pool_(pool),
         processes_(OrAlone(options.processes)),
         state_(*state),
-        gradients_(options.scales == nullptr ? state->weights.size() : network_.size()),
-        scale_gradients_(options.scales == nullptr ? 0 : state->weights.size()) {}
+        gradients_(std::max(state->weights.size(), network_.size())),
+        scale_gradients_(FactorsAlone() ? state->weights.size() : 0) {}
 
   // Shows the loss its parameters, behind the weights; null: it has none.
   void Bind(LayerLoss* layers) {
     if (layers == nullptr) return;
-    layers->Bind(state_.weights.data() + network_.size(), gradients_.data() + network_.size());
+    const size_t first = state_.weights.size() - layers->size();
+    layers->Bind(state_.weights.data() + first, gradients_.data() + first);
   }
   Result<StepReport> Step(TokenLoss* loss);
   Result<double> Evaluate(const Corpus& held_out, const Progress& progress) {
@@ -50,6 +53,9 @@ class Run {
   }
 
  private:
+  bool FactorsAlone() const {
+    return options_.scales != nullptr && options_.scales->weights() == 0;
+  }
   // The weights that the network gets for what is learned.
   Result<const float*> Seen(const std::vector<float>& learned) {
     return options_.scales != nullptr ? options_.scales->Apply(learned)
@@ -68,7 +74,9 @@ class Run {
                                             TokenLoss* loss);
   Status DifferentiateBatch(std::span<const Batch> batches, size_t number, float scale,
                             TokenLoss* loss, std::vector<double>* losses) {
-    std::fill(gradients_.begin(), gradients_.end(), 0.0f);
+    pool_->ParallelFor(gradients_.size(), kZeroGrain, [&](size_t begin, size_t end, int) {
+      std::fill(gradients_.data() + begin, gradients_.data() + end, 0.0f);
+    });
     EW_TRY((*losses)[number],
            network_.Train(batches[number], seen_, loss, scale, SeedOf(number), gradients_.data()));
     if (loss->layers() != nullptr) (*losses)[batches.size() + number] = loss->layers()->loss();
@@ -84,8 +92,8 @@ class Run {
   Communicator& processes_;
   TrainerState& state_;
   const float* seen_ = nullptr;         // the weights that the step is of
-  std::vector<float> gradients_;        // of the network's weights
-  std::vector<float> scale_gradients_;  // of factors of scales, if these are learned
+  std::vector<float> gradients_;        // of the network's weights, or of all that is learned
+  std::vector<float> scale_gradients_;  // of factors of scales, if these alone are learned
   std::vector<float> sum_;              // of several batches: this process's part
 };
 
@@ -153,9 +161,9 @@ Result<StepReport> Run::Step(TokenLoss* loss) {
   float* gradients = gradients_.data();
   size_t decayed = network_.matrix_size();
   if (options_.scales != nullptr) {
-    options_.scales->Reduce(gradients, scale_gradients_.data());
-    gradients = scale_gradients_.data();
-    decayed = 0;
+    if (FactorsAlone()) gradients = scale_gradients_.data();
+    options_.scales->Reduce(state_.weights, gradients_.data(), gradients);
+    decayed = std::min(decayed, options_.scales->weights());
   }
   EW_TRY(TakeStep(options_, decayed, ops_.get(), gradients, &state_, &report));
   state_.position = reader_.position();
@@ -237,7 +245,8 @@ Status CheckTrainer(const TrainerOptions& options) {
 Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options,
                                size_t loss_parameters) {
   const bool codes = options.moments == MomentFormat::k8Bit;
-  const uint64_t copies = (codes ? 1 : 3) + (options.ema > 0) + (options.scales != nullptr) +
+  const bool factors_alone = options.scales != nullptr && options.scales->weights() == 0;
+  const uint64_t copies = (codes ? 1 : 3) + (options.ema > 0) + factors_alone +
                           (options.patience > 0) + !options.formats.empty();
   uint64_t learned = ParameterLayout(spec).size();
   if (options.network.lora.rank > 0) {
@@ -246,7 +255,10 @@ Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& opti
   }
   learned += loss_parameters;
   uint64_t gradients = learned;
-  if (options.scales != nullptr) learned = options.scales->size();
+  if (options.scales != nullptr) {
+    learned = options.scales->learned() + loss_parameters;
+    gradients = std::max(gradients, learned);
+  }
   if (options.accumulation > 1) gradients += OrAlone(options.processes).PartOf(gradients, 0).count;
   const uint64_t moments = codes ? 2 * (learned + MomentBlocks(learned) * sizeof(float)) : 0;
   const uint64_t written = options.on_policy.fraction > 0
@@ -302,9 +314,8 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
     on_policy.emplace(options.on_policy, spec.vocab_size, std::move(writer), pool);
   }
   LayerLoss* layers = loss->layers();
-  const size_t learned = options.scales != nullptr
-                             ? options.scales->size()
-                             : network.size() + (layers == nullptr ? 0 : layers->size());
+  const size_t learned = (options.scales != nullptr ? options.scales->learned() : network.size()) +
+                         (layers == nullptr ? 0 : layers->size());
   EW_TRY(Prepare(layout, learned, options, state));
   EW_TRY(BatchReader reader, BatchReader::Create(corpus, options.batch));
   EW_TRY(reader.Seek(state->position));

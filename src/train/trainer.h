@@ -48,8 +48,8 @@ struct TrainerOptions {
   // Of each parameter of the layout: what the network sees is quantized to it (fake_quantizer.h),
   // in steps and in measurements. Empty: floats.
   std::vector<DType> formats;
-  // What is learned in place of weights: factors of a quantized model's scales, without weight
-  // decay. Must outlive the run; null: weights.
+  // Whose factors, without weight decay, are learned in place of weights or behind them, and what
+  // then becomes of the weights in place of `formats`. Must outlive the run; null: weights alone.
   BlockScales* scales = nullptr;
 };
 // "bf16", "f32" and back. Errors: kInvalidArgument.
@@ -61,7 +61,8 @@ Status CheckTrainer(const TrainerOptions& options);
 
 // Everything that a step reads and changes.
 struct TrainerState {
-  std::vector<float> weights;         // and behind them the parameters of the loss (LayerLoss)
+  // And behind them factors of scales (BlockScales) and the parameters of the loss (LayerLoss).
+  std::vector<float> weights;
   std::vector<float> mean, variance;  // of gradients: floats, or with codes their scales (Moments)
   std::vector<uint8_t> mean_codes, variance_codes;  // empty: the moments are floats
   std::vector<float> ema;                           // empty: none
@@ -111,7 +112,7 @@ class TrainingObserver {
 
 // Bytes that training takes in each process: what is learned, as it is seen too, its gradients and
 // moments, activations. The loss has so many parameters of its own. A base of adapters is not among
-// them (CheckpointWeights::Bytes), nor are the scales' blocks and values (BlockScales::Bytes).
+// them (CheckpointWeights::Bytes), nor is what the scales take (BlockScales::Bytes).
 // Errors: those of LoraLayout::Create.
 Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options,
                                size_t loss_parameters = 0);

@@ -37,7 +37,9 @@ constexpr const char* kHealed =
 
 constexpr const char* kThroughQuantizer =
     "  - prune: {method: magnitude, sparsity: '2:4'}\n"
-    "  - distill: {data: calibration.txt, steps: 3, batch_tokens: 256, qat: s24_q4}\n"
+    "  - distill: {data: calibration.txt, steps: 3, batch_tokens: 256, qat: s24_q4,\n"
+    "              learn_scales: true}\n"
+    "  - scales: {data: calibration.txt, steps: 2, batch_tokens: 256}\n"
     "  - pack\n  - eval: {dense: false}\n";
 
 constexpr const char* kForSize =
@@ -276,7 +278,7 @@ TEST_CASE(
     "a recipe that trains through a quantizer writes what it trained, in other formats or none") {
   const Workplace place(
       "  - rotate\n  - distill: {data: calibration.txt, steps: 3, batch_tokens: 256, qat: "
-      "q3_k_s}\n");
+      "q3_k_s}\n  - scales: {data: calibration.txt, steps: 2, batch_tokens: 256}\n");
   const ProgramResult plan = place.Compress({"--dry-run", "--json"});
   REQUIRE_MESSAGE(plan.exit_code == 0, plan.err);
   const ProgramResult run = place.Compress();

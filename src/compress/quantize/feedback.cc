@@ -8,6 +8,7 @@
 #include "compress/matrix.h"
 #include "kernels/kernels.h"
 #include "quant/block_parts.h"
+#include "quant/group_levels.h"
 
 namespace edgewise {
 namespace {
@@ -15,35 +16,6 @@ namespace {
 constexpr size_t kRows = kFeedbackRows;
 constexpr size_t kPanelColumns = 256;  // that coordinate descent takes together, at least
 constexpr int kRoundsOfBlock = 2;  // over the integers and scales of a block before the next one
-
-// Scale and offset of a group: its values are scale * q - offset.
-struct GroupLevels {
-  float scale, offset;
-};
-
-GroupLevels LevelsOf(const BlockParts& parts, size_t group) {
-  return {HalfToFloat(parts.d) * static_cast<float>(parts.scale[group]),
-          HalfToFloat(parts.dmin) * static_cast<float>(parts.min[group])};
-}
-
-// The grid value whose level is nearest to x.
-int8_t Nearest(const BlockForm& form, const GroupLevels& levels, float x) {
-  if (levels.scale == 0) return form.grid != nullptr ? form.grid[8] : 0;
-  const float q = (x + levels.offset) / levels.scale;
-  if (form.grid == nullptr) {
-    const float limited =
-        std::clamp(q, static_cast<float>(form.low), static_cast<float>(form.high));
-    return static_cast<int8_t>(std::nearbyintf(limited));
-  }
-  int best = 0;
-  while (best < 15 && q > 0.5f * static_cast<float>(form.grid[best] + form.grid[best + 1])) ++best;
-  return form.grid[best];
-}
-
-// False for the values that a sparse block leaves out.
-bool MayBeSet(const DTypeInfo& info, const BlockParts& parts, size_t j) {
-  return !info.sparse() || (parts.kept >> j & 1) != 0;
-}
 
 float Dot(const float* a, const float* b, size_t n) { return kernels::Active().dot_f32(a, b, n); }
 
