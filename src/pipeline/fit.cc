@@ -17,6 +17,7 @@
 #include "eval/linear_timer.h"
 #include "formats/gguf.h"
 #include "pipeline/compress.h"
+#include "pipeline/fit_recipe.h"
 #include "pipeline/fit_report.h"
 #include "pipeline/fit_space.h"
 #include "pipeline/fit_text.h"
@@ -69,36 +70,6 @@ Json FiguresJson(const FitFigures& figures) {
       .Set("peak_rss_bytes", figures.memory_bytes);
 }
 
-// The paths in a recipe.
-struct RecipePaths {
-  std::string model, tokenizer, calibration, evaluation;
-};
-
-Json RecipeJson(const FitCandidate& candidate, const RecipePaths& paths) {
-  Json json;
-  json.Set("model", paths.model);
-  if (!paths.tokenizer.empty()) json.Set("tokenizer", paths.tokenizer);
-  if (candidate.calibrated) json.Set("calibration", Json().Set("text", paths.calibration));
-  json.Set("evaluation", Json().Set("text", paths.evaluation));
-  Json passes = candidate.passes;
-  // The search compares what is pruned with dense candidates itself.
-  const auto prunes = [](const Json& pass) { return pass.Find("prune") != nullptr; };
-  if (std::ranges::any_of(*passes.AsArray(), prunes)) {
-    passes.Append(Json().Set("eval", Json().Set("dense", false)));
-  } else {
-    passes.Append("eval");
-  }
-  return json.Set("passes", std::move(passes));
-}
-
-std::string Absolute(const std::string& path) {
-  return path.empty() ? path : std::filesystem::absolute(path).lexically_normal().string();
-}
-
-std::string NameOf(const std::string& path) {
-  return std::filesystem::path(path).filename().string();
-}
-
 // What predictions start from: a model of the structure of its candidates, in a format that is
 // written quickly.
 struct Reference {
@@ -136,7 +107,7 @@ class Search {
  private:
   std::string File(const std::string& name) const { return folder_ + "/" + name; }
   void SetReferences();
-  RecipePaths PathsIn(const std::string& folder) const;
+  FitRecipePaths PathsIn(const std::string& folder) const;
   Result<Recipe> RecipeOf(const FitCandidate& candidate, const std::string& folder,
                           const std::string& output) const;
   Status Make(const FitCandidate& candidate, const std::string& output, bool measure) const;
@@ -150,7 +121,6 @@ class Search {
   Status PredictMade(size_t index);
   Status MeasureRound(size_t candidate, size_t round);
   Status MeasureSpeed(size_t candidate);
-  std::string RecipeText(const FitCandidate& candidate) const;
 
   const FitOptions& options_;
   Progress* progress_;
@@ -168,7 +138,7 @@ class Search {
   std::unique_ptr<Engine> base_;
 };
 
-RecipePaths Search::PathsIn(const std::string& folder) const {
+FitRecipePaths Search::PathsIn(const std::string& folder) const {
   const FitOutputs& outputs = summary_.outputs;
   return {Absolute(summary_.model), Absolute(options_.tokenizer_path),
           Absolute(folder + "/" + NameOf(outputs.calibration)),
@@ -178,7 +148,7 @@ RecipePaths Search::PathsIn(const std::string& folder) const {
 Result<Recipe> Search::RecipeOf(const FitCandidate& candidate, const std::string& folder,
                                 const std::string& output) const {
   EW_TRY(Recipe recipe,
-         RecipeFromJson(RecipeJson(candidate, PathsIn(folder)), folder, candidate.name));
+         RecipeFromJson(FitRecipe(candidate, PathsIn(folder)), folder, candidate.name));
   recipe.output = output;
   return recipe;
 }
@@ -311,7 +281,7 @@ Result<Json> Search::RunIdentity() const {
 
 Status Search::Begin(const std::string& folder) {
   folder_ = folder;
-  const RecipePaths paths = PathsIn(folder);
+  const FitRecipePaths paths = PathsIn(folder);
   EW_TRY(WriteTextFile(paths.calibration, texts_.calibration));
   return WriteTextFile(paths.evaluation, texts_.evaluation);
 }
@@ -524,31 +494,6 @@ Status Search::MeasureFinalists() {
   return Ok{};
 }
 
-// JSON is YAML.
-std::string Search::RecipeText(const FitCandidate& candidate) const {
-  // Folders as they are behind links; names as they were given, for they go into the output.
-  const auto real = [](const std::string& path) {
-    std::error_code ignored;
-    const std::filesystem::path whole = Absolute(path);
-    return std::filesystem::weakly_canonical(whole.parent_path(), ignored) / whole.filename();
-  };
-  const std::filesystem::path folder = real(summary_.outputs.recipe).parent_path();
-  const auto from_there = [&](const std::string& path) {
-    return path.empty() ? path : real(path).lexically_proximate(folder).string();
-  };
-  const Json json = RecipeJson(
-      candidate, {from_there(summary_.model), from_there(options_.tokenizer_path),
-                  NameOf(summary_.outputs.calibration), NameOf(summary_.outputs.evaluation)});
-  std::string text = "# Chosen by `edgewise fit`: " + candidate.name + ".\n";
-  text += "output: " + Json(NameOf(summary_.outputs.model)).Dump() + "\n";
-  for (const auto& [key, value] : *json.AsObject()) {
-    if (key != "passes") text += key + ": " + value.Dump() + "\n";
-  }
-  text += "passes:\n";
-  for (const Json& pass : *json.Find("passes")->AsArray()) text += "  - " + pass.Dump() + "\n";
-  return text;
-}
-
 std::string FinishingPath(const std::string& folder) { return folder + "/" + kFinishingFile; }
 
 // From the moment that finishing.json stands there, files under the outputs' names are ours, so
@@ -571,7 +516,8 @@ Status Search::WriteChosen() {
   EW_TRY(WriteTextFile(finishing, Json(chosen.name).Dump()));
   EW_TRY(WriteTextFile(outputs.calibration, texts_.calibration));
   EW_TRY(WriteTextFile(outputs.evaluation, texts_.evaluation));
-  EW_TRY(WriteTextFile(outputs.recipe, RecipeText(chosen)));
+  EW_TRY(WriteTextFile(outputs.recipe,
+                       ChosenRecipeText(chosen, outputs, summary_.model, options_.tokenizer_path)));
   EW_TRY(WriteTextFile(outputs.report, FitHtml(summary_)));
   return in_place ? Status(Ok{}) : RenameFile(made, outputs.model);
 }
