@@ -1,5 +1,7 @@
 #include "pipeline/layer_journal.h"
 
+#include <unordered_set>
+
 #include "base/check.h"
 #include "base/file.h"
 #include "base/strings.h"
@@ -86,13 +88,17 @@ Status LayerJournal::Keep(const train::LayerLayout& layer, const train::LayerRep
   EW_CHECK(log_.size() == report.layer);
   log_.push_back(LogLine(report));
   EW_TRY(WriteTextFile(log_path_, JsonLines(log_)));
+  std::unordered_set<size_t> kept;
   if (scales != nullptr) {
-    const auto index_of = [&](const std::string& name) { return entries_.at(name).first; };
+    const auto index_of = [&](const std::string& name) {
+      return *kept.insert(entries_.at(name).first).first;
+    };
     EW_TRY(KeepScales(*scales, learned, index_of, &tensors_));
   }
   for (const train::Parameter& parameter : layer.parameters) {
     const auto& [index, format] = entries_.at(parameter.name);
-    if (tensors_.Find(index) != nullptr) continue;  // or of a layer that was not kept whole
+    // Those that an earlier run found time for are of a layer that was not kept whole.
+    if (kept.contains(index) || tensors_.Find(index) != nullptr) continue;
     const auto values = learned.subspan(parameter.offset, parameter.shape.elements());
     const TensorView view{DType::kF32, parameter.shape,
                           reinterpret_cast<const std::byte*>(values.data()), values.size_bytes()};
