@@ -1,11 +1,12 @@
 #!/bin/sh
 # Does a student learn more from a teacher than from the text alone? Trains a teacher from its config.json, keeps what it says of the text
-# (`distill cache`), and trains students of another config.json for the same steps on the same batches, with it and without, for each seed.
+# (`distill cache`), and trains students of another config.json for the same steps on the same batches, with it and without (alpha 0), for
+# each seed.
 # Prints a JSON line for each model with its perplexity on held-out text, and one with the medians. What OUT holds already is kept, and a
 # run that was stopped goes on.
 # usage: family.sh EDGEWISE TOKENIZER TRAIN.txt HELD_OUT.txt TEACHER_CONFIG STUDENT_CONFIG OUT [TEACHER_FLAGS] [STUDENT_FLAGS] [DISTIL_FLAGS] [SEEDS]
-# TEACHER_FLAGS are of `edgewise pretrain`; STUDENT_FLAGS of it and of `edgewise distill`, DISTIL_FLAGS of the latter alone. --sequence
-# of the students and of what the teacher says of the text must be the same: it is the environment's SEQUENCE (256).
+# TEACHER_FLAGS are of `edgewise pretrain`; STUDENT_FLAGS of `edgewise distill`, DISTIL_FLAGS (--alpha, ...) of it for those with a teacher
+# alone. --sequence of the students and of what the teacher says of the text must be the same: it is the environment's SEQUENCE (256).
 set -eu
 if [ $# -lt 7 ]; then
   sed -n '2,8p' "$0" >&2
@@ -36,14 +37,20 @@ trained() {
 # shellcheck disable=SC2086 # flags are several words
 trained teacher pretrain "$teacher_config" "$text" "$out/teacher.gguf" --tokenizer "$tokenizer" $teacher_flags
 [ -f "$out/teacher.cache" ] || "$edgewise" distill cache "$out/teacher.gguf" "$text" "$out/teacher.cache" --sequence "$sequence" --resume --quiet >&2
+# student KIND SEED FLAGS...
+student() {
+  kind=$1 seed=$2
+  shift 2
+  # shellcheck disable=SC2086
+  trained "$kind-$seed" distill "$text" "$out/$kind-$seed.gguf" --cache "$out/teacher.cache" --student "$student_config" \
+    --tokenizer "$tokenizer" $student_flags "$@" --seed "$seed"
+  echo "$perplexity" >> "$out/$kind.all"
+}
+
 rm -f "$out/hard.all" "$out/distilled.all"
 for seed in $seeds; do
+  student hard "$seed" --alpha 0
   # shellcheck disable=SC2086
-  trained "hard-$seed" pretrain "$student_config" "$text" "$out/hard-$seed.gguf" --tokenizer "$tokenizer" $student_flags --seed "$seed"
-  echo "$perplexity" >> "$out/hard.all"
-  # shellcheck disable=SC2086
-  trained "distilled-$seed" distill "$text" "$out/distilled-$seed.gguf" --cache "$out/teacher.cache" --student "$student_config" \
-    --tokenizer "$tokenizer" $student_flags $distil_flags --seed "$seed"
-  echo "$perplexity" >> "$out/distilled.all"
+  student distilled "$seed" $distil_flags
 done
 printf '{"hard": %s, "distilled": %s, "seeds": "%s"}\n' "$(median "$out/hard.all")" "$(median "$out/distilled.all")" "$seeds"
