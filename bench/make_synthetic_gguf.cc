@@ -38,7 +38,9 @@ constexpr size_t kChunkValues = 1u << 20;
 
 Result<Options> ParseOptions(int argc, char** argv) {
   Options options;
-  if (argc < 2) return MakeError(Code::kInvalidArgument, "the output file is missing");
+  if (argc < 2 || argv[1][0] == '-') {
+    return MakeError(Code::kInvalidArgument, "the first argument is the output file");
+  }
   options.output = argv[1];
   struct Row {
     std::string_view name;
