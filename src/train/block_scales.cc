@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <numeric>
 #include <utility>
 
 #include "base/check.h"
@@ -47,6 +49,14 @@ bool SetCodes(DType format, const float* values, std::byte* block) {
   return true;
 }
 
+// The root mean square of weights; 1 where all are 0.
+float SizeOf(std::span<const float> weights) {
+  const double sum = std::inner_product(
+      weights.begin(), weights.end(), weights.begin(), 0.0, std::plus<>(),
+      [](float a, float b) { return static_cast<double>(a) * static_cast<double>(b); });
+  return sum > 0 ? static_cast<float>(std::sqrt(sum / static_cast<double>(weights.size()))) : 1.0f;
+}
+
 }  // namespace
 
 Result<BlockScales> BlockScales::Create(const Checkpoint& model, ThreadPool* pool) {
@@ -64,7 +74,7 @@ Result<BlockScales> BlockScales::Create(const Checkpoint& model, ThreadPool* poo
     } else {
       std::vector<std::byte> blocks(Info(view.dtype).RowBytes(count));
       view.CopyBlocks(0, count, blocks.data());
-      scales.Add(parameter, view.dtype, std::move(blocks));
+      scales.Add(parameter, view.dtype, 1, std::move(blocks));
     }
     model.DropPages(*index);
   }
@@ -97,7 +107,8 @@ Result<BlockScales> BlockScales::CreateWithWeights(std::span<const Parameter> pa
       info.encode(weights.data() + parameter.offset + begin * info.block, nullptr,
                   blocks.data() + begin * info.block_bytes, (end - begin) * info.block);
     });
-    scales.Add(parameter, formats[i], std::move(blocks));
+    scales.Add(parameter, formats[i], SizeOf(weights.subspan(parameter.offset, count)),
+               std::move(blocks));
   }
   if (!scales.others_.empty()) scales.rounding_.emplace(scales.others_, other_formats, pool);
   if (scales.factors_ > 0) return scales;
@@ -105,12 +116,22 @@ Result<BlockScales> BlockScales::CreateWithWeights(std::span<const Parameter> pa
                    "none of the formats has blocks, so there are no scales to learn");
 }
 
-void BlockScales::Add(const Parameter& parameter, DType format, std::vector<std::byte> blocks) {
+void BlockScales::Add(const Parameter& parameter, DType format, float unit,
+                      std::vector<std::byte> blocks) {
   const size_t halves = ScaleFieldsOf(format).size();
   EW_CHECK(halves <= kMaxFields && Info(format).block <= kMaxBlock &&
            Info(format).block_bytes <= kMaxBlockBytes && FormOf(format) != nullptr);
-  tensors_.push_back({parameter, format, factors_, std::move(blocks)});
+  tensors_.push_back({parameter, format, factors_, unit, std::move(blocks)});
   factors_ += tensors_.back().block_count() * halves;
+}
+
+std::vector<float> BlockScales::FirstFactors() const {
+  std::vector<float> factors(factors_);
+  for (const ScaledTensor& tensor : tensors_) {
+    const size_t count = tensor.block_count() * ScaleFieldsOf(tensor.format).size();
+    std::fill_n(factors.data() + tensor.first, count, tensor.unit);
+  }
+  return factors;
 }
 
 uint64_t BlockScales::Bytes() const {
@@ -136,7 +157,8 @@ bool BlockScales::WriteBlocks(const ScaledTensor& tensor, size_t first, size_t c
     std::byte* block = blocks + b * info.block_bytes;
     const float* factors = learned.data() + FactorsAt(tensor, first + b);
     for (size_t f = 0; f < fields.size(); ++f) {
-      const uint16_t half = FloatToHalf(factors[f] * HalfToFloat(HalfAt(block, fields[f])));
+      const float factor = factors[f] / tensor.unit;
+      const uint16_t half = FloatToHalf(factor * HalfToFloat(HalfAt(block, fields[f])));
       finite = finite && std::isfinite(HalfToFloat(half));
       SetHalf(block, fields[f], half);
     }
@@ -230,7 +252,9 @@ void BlockScales::ReduceWithWeights(const ScaledTensor& tensor, size_t number,
     }
   }
   const size_t count = ScaleFieldsOf(tensor.format).size();
-  for (size_t f = 0; f < count; ++f) of_factors[f] = static_cast<float>(sums[f]);
+  for (size_t f = 0; f < count; ++f) {
+    of_factors[f] = static_cast<float>(sums[f] / static_cast<double>(tensor.unit));
+  }
 }
 
 void BlockScales::Reduce(std::span<const float> learned, const float* parameter_gradients,

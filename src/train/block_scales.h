@@ -5,7 +5,8 @@
 //
 // A factor is learned for each half d, m or dmin of a block, of k-quants of the whole block of 256;
 // it begins at 1. The network sees the values of blocks whose halves are the products, rounded;
-// gradients pass straight through that rounding.
+// gradients pass straight through that rounding. Beside weights it is learned in units of the
+// tensor's root mean square: then a step changes a scale by as large a share as it does weights.
 //
 // Codes that stay: a factor's gradient is the sum over the block of the weights' gradients times
 // the weights' shares of that half.
@@ -48,6 +49,7 @@ class BlockScales {
   // What is learned: so many weights, none where codes stay, and the factors behind them.
   size_t weights() const { return weights_; }
   size_t learned() const { return weights_ + factors_; }
+  std::vector<float> FirstFactors() const;  // before the first step
   uint64_t Bytes() const;  // that it takes
 
   // Returns the parameters that the first learned() numbers give; valid until the next call.
@@ -63,6 +65,7 @@ class BlockScales {
     Parameter parameter;
     DType format;
     size_t first = 0;               // of its factors, among all
+    float unit = 1;                 // what is learned of a factor that is 1
     std::vector<std::byte> blocks;  // with halves before the factors
     size_t block_count() const { return blocks.size() / Info(format).block_bytes; }
   };
@@ -72,7 +75,7 @@ class BlockScales {
 
  private:
   explicit BlockScales(ThreadPool* pool) : pool_(pool) {}
-  void Add(const Parameter& parameter, DType format, std::vector<std::byte> blocks);
+  void Add(const Parameter& parameter, DType format, float unit, std::vector<std::byte> blocks);
   // The factors of block `number` of a tensor, among what is learned.
   size_t FactorsAt(const ScaledTensor& tensor, size_t number) const;
   bool WriteBlocks(const ScaledTensor& tensor, size_t first, size_t count,

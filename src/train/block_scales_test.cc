@@ -111,6 +111,15 @@ struct Matrix {
   }
 };
 
+// The weights, and behind them the factors.
+std::vector<float> First(const Matrix& matrix, const BlockScales& scales) {
+  std::vector<float> learned = matrix.weights;
+  const std::vector<float> factors = scales.FirstFactors();
+  learned.insert(learned.end(), factors.begin(), factors.end());
+  CHECK(learned.size() == scales.learned());
+  return learned;
+}
+
 constexpr DType kBlockFormats[] = {DType::kQ4_0,   DType::kQ4_1,   DType::kQ5_0,   DType::kQ5_1,
                                    DType::kQ8_0,   DType::kQ2_K,   DType::kQ3_K,   DType::kQ4_K,
                                    DType::kQ5_K,   DType::kQ6_K,   DType::kIQ4_NL, DType::kIQ4_XS,
@@ -128,8 +137,7 @@ TEST_CASE("with weights: codes are the nearest by scales that begin as the encod
     REQUIRE(scales);
     CHECK(scales->weights() == 2056);
     CHECK(scales->learned() == 2056 + 2048 / info.block * ScaleFieldsOf(format).size());
-    std::vector<float> learned = matrix.weights;
-    learned.resize(scales->learned(), 1.0f);
+    std::vector<float> learned = First(matrix, *scales);
     std::vector<std::byte> blocks(info.RowBytes(2048));
     std::vector<float> encoded(2048);
     info.encode(matrix.weights.data(), nullptr, blocks.data(), 2048);
@@ -182,8 +190,7 @@ TEST_CASE("with weights: gradients of weights and factors against differences") 
     auto scales = BlockScales::CreateWithWeights(matrix.parameters, formats, matrix.weights, &pool);
     REQUIRE(scales);
     const size_t fields = ScaleFieldsOf(format).size();
-    std::vector<float> learned = matrix.weights;
-    learned.resize(scales->learned(), 1.0f);
+    std::vector<float> learned = First(matrix, *scales);
     Rng rng(5);
     for (size_t i = 0; i < 2048; ++i) learned[i] *= static_cast<float>(1 + 0.3 * rng.Gaussian());
     std::vector<float> gradients(scales->learned());
@@ -191,6 +198,7 @@ TEST_CASE("with weights: gradients of weights and factors against differences") 
     const std::vector<float> g = gradients;
     scales->Reduce(learned, gradients.data(), gradients.data());
     const BlockScales::ScaledTensor& tensor = scales->tensors()[0];
+    CHECK(tensor.unit == doctest::Approx(0.1).epsilon(0.5));
     size_t beyond = 0;
     for (size_t b = 0; b < tensor.block_count(); ++b) {
       BlockParts parts;
@@ -235,7 +243,7 @@ TEST_CASE("with weights: gradients of weights and factors against differences") 
         of_factor[1] += difference(0, 0, kStep);
       }
       for (size_t f = 0; f < fields; ++f) {
-        const double got = static_cast<double>(gradients[2056 + b * fields + f]);
+        const double got = static_cast<double>(gradients[2056 + b * fields + f] * tensor.unit);
         CHECK(std::abs(got - of_factor[f]) < 1e-3 * (std::abs(of_factor[f]) + 0.1));
       }
     }
@@ -270,7 +278,7 @@ TEST_CASE("the loss falls, whatever the threads, and only factors are learned") 
     auto scales = BlockScales::Create(model, &pool);
     REQUIRE(scales);
     TrainerState state;
-    state.weights.assign(scales->learned(), 1.0f);
+    state.weights = scales->FirstFactors();
     CrossEntropyLoss loss(&pool);
     Watcher watcher;
     const Status trained = RunTraining(model.spec(), LineOptions(&*scales), corpus, &corpus, &loss,
@@ -306,13 +314,14 @@ TEST_CASE("with weights: threads, processes and a stop change no bit, and the lo
   TrainerState start;
   start.weights = weights;
   ThreadPool pool(1);
-  start.weights.resize(
-      BlockScales::CreateWithWeights(layout.all(), formats, weights, &pool)->learned(), 1.0f);
+  const std::vector<float> factors =
+      BlockScales::CreateWithWeights(layout.all(), formats, weights, &pool)->FirstFactors();
+  start.weights.insert(start.weights.end(), factors.begin(), factors.end());
   CheckSameRuns(LineOptions(nullptr), start, train);
   Watcher watcher;
   REQUIRE(train(LineOptions(nullptr), 2, &watcher, &start));
   CHECK(watcher.reports.back().loss < watcher.reports.front().loss - 0.1);
-  CHECK(start.weights.back() != 1);
+  CHECK(start.weights.back() != factors.back());
 }
 
 TEST_CASE("a model without scales, and factors that a half cannot follow") {
@@ -337,8 +346,7 @@ TEST_CASE("a model without scales, and factors that a half cannot follow") {
   CHECK(empty.error().message.find("no scales to learn") != std::string::npos);
   auto both = BlockScales::CreateWithWeights(matrix.parameters, blocks, matrix.weights, &pool);
   REQUIRE(both);
-  std::vector<float> learned = matrix.weights;
-  learned.resize(both->learned(), 1.0f);
+  std::vector<float> learned = First(matrix, *both);
   learned[700] = NAN;
   const auto wrong = both->Apply(learned);
   REQUIRE_FALSE(wrong);

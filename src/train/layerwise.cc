@@ -272,7 +272,10 @@ Status LayerwiseTrainer::Learn(Sink sink) {
                       state.weights.data()));
   EW_TRY(Network network, MakeNetwork(student_.spec()));
   EW_TRY(View view, View::Create(options_, of, formats, state.weights, pool_));
-  if (view.scales() != nullptr) state.weights.resize(view.scales()->learned(), 1.0f);
+  if (const BlockScales* scales = view.scales()) {
+    const std::vector<float> factors = scales->FirstFactors();
+    state.weights.insert(state.weights.end(), factors.begin(), factors.end());
+  }
   EW_TRY(const float* seen, view.Written(state.weights));
   EW_TRY(report.first_error, RelativeError(of, seen, &network));
   ResetMoments(options_.trainer, &state);
