@@ -9,7 +9,7 @@
 # alone. --sequence of the students and of what the teacher says of the text must be the same: it is the environment's SEQUENCE (256).
 set -eu
 if [ $# -lt 7 ]; then
-  sed -n '2,8p' "$0" >&2
+  sed -n '2,9p' "$0" >&2
   exit 2
 fi
 edgewise=$1 tokenizer=$2 text=$3 held_out=$4 teacher_config=$5 student_config=$6 out=$7

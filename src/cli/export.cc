@@ -30,7 +30,7 @@ Status RunExport(ExportFlags& flags, const Common& common) {
   flags.options.threads = common.Threads();
   EW_TRY(const ExportSummary summary, Export(flags.in, flags.out, flags.options, common.progress));
   if (common.json) return PrintJson("export", SummaryToJson(summary));
-  if (flags.verbose) EW_TRY(Print(LayerTable(summary)));
+  if (flags.verbose && !summary.layers.empty()) EW_TRY(Print(LayerTable(summary)));
   if (common.quiet) return Ok{};
   if (summary.layers.empty()) {
     return Print(Format(

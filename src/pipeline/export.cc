@@ -287,8 +287,8 @@ Result<ExportSummary> Export(const std::string& in_path, const std::string& out_
     EW_TRY(ExportFloats(in_path, options, progress, &summary));
   } else {
     EW_TRY(ExportQuantized(in_path, options, progress, &summary));
+    summary.bits_per_weight = BitsPerWeight(summary.layers);
   }
-  summary.bits_per_weight = BitsPerWeight(summary.layers);
   summary.seconds = NowSeconds() - start;
   summary.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
   return summary;

@@ -40,7 +40,7 @@ struct ExportSummary {
   std::string output;          // path of the folder
   uint64_t bytes = 0;          // of model.safetensors
   uint64_t parameters = 0;     // of the model
-  double bits_per_weight = 0;  // of the quantized layers
+  double bits_per_weight = 0;  // of the quantized layers, or of all floats
   double seconds = 0;
   uint64_t peak_rss_bytes = 0;  // of this process so far
   std::vector<ExportedLayer> layers;

@@ -1,5 +1,6 @@
 #include "pipeline/export_floats.h"
 
+#include <filesystem>
 #include <span>
 #include <utility>
 #include <vector>
@@ -7,7 +8,9 @@
 #include "base/file.h"
 #include "base/strings.h"
 #include "compress/quantize/quantize.h"
+#include "formats/metadata.h"
 #include "formats/safetensors_writer.h"
+#include "model/arch/arch.h"
 #include "model/arch/tensors.h"
 #include "model/checkpoint.h"
 #include "model/hf_layout.h"
@@ -44,6 +47,19 @@ Result<Companions> FindCompanions(const Checkpoint& model, const ExportOptions& 
   return found;
 }
 
+// All keys of `a` are in `b`, with the same values.
+Status CheckKeys(const std::string& path, const Metadata& a, const char* verb, const Metadata& b,
+                 const char* other) {
+  for (const auto& [key, value] : a.all()) {
+    const MetaValue* found = b.Find(key);
+    if (found != nullptr && *found == value) continue;
+    return MakeError(Code::kInvalidArgument, "%s: %s %s for %s, and %s %s", path.c_str(), verb,
+                     Describe(value).c_str(), key.c_str(), other,
+                     found == nullptr ? "nothing" : Describe(*found).c_str());
+  }
+  return Ok{};
+}
+
 // Both describe the same model: its tensors, and what its architecture's keys say.
 Status CheckConfig(const Checkpoint& config, const Checkpoint& model) {
   const std::string& path = config.path();
@@ -69,14 +85,13 @@ Status CheckConfig(const Checkpoint& config, const Checkpoint& model) {
     return MakeError(Code::kInvalidArgument, "%s: does not describe %s, which the model has",
                      path.c_str(), tensor.name.c_str());
   }
-  for (const auto& [key, value] : config.metadata().all()) {
-    if (!key.starts_with(config.spec().architecture + ".")) continue;
-    const MetaValue* of_model = model.metadata().Find(key);
-    if (of_model == nullptr || *of_model == value) continue;
-    return MakeError(Code::kInvalidArgument, "%s: says %s for %s, and the model %s", path.c_str(),
-                     Describe(value).c_str(), key.c_str(), Describe(*of_model).c_str());
-  }
-  return Ok{};
+  // Both as one writer tells them, whoever wrote the model.
+  EW_TRY(const Architecture* architecture, FindArchitecture(model.spec().architecture));
+  Metadata wanted, has;
+  architecture->write_keys(config.spec(), &wanted);
+  architecture->write_keys(model.spec(), &has);
+  EW_TRY(CheckKeys(path, wanted, "says", has, "the model"));
+  return CheckKeys(path, has, "does not say", wanted, "it");
 }
 
 Status WriteTensors(const Checkpoint& model, DType type, bool overwrite, Progress* progress,
@@ -118,13 +133,13 @@ Status WriteFolder(const Checkpoint& model, const Companions& from, DType type, 
                    Progress* progress, ExportSummary* summary) {
   EW_TRY(const std::string text, ReadFile(from.config, kMaxConfigBytes));
   EW_TRY(const Json given, ParseJson(text).In(from.config));
+  const char* name = type == DType::kF32 ? "float32" : type == DType::kF16 ? "float16" : "bfloat16";
   Json config{JsonObject{}};
   for (const auto& [key, value] : *given.AsObject()) {
-    if (key != "quantization_config") config.Set(key, value);
+    if (key == "quantization_config") continue;
+    config.Set(key, key == "dtype" ? Json(name) : value);  // as newer versions call it
   }
-  config.Set("torch_dtype", type == DType::kF32   ? "float32"
-                            : type == DType::kF16 ? "float16"
-                                                  : "bfloat16");
+  config.Set("torch_dtype", name);
   EW_TRY(WriteTensors(model, type, overwrite, progress, summary).In(model.path()));
   EW_TRY(CopyTokenizerFiles(from.tokenizer, summary->output, overwrite));
   return FinishFolder(summary->output, config, overwrite);
@@ -136,11 +151,21 @@ bool IsFloatExport(std::string_view to) { return to == "f32" || to == "f16" || t
 
 Status ExportFloats(const std::string& in_path, const ExportOptions& options, Progress* progress,
                     ExportSummary* summary) {
+  if (options.bits != 4 || options.group_size != 128 || options.asymmetric) {
+    return MakeError(Code::kInvalidArgument,
+                     "bits, group size and zero points are those of quantized layers, and %s has "
+                     "none; leave them out",
+                     options.to.c_str());
+  }
   EW_TRY(const Checkpoint model, Checkpoint::Open(in_path));
   EW_TRY(const Companions from, FindCompanions(model, options));
   EW_TRY(const Checkpoint config, Checkpoint::FromConfig(from.config));
   EW_TRY(CheckConfig(config, model));
-  EW_TRY(CheckFolderOutput(in_path, summary->output, options.overwrite));
+  const std::string config_folder = std::filesystem::path(from.config).parent_path().string();
+  for (const std::string& input : {in_path, from.tokenizer, config_folder}) {
+    EW_TRY(CheckFolderOutput(input, summary->output, options.overwrite));
+  }
+  summary->bits_per_weight = Info(*DTypeFromName(options.to)).bits_per_weight();
   EW_TRY(const bool made, PrepareFolder(summary->output));
   const Status written =
       WriteFolder(model, from, *DTypeFromName(options.to), options.overwrite, progress, summary);

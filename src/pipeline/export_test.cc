@@ -361,10 +361,21 @@ TEST_CASE("floats: what does not belong together is refused before anything is w
     std::ofstream(config) << changed.Dump();
     refused(part, options);
   }
+  options = To("f16");
+  options.bits = 3;
+  refused("leave them out", options);
   ExportOptions quantized = To("gptq");
   quantized.config = OwnModel();
   refused("for floats alone", quantized);
-  options.config = OwnModel();
+  // Not over what it is made from.
+  const TemporaryFolder source;
+  std::filesystem::copy(OwnModel(), source.path(), std::filesystem::copy_options::recursive);
+  options = To("f16");
+  options.config = options.tokenizer = source.path();
+  options.overwrite = true;
+  CHECK(ExportError(gguf, source.path(), options).message.find("replace the input") !=
+        std::string::npos);
+  CHECK(std::filesystem::exists(source / "config.json"));
   MustExport(gguf, out, options);
   const auto model = Checkpoint::Open(out);
   REQUIRE(model);

@@ -1,5 +1,6 @@
 #include "pipeline/pass_distill.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "pipeline/train_model.h"
 #include "pipeline/write_model.h"
 #include "quant/encodable.h"
+#include "quant/scale_fields.h"
 
 namespace edgewise {
 namespace {
@@ -71,6 +73,9 @@ Result<TrainJob> ReadTeaching(const Json& arguments, const Recipe& recipe) {
   EW_TRY(TrainJob job, ReadTraining(arguments, recipe, 1e-3));
   job.cache = TextOr(arguments, "cache", "");
   if (job.cache.empty()) job.teacher = recipe.model;
+  if (!job.cache.empty() && arguments.Find("teacher_engine")) {
+    return MakeError(Code::kBadData, "teacher_engine has no use with cache; leave one of them out");
+  }
   EW_TRY(job.teacher_engine,
          ParseTeacherEngine(TextOr(arguments, "teacher_engine", "floats")).In("teacher_engine"));
   job.loss.alpha = NumberOr(arguments, "alpha", 1);
@@ -230,6 +235,10 @@ Status RunFinetune(const Json& arguments, const PassContext& context, PassState*
 
 Status CheckScales(const Json& arguments, const Recipe& recipe, SectionUse*) {
   EW_TRY(const TrainJob job, ReadScales(arguments, recipe));
+  if (FindStep(recipe, "eval") != nullptr) {
+    return MakeError(Code::kBadData,
+                     "put scales before eval, whose measurement would be of another model");
+  }
   return CheckTexts(job, recipe);
 }
 
@@ -237,6 +246,11 @@ Status RunScales(const Json& arguments, const PassContext& context, PassState* s
   EW_TRY(TrainJob job, ReadScales(arguments, context.recipe));
   Place(context, state, &job);
   if (!context.dry_run) return Learn(job, context, state);
+  const auto has_scales = [](const ConvertedTensor& t) { return !ScaleFieldsOf(t.to).empty(); };
+  if (std::none_of(state->tensors.begin(), state->tensors.end(), has_scales)) {
+    return MakeError(Code::kInvalidArgument,
+                     "no tensor will be in a block format, so there are no scales to learn");
+  }
   // The model is not quantized yet: learning all of its weights takes as long, and more memory.
   job.scales_only = false;
   return Estimate(job, context, state);

@@ -8,6 +8,7 @@
 #include "compress/quantize/presets.h"
 #include "pipeline/output_path.h"
 #include "pipeline/run_journal.h"
+#include "quant/scale_fields.h"
 #include "train/loss.h"
 
 namespace edgewise {
@@ -165,6 +166,13 @@ Status CheckTrainJob(const TrainJob& job) {
     return MakeError(Code::kInvalidArgument,
                      "scales are learned beside the weights of a format that is trained through: "
                      "name that, or learn the scales of a quantized model alone");
+  }
+  if (job.learn_scales) {
+    EW_TRY(const Preset* preset, FindPreset(job.qat));
+    if (ScaleFieldsOf(preset->type).empty()) {
+      return MakeError(Code::kInvalidArgument, "%s has no blocks, so there are no scales to learn",
+                       preset->name);
+    }
   }
   if (job.layerwise) EW_TRY(CheckLayerwiseJob(job));
   return train::CheckTrainer(options);

@@ -176,6 +176,11 @@ Status LayersRun::Describe() {
   for (uint32_t l = 0; l < student().spec().n_layers; ++l) {
     summary_.trainable_parameters += LayerLayout(layout, l).size;
   }
+  for (const TensorPlan& entry : plan_) {
+    if (!options_.learn_scales || !entry.name.starts_with("blk.")) continue;
+    summary_.trainable_parameters +=
+        train::BlockScales::FactorsOf(entry.to, entry.shape.elements());
+  }
   summary_.format = train::DatasetFormatName(in.format);
   summary_.bad_row_count = in.bad_row_count;
   summary_.bad_rows = in.bad_rows;

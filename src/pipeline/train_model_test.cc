@@ -129,7 +129,7 @@ TEST_CASE("scales beside the weights: the file holds what was measured") {
   floats.learn_scales = true;
   CHECK(ErrorOf(floats).find("name that") != std::string::npos);
   floats.qat = "f16";
-  CHECK(ErrorOf(floats).find("no scales to learn") != std::string::npos);
+  CHECK(ErrorOf(floats).find("f16 has no blocks") != std::string::npos);
 }
 
 TEST_CASE("what cannot be trained through is refused, and leaves nothing") {

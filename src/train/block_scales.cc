@@ -92,12 +92,13 @@ Result<BlockScales> BlockScales::CreateWithWeights(std::span<const Parameter> pa
   BlockScales scales(pool);
   scales.weights_ = weights.size();
   scales.values_.resize(weights.size());
+  std::vector<Parameter> others;
   std::vector<DType> other_formats;
   for (size_t i = 0; i < formats.size(); ++i) {
     const Parameter& parameter = parameters[i];
     const DTypeInfo& info = Info(formats[i]);
     if (ScaleFieldsOf(formats[i]).empty()) {
-      scales.others_.push_back(parameter);
+      others.push_back(parameter);
       other_formats.push_back(formats[i]);
       continue;
     }
@@ -110,7 +111,7 @@ Result<BlockScales> BlockScales::CreateWithWeights(std::span<const Parameter> pa
     scales.Add(parameter, formats[i], SizeOf(weights.subspan(parameter.offset, count)),
                std::move(blocks));
   }
-  if (!scales.others_.empty()) scales.rounding_.emplace(scales.others_, other_formats, pool);
+  if (!others.empty()) scales.rounding_.emplace(others, other_formats, pool);
   if (scales.factors_ > 0) return scales;
   return MakeError(Code::kInvalidArgument,
                    "none of the formats has blocks, so there are no scales to learn");
@@ -122,13 +123,17 @@ void BlockScales::Add(const Parameter& parameter, DType format, float unit,
   EW_CHECK(halves <= kMaxFields && Info(format).block <= kMaxBlock &&
            Info(format).block_bytes <= kMaxBlockBytes && FormOf(format) != nullptr);
   tensors_.push_back({parameter, format, factors_, unit, std::move(blocks)});
-  factors_ += tensors_.back().block_count() * halves;
+  factors_ += FactorsOf(format, parameter.shape.elements());
+}
+
+size_t BlockScales::FactorsOf(DType format, size_t values) {
+  return values / Info(format).block * ScaleFieldsOf(format).size();
 }
 
 std::vector<float> BlockScales::FirstFactors() const {
   std::vector<float> factors(factors_);
   for (const ScaledTensor& tensor : tensors_) {
-    const size_t count = tensor.block_count() * ScaleFieldsOf(tensor.format).size();
+    const size_t count = FactorsOf(tensor.format, tensor.parameter.shape.elements());
     std::fill_n(factors.data() + tensor.first, count, tensor.unit);
   }
   return factors;
@@ -137,7 +142,6 @@ std::vector<float> BlockScales::FirstFactors() const {
 uint64_t BlockScales::Bytes() const {
   uint64_t bytes = values_.size() * sizeof(float);
   for (const ScaledTensor& tensor : tensors_) bytes += tensor.blocks.size();
-  for (const Parameter& other : others_) bytes += other.shape.elements() * sizeof(float);
   return bytes;
 }
 
@@ -171,12 +175,7 @@ bool BlockScales::WriteBlocks(const ScaledTensor& tensor, size_t first, size_t c
 
 Result<const float*> BlockScales::Apply(std::span<const float> learned) {
   EW_CHECK(learned.size() >= this->learned());
-  if (rounding_) {
-    EW_TRY(const float* rounded, rounding_->Apply(learned.data()));
-    for (const Parameter& other : others_) {
-      std::copy_n(rounded + other.offset, other.shape.elements(), values_.data() + other.offset);
-    }
-  }
+  if (rounding_) EW_TRY(rounding_->ApplyTo(learned.data(), values_.data()));
   for (const ScaledTensor& tensor : tensors_) {
     const DTypeInfo& info = Info(tensor.format);
     std::atomic<bool> finite = true;
@@ -241,15 +240,17 @@ void BlockScales::ReduceWithWeights(const ScaledTensor& tensor, size_t number,
     const size_t group = j / form.group;
     const GroupLevels levels = LevelsOf(scaled, group), unit = LevelsOf(plain, group);
     const auto gradient = static_cast<double>(of_weights[j]);
-    if (levels.scale == 0 || !MayBeSet(info, scaled, j)) continue;
-    const float exact = levels.Exact(weights[j]), code = scaled.value[j];
-    if (exact >= form.low && exact <= form.high) {
+    const bool set = MayBeSet(info, scaled, j);
+    const float exact = set && levels.scale != 0 ? levels.Exact(weights[j]) : 0;
+    const float code = scaled.value[j];
+    if (set && levels.scale != 0 && exact >= form.low && exact <= form.high) {
       sums[0] += gradient * static_cast<double>(unit.scale * (code - exact));
-    } else {
-      sums[0] += gradient * static_cast<double>(unit.scale * code);
-      sums[1] -= gradient * static_cast<double>(unit.offset);
-      of_weights[j] = 0;
+      continue;
     }
+    of_weights[j] = 0;
+    if (!set) continue;
+    sums[0] += gradient * static_cast<double>(unit.scale * code);
+    sums[1] -= gradient * static_cast<double>(unit.offset);
   }
   const size_t count = ScaleFieldsOf(tensor.format).size();
   for (size_t f = 0; f < count; ++f) {

@@ -13,14 +13,14 @@
 //
 // With weights w each code is the nearest to w, and v = scale * code - offset what is seen. Where w
 // lies within the levels of its group, dv/dw is 1, v's share of d has the gradient v - w, and the
-// offset none; where it lies beyond them dv/dw is 0 and v moves with both.
+// offset none; where it lies beyond them dv/dw is 0 and v moves with both. A block or group whose
+// scale is 0 at first stays so.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -46,11 +46,14 @@ class BlockScales {
                                                std::span<const DType> formats,
                                                std::span<const float> weights, ThreadPool* pool);
 
+  // The factors of so many values in this format.
+  static size_t FactorsOf(DType format, size_t values);
+
   // What is learned: so many weights, none where codes stay, and the factors behind them.
   size_t weights() const { return weights_; }
   size_t learned() const { return weights_ + factors_; }
   std::vector<float> FirstFactors() const;  // before the first step
-  uint64_t Bytes() const;  // that it takes
+  uint64_t Bytes() const;                   // that it takes
 
   // Returns the parameters that the first learned() numbers give; valid until the next call.
   // Errors: kBadData (a half that is too large, weights that are not finite; the tensor is named).
@@ -85,8 +88,7 @@ class BlockScales {
   void ReduceWithWeights(const ScaledTensor& tensor, size_t number, std::span<const float> learned,
                          float* of_weights, float* of_factors) const;
   std::vector<ScaledTensor> tensors_;
-  std::vector<Parameter> others_;          // in no block format, where weights are learned
-  std::optional<FakeQuantizer> rounding_;  // theirs
+  std::optional<FakeQuantizer> rounding_;  // beside weights: of what is in no block format
   size_t weights_ = 0, factors_ = 0;
   std::vector<float> values_;  // of all parameters
   ThreadPool* pool_;

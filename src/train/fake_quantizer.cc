@@ -80,11 +80,9 @@ FakeQuantizer::FakeQuantizer(std::span<const Parameter> parameters, std::span<co
     : parameters_(parameters.begin(), parameters.end()), pool_(pool) {
   if (formats.empty()) return;
   EW_CHECK(formats.size() == parameters_.size());
-  size_t size = 0;
   for (const Parameter& parameter : parameters_) {
-    size = std::max(size, parameter.offset + parameter.shape.elements());
+    size_ = std::max(size_, parameter.offset + parameter.shape.elements());
   }
-  seen_.resize(size);
   for (size_t i = 0; i < formats.size(); ++i) {
     const Parameter& parameter = parameters_[i];
     const size_t count = parameter.shape.elements();
@@ -100,6 +98,12 @@ FakeQuantizer::FakeQuantizer(std::span<const Parameter> parameters, std::span<co
 
 Result<const float*> FakeQuantizer::Apply(const float* weights) {
   if (pieces_.empty()) return weights;
+  seen_.resize(size_);
+  EW_TRY(ApplyTo(weights, seen_.data()));
+  return seen_.data();
+}
+
+Status FakeQuantizer::ApplyTo(const float* weights, float* seen) {
   std::vector<EncodeProblem> problems(pieces_.size());
   pool_->ParallelFor(pieces_.size(), 1, [&](size_t begin, size_t end, int thread) {
     std::byte* blocks = scratch_.data() + blocks_bytes_ * static_cast<size_t>(thread);
@@ -109,7 +113,7 @@ Result<const float*> FakeQuantizer::Apply(const float* weights) {
       problems[i] = FindEncodeProblem(piece.format->id, values, piece.count);
       if (problems[i].fault != EncodeFault::kNone) continue;
       piece.format->encode(values, nullptr, blocks, piece.count);
-      piece.format->decode(blocks, seen_.data() + piece.offset, piece.count);
+      piece.format->decode(blocks, seen + piece.offset, piece.count);
     }
   });
   for (size_t i = 0; i < pieces_.size(); ++i) {
@@ -118,7 +122,7 @@ Result<const float*> FakeQuantizer::Apply(const float* weights) {
     return ProblemError(*piece.parameter, piece.format->id,
                         piece.offset - piece.parameter->offset + problems[i].at, problems[i].fault);
   }
-  return seen_.data();
+  return Ok{};
 }
 
 }  // namespace edgewise::train

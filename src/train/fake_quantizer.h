@@ -34,6 +34,8 @@ class FakeQuantizer {
   // valid until the next call. Without formats these are `weights` themselves. Errors: kBadData (a
   // value that a format cannot hold; the tensor and its place are named).
   Result<const float*> Apply(const float* weights);
+  // The same, to `seen`, where the parameters lie as in `weights`.
+  Status ApplyTo(const float* weights, float* seen);
 
  private:
   // Whole blocks of one parameter: what a thread encodes at once.
@@ -44,8 +46,9 @@ class FakeQuantizer {
   };
   std::vector<Parameter> parameters_;
   std::vector<Piece> pieces_;
-  size_t blocks_bytes_ = 0;  // of the largest piece
-  std::vector<float> seen_;
+  size_t blocks_bytes_ = 0;         // of the largest piece
+  size_t size_ = 0;                 // of the run, in floats
+  std::vector<float> seen_;         // of Apply
   std::vector<std::byte> scratch_;  // blocks_bytes_ for each thread
   ThreadPool* pool_;
 };

@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/process.h"
 #include "base/strings.h"
+#include "quant/scale_fields.h"
 #include "train/batch_reader.h"
 #include "train/fake_quantizer.h"
 #include "train/optimizer.h"
@@ -201,7 +202,8 @@ class LayerwiseTrainer::View {
                              std::span<const DType> formats, std::span<const float> weights,
                              ThreadPool* pool) {
     View view(!options.trainer.formats.empty());
-    if (options.learn_scales) {
+    const auto has_scales = [](DType format) { return !ScaleFieldsOf(format).empty(); };
+    if (options.learn_scales && std::any_of(formats.begin(), formats.end(), has_scales)) {
       EW_TRY(view.scales_,
              BlockScales::CreateWithWeights(layer.parameters, formats, weights, pool));
     } else {

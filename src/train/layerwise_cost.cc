@@ -1,8 +1,12 @@
 // What training layer by layer takes.
 #include <algorithm>
+#include <span>
 #include <string>
 
 #include "base/scratch.h"
+#include "base/strings.h"
+#include "quant/scale_fields.h"
+#include "train/block_scales.h"
 #include "train/layerwise.h"
 #include "train/moments.h"
 #include "train/weights.h"
@@ -39,6 +43,26 @@ LayerSize LargestLayer(const Checkpoint& model) {
   return largest;
 }
 
+// What the blocks and factors of the layer that has most of them take.
+uint64_t LargestScales(const Checkpoint& student, const LayerwiseOptions& options) {
+  const ParameterLayout layout(student.spec());
+  const std::span<const Parameter> all = layout.all();
+  uint64_t largest = 0;
+  for (uint32_t l = 0; l < student.spec().n_layers; ++l) {
+    const std::string prefix = Format("blk.%u.", l);
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < all.size(); ++i) {
+      const DType format = options.written[i];
+      const size_t values = all[i].shape.elements();
+      if (!all[i].name.starts_with(prefix) || ScaleFieldsOf(format).empty()) continue;
+      bytes += Info(format).RowBytes(values) +
+               BlockScales::FactorsOf(format, values) * 4 * sizeof(float);
+    }
+    largest = std::max(largest, bytes);
+  }
+  return largest;
+}
+
 }  // namespace
 
 LayerwiseCost CostOfLayerwise(const Checkpoint& teacher, const Checkpoint& student,
@@ -54,9 +78,9 @@ LayerwiseCost CostOfLayerwise(const Checkpoint& teacher, const Checkpoint& stude
   const bool codes = options.moments == MomentFormat::k8Bit;
   const uint64_t moments = codes ? 2 * (mine.floats + MomentBlocks(mine.floats) * sizeof(float))
                                  : 2 * mine.floats * sizeof(float);
-  // Weights as learned and as seen, and gradients; with scales their blocks, of which none takes
-  // more than an eighth of its floats' bytes and a factor for each 32.
-  const uint64_t scales = layerwise.learn_scales ? mine.floats * sizeof(float) * 3 / 8 : 0;
+  // Weights as learned and as seen, and gradients; of scales their blocks, and of factors as much
+  // as of weights.
+  const uint64_t scales = layerwise.learn_scales ? LargestScales(student, layerwise) : 0;
   const uint64_t training = 3 * mine.floats * sizeof(float) + moments + scales +
                             LayerActivationBytes(of_student, rows, true);
   const uint64_t passing = its.floats * sizeof(float) +
