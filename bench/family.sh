@@ -37,7 +37,8 @@ trained() {
 # shellcheck disable=SC2086 # flags are several words
 trained teacher pretrain "$teacher_config" "$text" "$out/teacher.gguf" --tokenizer "$tokenizer" $teacher_flags
 [ -f "$out/teacher.cache" ] || "$edgewise" distill cache "$out/teacher.gguf" "$text" "$out/teacher.cache" --sequence "$sequence" --resume --quiet >&2
-# student KIND SEED FLAGS...
+
+# student KIND SEED FLAGS...: trains OUT/KIND-SEED.gguf
 student() {
   kind=$1 seed=$2
   shift 2

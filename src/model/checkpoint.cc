@@ -18,6 +18,7 @@
 #include "model/arch/arch.h"
 #include "model/arch/keys.h"
 #include "model/arch/tensors.h"
+#include "model/hf_layout.h"
 #include "model/rope.h"
 
 namespace edgewise {
@@ -39,20 +40,15 @@ std::string BaseName(const std::string& path) {
   return full.filename().string();
 }
 
-// Row i of a head's two halves (Hugging Face) is pair i: rows 2i and 2i + 1 of interleaved RoPE.
-// A bias is permuted value by value.
+// From Hugging Face's order to GGUF's. A bias is permuted value by value.
 Result<Tensor> PermuteRows(const TensorView& view, uint32_t heads) {
   EW_CHECK(view.layout == TensorLayout::kRows);
   EW_TRY(Tensor result, Tensor::Allocate(view.dtype, view.shape));
   const uint64_t rows = view.shape[0];
   const size_t row_bytes = view.bytes / rows;
-  const uint64_t half = rows / heads / 2;
-  for (uint64_t head = 0; head < heads; ++head) {
-    for (uint64_t i = 0; i < 2 * half; ++i) {
-      const uint64_t from = head * 2 * half + i % 2 * half + i / 2;
-      std::memcpy(result.mutable_data() + (head * 2 * half + i) * row_bytes,
-                  view.data + from * row_bytes, row_bytes);
-    }
+  for (uint64_t row = 0; row < rows; ++row) {
+    std::memcpy(result.mutable_data() + row * row_bytes,
+                view.data + HalvesRow(row, rows / heads) * row_bytes, row_bytes);
   }
   return result;
 }
@@ -230,7 +226,7 @@ Status Checkpoint::Impl::Bind(const TensorIndex& found, bool add_one_to_norms, b
     }
     known.insert(needed.hf_name);
     Source source{*view, nullptr, permute ? needed.permuted_heads : 0, false};
-    source.add_one = add_one_to_norms && needed.name.ends_with("norm.weight");
+    source.add_one = add_one_to_norms && IsNorm(needed);
     Add(needed.name, source.add_one ? DType::kF32 : view->dtype, needed.shape, source);
   }
   for (const NamedTensor& tensor : found.all()) {

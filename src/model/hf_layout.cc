@@ -13,7 +13,7 @@ std::vector<float> MoveHeadRows(const std::vector<float>& values, uint64_t rows,
   const uint64_t columns = values.size() / rows, head = rows / heads;
   std::vector<float> moved(values.size());
   for (uint64_t row = 0; row < rows; ++row) {
-    const uint64_t i = row % head, halves = row - i + i % 2 * (head / 2) + i / 2;
+    const uint64_t halves = HalvesRow(row, head);
     const uint64_t from = to_gguf ? halves : row, to = to_gguf ? row : halves;
     std::copy_n(values.data() + from * columns, columns, moved.data() + to * columns);
   }
@@ -28,7 +28,7 @@ Result<std::vector<float>> LoadForHf(const Checkpoint& model, const NeededTensor
   std::vector<float> values(needed.shape.elements());
   tensor.view().Decode(0, values.size(), values.data());
   model.DropPages(*index);
-  if (architecture->norms_add_one && needed.name.ends_with("norm.weight")) {
+  if (architecture->norms_add_one && IsNorm(needed)) {
     for (float& value : values) value -= 1.0f;
   }
   if (needed.permuted_heads == 0) return values;

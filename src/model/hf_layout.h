@@ -11,8 +11,17 @@
 
 namespace edgewise {
 
-// Moves the rows of (rows, columns) values between Hugging Face's order, two halves of a head, and
-// GGUF's, pairs.
+// True for the weights of a norm, which lack 1 there where Architecture::norms_add_one says so.
+inline bool IsNorm(const NeededTensor& tensor) { return tensor.name.ends_with("norm.weight"); }
+
+// The row of Hugging Face's order, two halves of a head of `head` rows, that is `row` of GGUF's,
+// pairs: of interleaved RoPE pair i is rows 2i and 2i + 1.
+inline uint64_t HalvesRow(uint64_t row, uint64_t head) {
+  const uint64_t i = row % head;
+  return row - i + i % 2 * (head / 2) + i / 2;
+}
+
+// Moves the rows of (rows, columns) values between the two orders.
 std::vector<float> MoveHeadRows(const std::vector<float>& values, uint64_t rows, uint32_t heads,
                                 bool to_gguf);
 

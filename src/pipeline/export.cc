@@ -126,10 +126,7 @@ Result<Plan> MakePlan(const HfFolder& folder, const ModelSpec& spec, const Layer
       item.parts = parts.size();
       std::move(parts.begin(), parts.end(), std::back_inserter(plan.declarations));
     } else {
-      std::vector<uint64_t> sizes;
-      for (int i = 0; i < shape.rank(); ++i) sizes.push_back(shape[i]);
-      plan.declarations.push_back(
-          {item.needed.hf_name, SafetensorsName(item.view.dtype), std::move(sizes)});
+      plan.declarations.push_back(DeclareTensor(item.needed, item.view.dtype));
     }
     plan.items.push_back(std::move(item));
   }
@@ -268,10 +265,8 @@ Status ExportQuantized(const std::string& in_path, const ExportOptions& options,
   EW_TRY(CheckFolderOutput(in_path, out_path, options.overwrite));
   EW_TRY(const HfFolder folder, HfFolder::Open(in_path));
   EW_TRY(const Plan plan, MakePlan(folder, checkpoint.spec(), format).In(in_path));
-  EW_TRY(const bool made, PrepareFolder(out_path));
-  const Status written = WriteFolder(folder, plan, format, options, progress, summary);
-  if (!written && made) RemoveIfEmpty(out_path);
-  return written;
+  return WriteInFolder(
+      out_path, [&] { return WriteFolder(folder, plan, format, options, progress, summary); });
 }
 
 }  // namespace

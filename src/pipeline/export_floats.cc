@@ -102,9 +102,7 @@ Status WriteTensors(const Checkpoint& model, DType type, bool overwrite, Progres
   uint64_t done = 0;
   for (NeededTensor& needed : NeededTensors(model.spec())) {
     if (needed.hf_name.empty()) continue;  // made from config.json
-    std::vector<uint64_t> sizes;
-    for (int i = 0; i < needed.shape.rank(); ++i) sizes.push_back(needed.shape[i]);
-    declarations.push_back({needed.hf_name, SafetensorsName(type), std::move(sizes)});
+    declarations.push_back(DeclareTensor(needed, type));
     summary->parameters += needed.shape.elements();
     tensors.push_back(std::move(needed));
   }
@@ -165,12 +163,11 @@ Status ExportFloats(const std::string& in_path, const ExportOptions& options, Pr
   for (const std::string& input : {in_path, from.tokenizer, config_folder}) {
     EW_TRY(CheckFolderOutput(input, summary->output, options.overwrite));
   }
-  summary->bits_per_weight = Info(*DTypeFromName(options.to)).bits_per_weight();
-  EW_TRY(const bool made, PrepareFolder(summary->output));
-  const Status written =
-      WriteFolder(model, from, *DTypeFromName(options.to), options.overwrite, progress, summary);
-  if (!written && made) RemoveIfEmpty(summary->output);
-  return written;
+  const DType type = *DTypeFromName(options.to);
+  summary->bits_per_weight = Info(type).bits_per_weight();
+  return WriteInFolder(summary->output, [&] {
+    return WriteFolder(model, from, type, options.overwrite, progress, summary);
+  });
 }
 
 }  // namespace edgewise

@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <string_view>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 #include "base/file.h"
 #include "base/strings.h"
@@ -28,6 +30,19 @@ Status WriteText(const std::string& path, std::string_view text, bool overwrite)
   return file.Commit();
 }
 
+const char* SafetensorsName(DType type) {
+  switch (type) {
+    case DType::kF64:
+      return "F64";
+    case DType::kF16:
+      return "F16";
+    case DType::kBF16:
+      return "BF16";
+    default:
+      return "F32";
+  }
+}
+
 }  // namespace
 
 Status CheckFolderOutput(const std::string& in_path, const std::string& out_path, bool overwrite) {
@@ -49,31 +64,23 @@ Status CheckFolderOutput(const std::string& in_path, const std::string& out_path
   return Ok{};
 }
 
-Result<bool> PrepareFolder(const std::string& path) {
+Status WriteInFolder(const std::string& path, FunctionRef<Status()> write) {
   std::error_code error;
   const bool made = fs::create_directory(path, error);
   if (!error) fs::remove(path + "/config.json", error);
   if (!error) fs::remove(path + "/model.safetensors.index.json", error);
-  if (!error) return made;
-  return MakeError(Code::kIo, "%s: cannot be written: %s", path.c_str(), error.message().c_str());
-}
-
-void RemoveIfEmpty(const std::string& path) {
-  std::error_code ignored;
-  fs::remove(path, ignored);
-}
-
-const char* SafetensorsName(DType type) {
-  switch (type) {
-    case DType::kF64:
-      return "F64";
-    case DType::kF16:
-      return "F16";
-    case DType::kBF16:
-      return "BF16";
-    default:
-      return "F32";
+  if (error) {
+    return MakeError(Code::kIo, "%s: cannot be written: %s", path.c_str(), error.message().c_str());
   }
+  Status written = write();
+  if (!written && made) fs::remove(path, error);  // only when it is empty
+  return written;
+}
+
+SafetensorsDecl DeclareTensor(const NeededTensor& tensor, DType type) {
+  std::vector<uint64_t> sizes;
+  for (int i = 0; i < tensor.shape.rank(); ++i) sizes.push_back(tensor.shape[i]);
+  return {tensor.hf_name, SafetensorsName(type), std::move(sizes)};
 }
 
 bool HoldsTokenizer(const std::string& folder) {

@@ -6,6 +6,9 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "base/thread_pool.h"
+#include "formats/safetensors_writer.h"
+#include "model/arch/tensors.h"
 #include "quant/dtype.h"
 
 namespace edgewise {
@@ -14,15 +17,14 @@ namespace edgewise {
 // input, a file, or a folder that is not empty without `overwrite`).
 Status CheckFolderOutput(const std::string& in_path, const std::string& out_path, bool overwrite);
 
-// Makes the folder, or makes sure that an old model in it does not look whole in the meantime.
-// Returns true where it was made. Errors: kIo.
-Result<bool> PrepareFolder(const std::string& path);
+// Makes the folder, or makes sure that an old model in it does not look whole in the meantime, and
+// calls `write`; where that fails, a folder that was made and is empty goes. Errors: kIo, those of
+// `write`.
+Status WriteInFolder(const std::string& path, FunctionRef<Status()> write);
 
-// Removes a folder that this run made, where nothing is in it.
-void RemoveIfEmpty(const std::string& path);
-
-// The name of a float format in a safetensors file.
-const char* SafetensorsName(DType type);
+// A tensor under its Hugging Face name in F64, F16 or BF16, and in F32 where `type` is none of
+// them.
+SafetensorsDecl DeclareTensor(const NeededTensor& tensor, DType type);
 
 // True where a folder has the files of a tokenizer.
 bool HoldsTokenizer(const std::string& folder);

@@ -1,7 +1,5 @@
 #include "pipeline/layer_journal.h"
 
-#include <unordered_set>
-
 #include "base/check.h"
 #include "base/file.h"
 #include "base/strings.h"
@@ -58,13 +56,7 @@ LayerJournal::LayerJournal(TensorJournal tensors, std::span<const TensorPlan> pl
 
 Result<LayerJournal> LayerJournal::Open(const std::string& folder,
                                         std::span<const TensorPlan> plan) {
-  std::vector<uint64_t> sizes;
-  for (const TensorPlan& tensor : plan) {
-    EW_TRY(const uint64_t size,
-           TensorBytes(tensor.to, tensor.shape, tensor.layout).In(tensor.name));
-    sizes.push_back(size);
-  }
-  EW_TRY(TensorJournal tensors, TensorJournal::Open(TensorsPath(folder), std::move(sizes)));
+  EW_TRY(TensorJournal tensors, TensorJournal::Open(TensorsPath(folder), plan));
   LayerJournal journal(std::move(tensors), plan, folder + "/log.jsonl");
   EW_TRY(journal.log_, ReadLog(journal.log_path_));
   return journal;
@@ -88,17 +80,13 @@ Status LayerJournal::Keep(const train::LayerLayout& layer, const train::LayerRep
   EW_CHECK(log_.size() == report.layer);
   log_.push_back(LogLine(report));
   EW_TRY(WriteTextFile(log_path_, JsonLines(log_)));
-  std::unordered_set<size_t> kept;
   if (scales != nullptr) {
-    const auto index_of = [&](const std::string& name) {
-      return *kept.insert(entries_.at(name).first).first;
-    };
+    const auto index_of = [&](const std::string& name) { return entries_.at(name).first; };
     EW_TRY(KeepScales(*scales, learned, index_of, &tensors_));
   }
   for (const train::Parameter& parameter : layer.parameters) {
     const auto& [index, format] = entries_.at(parameter.name);
-    // Those that an earlier run found time for are of a layer that was not kept whole.
-    if (kept.contains(index) || tensors_.Find(index) != nullptr) continue;
+    if (tensors_.Holds(index)) continue;  // scaled above, or of a layer that was not kept whole
     const auto values = learned.subspan(parameter.offset, parameter.shape.elements());
     const TensorView view{DType::kF32, parameter.shape,
                           reinterpret_cast<const std::byte*>(values.data()), values.size_bytes()};

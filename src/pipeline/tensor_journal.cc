@@ -84,6 +84,17 @@ Result<TensorJournal> TensorJournal::Open(const std::string& path, std::vector<u
   return journal;
 }
 
+Result<TensorJournal> TensorJournal::Open(const std::string& path,
+                                          std::span<const TensorPlan> plan) {
+  std::vector<uint64_t> sizes;
+  for (const TensorPlan& tensor : plan) {
+    EW_TRY(const uint64_t size,
+           TensorBytes(tensor.to, tensor.shape, tensor.layout).In(tensor.name));
+    sizes.push_back(size);
+  }
+  return Open(path, std::move(sizes));
+}
+
 const JournalRecord* TensorJournal::Find(size_t tensor) const {
   const auto found = found_.find(tensor);
   return found == found_.end() ? nullptr : &found->second;
@@ -97,6 +108,7 @@ Status TensorJournal::Append(std::span<const std::byte> bytes) {
 
 Status TensorJournal::Begin(size_t tensor) {
   sha_.emplace();
+  appended_.insert(tensor);
   return Append(BytesOf(Header{kMagic, static_cast<uint32_t>(tensor), sizes_[tensor]}));
 }
 

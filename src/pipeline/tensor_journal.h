@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "base/file.h"
@@ -42,8 +43,12 @@ class TensorJournal {
  public:
   // Opens or creates `path` for tensors of `sizes` bytes. Errors: kIo, kNotFound (not a file).
   static Result<TensorJournal> Open(const std::string& path, std::vector<uint64_t> sizes);
+  // The same for the tensors of a plan, by their index in it. Errors: kBadData too (a shape).
+  static Result<TensorJournal> Open(const std::string& path, std::span<const TensorPlan> plan);
   // What an earlier run finished of `tensor`, or null. Valid as long as the journal.
   const JournalRecord* Find(size_t tensor) const;
+  // True where an earlier run finished `tensor`, or this one has begun it.
+  bool Holds(size_t tensor) const { return Find(tensor) != nullptr || appended_.contains(tensor); }
 
   // Appends a record: its tensor, its bytes in pieces, its error. Errors: kIo.
   Status Begin(size_t tensor);
@@ -58,6 +63,7 @@ class TensorJournal {
   AppendFile file_;
   std::vector<uint64_t> sizes_;
   std::unordered_map<size_t, JournalRecord> found_;
+  std::unordered_set<size_t> appended_;
   std::optional<Sha256> sha_;  // of the record being written
   uint64_t unsynced_ = 0;      // bytes
   double synced_at_ = 0;       // NowSeconds()

@@ -162,12 +162,12 @@ Status CheckTrainJob(const TrainJob& job) {
                      "scales alone are learned, or adapters, or weights through a quantizer or "
                      "layer by layer: give one of them");
   }
-  if (job.learn_scales && job.qat.empty()) {
-    return MakeError(Code::kInvalidArgument,
-                     "scales are learned beside the weights of a format that is trained through: "
-                     "name that, or learn the scales of a quantized model alone");
-  }
   if (job.learn_scales) {
+    if (job.qat.empty()) {
+      return MakeError(Code::kInvalidArgument,
+                       "scales are learned beside the weights of a format that is trained through: "
+                       "name that, or learn the scales of a quantized model alone");
+    }
     EW_TRY(const Preset* preset, FindPreset(job.qat));
     if (ScaleFieldsOf(preset->type).empty()) {
       return MakeError(Code::kInvalidArgument, "%s has no blocks, so there are no scales to learn",

@@ -149,16 +149,9 @@ Status LayersRun::ChooseFormats() {
 Status LayersRun::CheckFormats() {
   const ParameterLayout layout(student().spec());
   const bool keep_zeros = options_.trainer.network.keep_zeros;
-  std::unordered_map<std::string_view, DType> formats;
-  for (size_t i = 0; i < layout.all().size(); ++i) {
-    formats.emplace(layout.all()[i].name, options_.written[i]);
-  }
   for (uint32_t l = 0; l < student().spec().n_layers; ++l) {
     const LayerLayout layer(layout, l);
-    std::vector<DType> of_layer;
-    for (const Parameter& parameter : layer.parameters) {
-      of_layer.push_back(formats.at(parameter.name));
-    }
+    const std::vector<DType> of_layer = train::FormatsOfLayer(layout, options_.written, l);
     EW_TRY(const std::vector<float> values, train::LoadLayer(student(), layer, &pool_));
     EW_TRY(train::CheckFormats(layer.parameters, of_layer, keep_zeros, values.data()));
   }

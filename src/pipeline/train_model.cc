@@ -68,15 +68,9 @@ Result<Checkpoint> Trained(const TrainJob& job, const Checkpoint& model,
 // A TensorJournal at `path` of the scales that were learned, where the writer finds them.
 Status KeepScalesAt(const std::string& path, const TrainSetup& setup,
                     std::span<const float> learned) {
-  std::vector<uint64_t> sizes;
   std::unordered_map<std::string_view, size_t> indices;
-  for (const TensorPlan& tensor : setup.written()) {
-    EW_TRY(const uint64_t size,
-           TensorBytes(tensor.to, tensor.shape, tensor.layout).In(tensor.name));
-    indices.emplace(tensor.name, sizes.size());
-    sizes.push_back(size);
-  }
-  EW_TRY(TensorJournal journal, TensorJournal::Open(path, std::move(sizes)));
+  for (const TensorPlan& tensor : setup.written()) indices.emplace(tensor.name, indices.size());
+  EW_TRY(TensorJournal journal, TensorJournal::Open(path, setup.written()));
   const auto index_of = [&](const std::string& name) { return indices.at(name); };
   return KeepScales(*setup.scales(), learned, index_of, &journal);
 }

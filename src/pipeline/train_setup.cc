@@ -102,7 +102,7 @@ Status TrainSetup::ReadFirstState() {
   if (job_.scales_only) {
     EW_TRY(scales_, train::BlockScales::Create(model, &pool_).In(job_.model));
     options_.scales = &*scales_;
-    first_.weights = scales_->FirstFactors();
+    scales_->AppendFactors(&first_.weights);
     return Ok{};
   }
   const train::ParameterLayout layout(model.spec());
@@ -143,8 +143,7 @@ Status TrainSetup::ChooseFormats(const PlanOptions& plan) {
          train::BlockScales::CreateWithWeights(layout.all(), formats, first_.weights, &pool_)
              .In("--qat " + job_.qat));
   options_.scales = &*scales_;
-  const std::vector<float> factors = scales_->FirstFactors();
-  first_.weights.insert(first_.weights.end(), factors.begin(), factors.end());
+  scales_->AppendFactors(&first_.weights);
   written_ = std::move(written);
   return Ok{};
 }

@@ -133,14 +133,12 @@ Result<InputKnowledge> LoadKnowledge(const Checkpoint& checkpoint, const WriteJo
 }
 
 Result<JournaledWriter> CreateWriter(const std::string& out_path, const WriteJob& job,
-                                     const ConvertSummary& summary, const Metadata& metadata,
+                                     const Metadata& metadata,
                                      const std::vector<TensorPlan>& plan) {
   EW_TRY(GgufWriter file, GgufWriter::Create(out_path, job.overwrite, metadata, Declare(plan)));
   std::optional<TensorJournal> journal;
   if (!job.journal_path.empty()) {
-    std::vector<uint64_t> sizes;
-    for (const ConvertedTensor& tensor : summary.tensors) sizes.push_back(tensor.bytes);
-    EW_TRY(journal, TensorJournal::Open(job.journal_path, std::move(sizes)));
+    EW_TRY(journal, TensorJournal::Open(job.journal_path, plan));
   }
   return JournaledWriter(std::move(file), std::move(journal));
 }
@@ -442,7 +440,7 @@ Result<ConvertSummary> WriteModel(Checkpoint checkpoint, const std::string& out_
                  .In(in_path));
     }
   } else {
-    EW_TRY(JournaledWriter writer, CreateWriter(out_path, job, summary, prepared.metadata, plan));
+    EW_TRY(JournaledWriter writer, CreateWriter(out_path, job, prepared.metadata, plan));
     summary.bytes = writer.file().total_bytes();
     std::optional<SourceHashing> hashing;
     if (job.source == nullptr) hashing.emplace(files, pool.size(), progress);

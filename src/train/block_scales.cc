@@ -130,13 +130,11 @@ size_t BlockScales::FactorsOf(DType format, size_t values) {
   return values / Info(format).block * ScaleFieldsOf(format).size();
 }
 
-std::vector<float> BlockScales::FirstFactors() const {
-  std::vector<float> factors(factors_);
+void BlockScales::AppendFactors(std::vector<float>* learned) const {
   for (const ScaledTensor& tensor : tensors_) {
     const size_t count = FactorsOf(tensor.format, tensor.parameter.shape.elements());
-    std::fill_n(factors.data() + tensor.first, count, tensor.unit);
+    learned->insert(learned->end(), count, tensor.unit);
   }
-  return factors;
 }
 
 uint64_t BlockScales::Bytes() const {
@@ -149,28 +147,35 @@ size_t BlockScales::FactorsAt(const ScaledTensor& tensor, size_t number) const {
   return weights_ + tensor.first + number * ScaleFieldsOf(tensor.format).size();
 }
 
+// Writes block `number` of a tensor with its halves times the factors; returns whether these are
+// finite.
+bool BlockScales::SetHalves(const ScaledTensor& tensor, size_t number,
+                            std::span<const float> learned, std::byte* block) const {
+  const size_t bytes = Info(tensor.format).block_bytes;
+  std::memcpy(block, tensor.blocks.data() + number * bytes, bytes);
+  const float* factor = learned.data() + FactorsAt(tensor, number);
+  bool finite = true;
+  for (const uint8_t field : ScaleFieldsOf(tensor.format)) {
+    const float scale = *factor++ / tensor.unit;
+    const uint16_t half = FloatToHalf(scale * HalfToFloat(HalfAt(block, field)));
+    finite = finite && std::isfinite(HalfToFloat(half));
+    SetHalf(block, field, half);
+  }
+  return finite;
+}
+
 // Writes blocks [first, first + count) of a tensor; returns whether all halves and weights are
 // finite.
 bool BlockScales::WriteBlocks(const ScaledTensor& tensor, size_t first, size_t count,
                               std::span<const float> learned, std::byte* blocks) const {
   const DTypeInfo& info = Info(tensor.format);
-  const std::span<const uint8_t> fields = ScaleFieldsOf(tensor.format);
-  std::memcpy(blocks, tensor.blocks.data() + first * info.block_bytes, count * info.block_bytes);
-  bool finite = true;
   for (size_t b = 0; b < count; ++b) {
     std::byte* block = blocks + b * info.block_bytes;
-    const float* factors = learned.data() + FactorsAt(tensor, first + b);
-    for (size_t f = 0; f < fields.size(); ++f) {
-      const float factor = factors[f] / tensor.unit;
-      const uint16_t half = FloatToHalf(factor * HalfToFloat(HalfAt(block, fields[f])));
-      finite = finite && std::isfinite(HalfToFloat(half));
-      SetHalf(block, fields[f], half);
-    }
-    if (weights_ == 0 || !finite) continue;
+    if (!SetHalves(tensor, first + b, learned, block)) return false;
     const float* values = learned.data() + tensor.parameter.offset + (first + b) * info.block;
-    finite = SetCodes(tensor.format, values, block);
+    if (weights_ > 0 && !SetCodes(tensor.format, values, block)) return false;
   }
-  return finite;
+  return true;
 }
 
 Result<const float*> BlockScales::Apply(std::span<const float> learned) {
@@ -233,7 +238,7 @@ void BlockScales::ReduceWithWeights(const ScaledTensor& tensor, size_t number,
   BlockParts plain, scaled;
   form.unpack(tensor.blocks.data() + number * info.block_bytes, &plain);
   std::byte block[kMaxBlockBytes];
-  WriteBlocks(tensor, number, 1, learned, block);
+  SetHalves(tensor, number, learned, block);
   form.unpack(block, &scaled);
   double sums[kMaxFields] = {};
   for (size_t j = 0; j < info.block; ++j) {
@@ -242,7 +247,7 @@ void BlockScales::ReduceWithWeights(const ScaledTensor& tensor, size_t number,
     const auto gradient = static_cast<double>(of_weights[j]);
     const bool set = MayBeSet(info, scaled, j);
     const float exact = set && levels.scale != 0 ? levels.Exact(weights[j]) : 0;
-    const float code = scaled.value[j];
+    const float code = Nearest(form, levels, weights[j]);
     if (set && levels.scale != 0 && exact >= form.low && exact <= form.high) {
       sums[0] += gradient * static_cast<double>(unit.scale * (code - exact));
       continue;

@@ -52,14 +52,15 @@ class BlockScales {
   // What is learned: so many weights, none where codes stay, and the factors behind them.
   size_t weights() const { return weights_; }
   size_t learned() const { return weights_ + factors_; }
-  std::vector<float> FirstFactors() const;  // before the first step
-  uint64_t Bytes() const;                   // that it takes
+  // Puts the factors before the first step behind the weights.
+  void AppendFactors(std::vector<float>* learned) const;
+  uint64_t Bytes() const;  // that it takes
 
   // Returns the parameters that the first learned() numbers give; valid until the next call.
   // Errors: kBadData (a half that is too large, weights that are not finite; the tensor is named).
   Result<const float*> Apply(std::span<const float> learned);
   // Writes the learned() gradients, by those of the parameters, (ParameterLayout::size()) floats,
-  // which may begin at the same place where weights are learned.
+  // which may begin at the same place where weights are learned. What is learned has passed Apply.
   void Reduce(std::span<const float> learned, const float* parameter_gradients,
               float* gradients) const;
 
@@ -81,6 +82,8 @@ class BlockScales {
   void Add(const Parameter& parameter, DType format, float unit, std::vector<std::byte> blocks);
   // The factors of block `number` of a tensor, among what is learned.
   size_t FactorsAt(const ScaledTensor& tensor, size_t number) const;
+  bool SetHalves(const ScaledTensor& tensor, size_t number, std::span<const float> learned,
+                 std::byte* block) const;
   bool WriteBlocks(const ScaledTensor& tensor, size_t first, size_t count,
                    std::span<const float> learned, std::byte* blocks) const;
   void ReduceFixed(const ScaledTensor& tensor, size_t number, const float* g,

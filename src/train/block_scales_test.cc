@@ -115,8 +115,7 @@ struct Matrix {
 // The weights, and behind them the factors.
 std::vector<float> First(const Matrix& matrix, const BlockScales& scales) {
   std::vector<float> learned = matrix.weights;
-  const std::vector<float> factors = scales.FirstFactors();
-  learned.insert(learned.end(), factors.begin(), factors.end());
+  scales.AppendFactors(&learned);
   CHECK(learned.size() == scales.learned());
   return learned;
 }
@@ -282,7 +281,7 @@ TEST_CASE("the loss falls, whatever the threads, and only factors are learned") 
     auto scales = BlockScales::Create(model, &pool);
     REQUIRE(scales);
     TrainerState state;
-    state.weights = scales->FirstFactors();
+    scales->AppendFactors(&state.weights);
     CrossEntropyLoss loss(&pool);
     Watcher watcher;
     const Status trained = RunTraining(model.spec(), LineOptions(&*scales), corpus, &corpus, &loss,
@@ -318,14 +317,14 @@ TEST_CASE("with weights: threads, processes and a stop change no bit, and the lo
   TrainerState start;
   start.weights = weights;
   ThreadPool pool(1);
-  const std::vector<float> factors =
-      BlockScales::CreateWithWeights(layout.all(), formats, weights, &pool)->FirstFactors();
-  start.weights.insert(start.weights.end(), factors.begin(), factors.end());
+  BlockScales::CreateWithWeights(layout.all(), formats, weights, &pool)
+      ->AppendFactors(&start.weights);
+  const float last = start.weights.back();
   CheckSameRuns(LineOptions(nullptr), start, train);
   Watcher watcher;
   REQUIRE(train(LineOptions(nullptr), 2, &watcher, &start));
   CHECK(watcher.reports.back().loss < watcher.reports.front().loss - 0.1);
-  CHECK(start.weights.back() != factors.back());
+  CHECK(start.weights.back() != last);
 }
 
 TEST_CASE("a model without scales, and factors that a half cannot follow") {

@@ -51,6 +51,16 @@ double SumOfSquares(const float* x, const float* minus, size_t n) {
 
 }  // namespace
 
+std::vector<DType> FormatsOfLayer(const ParameterLayout& layout, std::span<const DType> formats,
+                                  uint32_t layer) {
+  std::vector<DType> of_layer;
+  const std::string prefix = Format("blk.%u.", layer);
+  for (size_t i = 0; i < formats.size(); ++i) {
+    if (layout.all()[i].name.starts_with(prefix)) of_layer.push_back(formats[i]);
+  }
+  return of_layer;
+}
+
 Status CheckLayerwise(const ModelSpec& teacher, const ModelSpec& student) {
   if (teacher.n_layers == student.n_layers && teacher.dim == student.dim) return Ok{};
   return MakeError(Code::kInvalidArgument,
@@ -127,15 +137,6 @@ Status LayerwiseTrainer::Embed(const Checkpoint& model, DType format, Streams* s
 Status LayerwiseTrainer::GoesOn() const {
   if (!progress_->Cancelled()) return Ok{};
   return MakeError(Code::kCancelled, "stopped in layer %u of %u", next_, student_.spec().n_layers);
-}
-
-std::vector<DType> LayerwiseTrainer::written() const {
-  std::vector<DType> formats;
-  const std::string prefix = Format("blk.%u.", next_);
-  for (size_t i = 0; i < options_.written.size(); ++i) {
-    if (layout_.all()[i].name.starts_with(prefix)) formats.push_back(options_.written[i]);
-  }
-  return formats;
 }
 
 Result<Network> LayerwiseTrainer::MakeNetwork(const ModelSpec& spec) const {
@@ -274,10 +275,7 @@ Status LayerwiseTrainer::Learn(Sink sink) {
                       state.weights.data()));
   EW_TRY(Network network, MakeNetwork(student_.spec()));
   EW_TRY(View view, View::Create(options_, of, formats, state.weights, pool_));
-  if (const BlockScales* scales = view.scales()) {
-    const std::vector<float> factors = scales->FirstFactors();
-    state.weights.insert(state.weights.end(), factors.begin(), factors.end());
-  }
+  if (const BlockScales* scales = view.scales()) scales->AppendFactors(&state.weights);
   EW_TRY(const float* seen, view.Written(state.weights));
   EW_TRY(report.first_error, RelativeError(of, seen, &network));
   ResetMoments(options_.trainer, &state);

@@ -53,6 +53,10 @@ struct LayerReport {
   double pass_seconds = 0;  // of all text through the teacher's layer and the student's
 };
 
+// Of the formats of each parameter of a layout, those of a layer.
+std::vector<DType> FormatsOfLayer(const ParameterLayout& layout, std::span<const DType> formats,
+                                  uint32_t layer);
+
 // Finds what keeps each layer of a student from learning from the teacher's. Errors:
 // kInvalidArgument (other numbers of layers or widths of the residual stream).
 Status CheckLayerwise(const ModelSpec& teacher, const ModelSpec& student);
@@ -78,7 +82,7 @@ class LayerwiseTrainer {
   uint32_t next() const { return next_; }        // the layer that comes now
   // Its parameters.
   LayerLayout layer() const { return {layout_, next_}; }
-  std::vector<DType> written() const;
+  std::vector<DType> written() const { return FormatsOfLayer(layout_, options_.written, next_); }
 
   // Learns the next layer and hands it to `sink` before the layer after it comes: its weights,
   // (layer().size) floats that are not yet rounded, and where scales were learned their factors

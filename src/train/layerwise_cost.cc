@@ -4,7 +4,6 @@
 #include <string>
 
 #include "base/scratch.h"
-#include "base/strings.h"
 #include "quant/scale_fields.h"
 #include "train/block_scales.h"
 #include "train/layerwise.h"
@@ -46,17 +45,16 @@ LayerSize LargestLayer(const Checkpoint& model) {
 // What the blocks and factors of the layer that has most of them take.
 uint64_t LargestScales(const Checkpoint& student, const LayerwiseOptions& options) {
   const ParameterLayout layout(student.spec());
-  const std::span<const Parameter> all = layout.all();
   uint64_t largest = 0;
   for (uint32_t l = 0; l < student.spec().n_layers; ++l) {
-    const std::string prefix = Format("blk.%u.", l);
+    const std::vector<Parameter> parameters = LayerLayout(layout, l).parameters;
+    const std::vector<DType> formats = FormatsOfLayer(layout, options.written, l);
     uint64_t bytes = 0;
-    for (size_t i = 0; i < all.size(); ++i) {
-      const DType format = options.written[i];
-      const size_t values = all[i].shape.elements();
-      if (!all[i].name.starts_with(prefix) || ScaleFieldsOf(format).empty()) continue;
-      bytes += Info(format).RowBytes(values) +
-               BlockScales::FactorsOf(format, values) * 4 * sizeof(float);
+    for (size_t i = 0; i < formats.size(); ++i) {
+      const size_t values = parameters[i].shape.elements();
+      if (ScaleFieldsOf(formats[i]).empty()) continue;
+      bytes += Info(formats[i]).RowBytes(values) +
+               BlockScales::FactorsOf(formats[i], values) * 4 * sizeof(float);
     }
     largest = std::max(largest, bytes);
   }
