@@ -117,8 +117,10 @@ Runner AddCompress(CLI::App& app, const Common& common) {
   app.add_option("recipe", flags->recipe, "Recipe (YAML); `edgewise recipe init` writes one")
       ->required();
   app.add_option("--output", flags->output, "GGUF file to write instead of the recipe's output");
-  app.add_flag("--resume", flags->options.resume,
-               "Go on where a stopped run left OUTPUT.journal; begins where there is none");
+  app.add_flag(
+      "--resume", flags->options.resume,
+      "Go on where a stopped run left OUTPUT.journal; begin where there is none, and leave an "
+      "output that is finished");
   app.add_flag("--force", flags->options.overwrite,
                "Replace an existing output, and without --resume a journal");
   app.add_flag("--dry-run", flags->dry_run,

@@ -304,7 +304,8 @@ Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& op
   EW_TRY(const InputHashes hashes, HashInputs(recipe, files, progress));
   Metadata provenance;
   SetProvenance(RecipeRecord(recipe, hashes), hashes.model, &provenance);
-  const bool written = options.resume && FileExists(JournalFolder(recipe.output)) &&
+  const bool written = options.resume &&
+                       (!options.overwrite || FileExists(JournalFolder(recipe.output))) &&
                        IsResult(recipe.output, provenance);
   EW_TRY(CheckOutput(recipe.model, recipe.output, options.overwrite || written));
   EW_TRY(RunJournal journal, RunJournal::Open(recipe.output, RunIdentity(recipe, hashes),
@@ -318,7 +319,7 @@ Result<CompressSummary> Compress(const Recipe& recipe, const CompressOptions& op
   }
   journal.Remove();
   summary->target_bytes = plan.summary.target_bytes;
-  summary->resumed = journal.resumed();
+  summary->resumed = journal.resumed() || written;
   summary->source_sha256 = hashes.model.digest;
   summary->seconds = NowSeconds() - start;
   summary->peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;

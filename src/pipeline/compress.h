@@ -18,7 +18,9 @@ namespace edgewise {
 struct CompressOptions {
   int threads = 0;         // 0: all CPUs
   bool overwrite = false;  // the output, and without `resume` a journal that is there
-  bool resume = false;     // go on with the journal of a stopped run, if there is one
+  // Go on with the journal of a stopped run, if there is one; an output that this very run has
+  // written stays as it is, unless it is to be overwritten and no journal is there.
+  bool resume = false;
   // A folder for what the passes before quantization leave, by what was done up to there: runs with
   // the same inputs do it once. Empty: the journal.
   std::string shared_folder;

@@ -204,12 +204,12 @@ TEST_CASE("an interrupt leaves a journal and no output; the journal decides what
   CHECK(place.Compress({"--resume"}).exit_code == 0);
   CHECK(ReadWhole(place.out) == reference);
   CHECK(!std::filesystem::exists(place.journal));
-  CHECK(place.Compress({"--resume"}).exit_code == 2);  // the output exists
+  CHECK(place.Compress().exit_code == 2);  // the output exists
   CHECK(place.Compress({"--force", "--threads", "3"}).exit_code == 0);
   CHECK(ReadWhole(place.out) == reference);
 }
 
-TEST_CASE("killed after the output is in place, the next run only removes the journal") {
+TEST_CASE("killed after the output is in place, the next run leaves that and removes the journal") {
   const Workplace place(kSequential);
   std::string identity;
   for (uint64_t delay = 50000; identity.empty(); delay += delay / 4) {
@@ -220,11 +220,26 @@ TEST_CASE("killed after the output is in place, the next run only removes the jo
   REQUIRE(place.Compress({"--resume"}).exit_code == 0);
   const std::string bytes = ReadWhole(place.out);
   const auto written = std::filesystem::last_write_time(place.out);
-  std::filesystem::create_directory(place.journal);
-  WriteWhole(place.journal + "/journal.json", identity);
-  CHECK(place.Compress({"--resume"}).exit_code == 0);
+  for (const bool journal : {true, false}) {
+    CAPTURE(journal);
+    if (journal) {
+      std::filesystem::create_directory(place.journal);
+      WriteWhole(place.journal + "/journal.json", identity);
+    }
+    CHECK(place.Compress({"--resume"}).exit_code == 0);
+    CHECK(ReadWhole(place.out) == bytes);
+    CHECK(std::filesystem::last_write_time(place.out) == written);
+    CHECK(!std::filesystem::exists(place.journal));
+  }
+  CHECK(place.Compress({"--resume", "--force"}).exit_code == 0);
   CHECK(ReadWhole(place.out) == bytes);
-  CHECK(std::filesystem::last_write_time(place.out) == written);
+  CHECK(std::filesystem::last_write_time(place.out) != written);
+  // An output of another recipe is no reason to think that this one is done.
+  place.WriteRecipe("  - quantize: {to: q4_0}\n");
+  const ProgramResult other = place.Compress({"--resume"});
+  CHECK(other.exit_code == 2);
+  CHECK(other.err.find("exists already") != std::string::npos);
+  CHECK(ReadWhole(place.out) == bytes);
   CHECK(!std::filesystem::exists(place.journal));
 }
 
