@@ -65,20 +65,12 @@ TEST_CASE("adapters of a run that is killed or stopped go on to the same bytes")
   const std::vector<std::string> flags = {"--steps",        "40",       "--save-every",   "3",
                                           "--lora-targets", "q,v,down", "--lora-dropout", "0.1"};
   const std::string whole = setup.folder / "whole.gguf", cut = setup.folder / "cut.gguf";
-  REQUIRE(RunProgram(setup.Finetune(setup.q4, whole, flags)).exit_code == 0);
+  const ProgramResult made = RunProgram(setup.Finetune(setup.q4, whole, flags));
+  REQUIRE(made.exit_code == 0);
   std::vector<std::string> again = flags;
   again.insert(again.end(), {"--resume", "--threads", "1"});
-  int stops = 0;
-  for (const int signal : {SIGKILL, SIGINT, SIGKILL}) {
-    stops += SignalProgram(setup.Finetune(setup.q4, cut, again), signal, 400000) != 0;
-  }
-  CHECK(stops > 0);
-  if (!std::filesystem::exists(cut)) {
-    const ProgramResult rest = RunProgram(setup.Finetune(setup.q4, cut, again));
-    CAPTURE(rest.err);
-    REQUIRE(rest.exit_code == 0);
-  }
-  CHECK(ReadWhole(cut) == ReadWhole(whole));
+  StopAndGoOn(setup.Finetune(setup.q4, cut, again), cut, {SIGKILL, SIGINT, SIGKILL}, whole,
+              made.elapsed_us);
 }
 
 TEST_CASE("adapters heal a pruned model from its teacher and keep its zeros") {

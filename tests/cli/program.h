@@ -10,6 +10,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -24,6 +25,7 @@ namespace edgewise {
 struct ProgramResult {
   int exit_code = -1;  // 128 + signal when it was killed
   std::string out, err;
+  uint64_t elapsed_us = 0;
 };
 
 inline void WriteWhole(const std::string& path, const std::string& bytes) {
@@ -47,6 +49,7 @@ inline ProgramResult RunProgram(const std::vector<std::string>& arguments,
   const std::string in = folder / "in", err = folder / "err";
   const std::string out = options.stdout_path.empty() ? folder / "out" : options.stdout_path;
   WriteWhole(in, options.input);
+  const auto start = std::chrono::steady_clock::now();
   const pid_t child = ::fork();
   REQUIRE(child >= 0);
   if (child == 0) {
@@ -68,6 +71,9 @@ inline ProgramResult RunProgram(const std::vector<std::string>& arguments,
   int status = 0;
   REQUIRE(::waitpid(child, &status, 0) == child);
   ProgramResult result;
+  result.elapsed_us = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
+                                                std::chrono::steady_clock::now() - start)
+                                                .count());
   result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   if (options.stdout_path.empty()) result.out = ReadWhole(out);
   result.err = ReadWhole(err);
@@ -97,6 +103,29 @@ inline int SignalProgram(std::vector<std::string> arguments, int signal, uint64_
   int status = 0;
   ::waitpid(child, &status, 0);
   return status;
+}
+
+// Stops runs of `again`, which resumes and writes `cut`, by each of `signals` a third of `whole_us`
+// after their start, until `cut` is there; then lets one end. `whole` is what a run of `whole_us`
+// that was not stopped has written: the bytes are the same.
+inline void StopAndGoOn(const std::vector<std::string>& again, const std::string& cut,
+                        const std::vector<int>& signals, const std::string& whole,
+                        uint64_t whole_us) {
+  int stops = 0;
+  for (const int signal : signals) {
+    if (std::filesystem::exists(cut)) break;
+    const int status = SignalProgram(again, signal, whole_us / 3);
+    const bool stopped = WIFSIGNALED(status) || WEXITSTATUS(status) == 130;
+    CHECK((stopped || WEXITSTATUS(status) == 0));
+    stops += stopped;
+  }
+  CHECK(stops > 0);
+  if (!std::filesystem::exists(cut)) {
+    const ProgramResult rest = RunProgram(again);
+    CAPTURE(rest.err);
+    REQUIRE(rest.exit_code == 0);
+  }
+  CHECK(ReadWhole(cut) == ReadWhole(whole));
 }
 
 // The object that `edgewise VERB --json` printed.

@@ -46,30 +46,16 @@ TEST_CASE("pretrain from a config: the model runs, the log tells each step") {
   CHECK(RunProgram(setup.Pretrain(out, {"--resume"})).exit_code == 2);
 }
 
-// Lets a run that was stopped end by `again`, unless it has; then its output has the other's bytes.
-void CheckEndsAs(const std::string& whole, const std::string& cut,
-                 const std::vector<std::string>& again) {
-  if (!std::filesystem::exists(cut)) {
-    const ProgramResult rest = RunProgram(again);
-    CAPTURE(rest.err);
-    REQUIRE(rest.exit_code == 0);
-  }
-  CHECK(ReadWhole(cut) == ReadWhole(whole));
-}
-
 TEST_CASE("a run that is killed or stopped goes on to the same bytes") {
   const Setup setup;
   const std::vector<std::string> flags = {"--steps", "60", "--save-every", "3"};
   const std::string whole = setup.folder / "whole.gguf", cut = setup.folder / "cut.gguf";
-  REQUIRE(RunProgram(setup.Pretrain(whole, flags)).exit_code == 0);
+  const ProgramResult made = RunProgram(setup.Pretrain(whole, flags));
+  REQUIRE(made.exit_code == 0);
   std::vector<std::string> again = flags;
   again.push_back("--resume");
-  int stops = 0;
-  for (const int signal : {SIGKILL, SIGINT, SIGKILL, SIGKILL}) {
-    stops += SignalProgram(setup.Pretrain(cut, again), signal, 150000) != 0;
-  }
-  CHECK(stops > 0);
-  CheckEndsAs(whole, cut, setup.Pretrain(cut, again));
+  StopAndGoOn(setup.Pretrain(cut, again), cut, {SIGKILL, SIGINT, SIGKILL, SIGKILL}, whole,
+              made.elapsed_us);
 }
 
 TEST_CASE("a run through a quantizer that is killed or stopped goes on to the same bytes") {
@@ -82,11 +68,11 @@ TEST_CASE("a run through a quantizer that is killed or stopped goes on to the sa
                                     "--steps",    "12",        "--save-every",   "1",
                                     "--held-out", setup.text,  "--json"};
   };
-  REQUIRE(RunProgram(command(whole)).exit_code == 0);
+  const ProgramResult made = RunProgram(command(whole));
+  REQUIRE(made.exit_code == 0);
   std::vector<std::string> again = command(cut);
   again.push_back("--resume");
-  for (const int signal : {SIGKILL, SIGINT}) SignalProgram(again, signal, 1500000);
-  CheckEndsAs(whole, cut, again);
+  StopAndGoOn(again, cut, {SIGKILL, SIGINT}, whole, made.elapsed_us);
 }
 
 TEST_CASE("a run that matches layers and learns on policy goes on to the same bytes") {
@@ -121,14 +107,14 @@ TEST_CASE("a run that matches layers and learns on policy goes on to the same by
                                     "1",
                                     "--json"};
   };
-  const Json made = ParseObject(RunProgram(command(whole)), "distill");
+  const ProgramResult run = RunProgram(command(whole));
+  const Json made = ParseObject(run, "distill");
   CHECK(Number(made, "held_out_loss") < Number(made, "first_loss") - 0.5);
   CHECK(Number(made, "trainable_parameters") == Number(made, "parameters"));
   CHECK(ReadWhole(whole + ".log.jsonl").find("layer_loss") != std::string::npos);
   std::vector<std::string> again = command(cut);
   again.push_back("--resume");
-  for (const int signal : {SIGKILL, SIGINT, SIGKILL}) SignalProgram(again, signal, 400000);
-  CheckEndsAs(whole, cut, again);
+  StopAndGoOn(again, cut, {SIGKILL, SIGINT, SIGKILL}, whole, run.elapsed_us);
 }
 
 TEST_CASE("adapters and quantized students match layers and learn on policy") {
@@ -195,18 +181,13 @@ TEST_CASE("layer by layer, killed or stopped, a run goes on to the same bytes") 
   CHECK(Number(plan, "steps") == 4);
   CHECK(Number(plan, "disk_bytes") > 1e6);
   CHECK(!std::filesystem::exists(whole));
-  const Json made = ParseObject(RunProgram(command(whole, {"--threads", "1"})), "distill");
+  const ProgramResult run = RunProgram(command(whole, {"--threads", "1"}));
+  const Json made = ParseObject(run, "distill");
   CHECK(made.Find("layers")->AsArray()->size() == 4);
   CHECK(Number(made, "teacher_loss") < Number(made, "held_out_loss"));
   const std::string log = ReadWhole(whole + ".log.jsonl");
   CHECK(std::count(log.begin(), log.end(), '\n') == 4);
-  int stops = 0;
-  for (const int signal : {SIGKILL, SIGINT, SIGKILL}) {
-    if (std::filesystem::exists(cut)) break;
-    stops += SignalProgram(command(cut, {"--resume"}), signal, 1200000) != 0;
-  }
-  CHECK(stops > 0);
-  CheckEndsAs(whole, cut, command(cut, {"--resume"}));
+  StopAndGoOn(command(cut, {"--resume"}), cut, {SIGKILL, SIGINT, SIGKILL}, whole, run.elapsed_us);
   const ProgramResult beside = RunProgram(command(cut, {"--force", "--alpha", "1"}));
   CHECK(beside.exit_code == 2);
   CHECK(beside.err.find("--layerwise and --alpha exclude each other") != std::string::npos);
@@ -225,16 +206,12 @@ TEST_CASE("scales alone: killed or stopped, a run goes on to the same bytes") {
     all.insert(all.end(), more.begin(), more.end());
     return all;
   };
-  const Json made = ParseObject(RunProgram(command(whole, {"--threads", "1"})), "distill");
+  const ProgramResult run = RunProgram(command(whole, {"--threads", "1"}));
+  const Json made = ParseObject(run, "distill");
   CHECK(Number(made, "trainable_parameters") < Number(made, "parameters") / 30);
   CHECK(Number(made, "held_out_loss") != Number(made, "first_loss"));
   CHECK(std::filesystem::file_size(whole) < std::filesystem::file_size(student) + 4096);
-  for (const int signal : {SIGKILL, SIGINT}) {
-    if (!std::filesystem::exists(cut)) {
-      SignalProgram(command(cut, {"--resume"}), signal, 1500000);
-    }
-  }
-  CheckEndsAs(whole, cut, command(cut, {"--resume"}));
+  StopAndGoOn(command(cut, {"--resume"}), cut, {SIGKILL, SIGINT}, whole, run.elapsed_us);
   const ProgramResult beside = RunProgram(command(cut, {"--force", "--to", "f16"}));
   CHECK(beside.exit_code == 2);
   CHECK(beside.err.find("--scales-only and --to exclude each other") != std::string::npos);
@@ -260,9 +237,11 @@ TEST_CASE("an interrupt ends a run after the step in work, and keeps that") {
 TEST_CASE("another run's state is not gone on with") {
   const Setup setup;
   const std::string out = setup.folder / "out.gguf";
-  REQUIRE(SignalProgram(setup.Pretrain(out, {"--steps", "100000", "--save-every", "1"}), SIGINT,
-                        700000) != 0);
-  REQUIRE(std::filesystem::exists(out + ".journal"));
+  const auto long_run = setup.Pretrain(out, {"--steps", "100000", "--save-every", "1"});
+  for (uint64_t delay_us = 500000; !std::filesystem::exists(out + ".journal"); delay_us *= 2) {
+    REQUIRE(delay_us < 100000000);
+    CHECK(SignalProgram(long_run, SIGINT, delay_us) != 0);
+  }
   const ProgramResult plain = RunProgram(setup.Pretrain(out, {"--steps", "100000"}));
   CHECK(plain.exit_code == 2);
   CHECK(plain.err.find("--resume") != std::string::npos);
@@ -303,19 +282,15 @@ TEST_CASE("a cache of a teacher: stopped and gone on, learned from without it, o
   };
   const Json plan = ParseObject(RunProgram(keep(whole, {"--dry-run"})), "distill");
   CHECK(!std::filesystem::exists(whole));
-  const Json made = ParseObject(RunProgram(keep(whole, {})), "distill");
+  const ProgramResult run = RunProgram(keep(whole, {}));
+  const Json made = ParseObject(run, "distill");
   CHECK(Number(made, "bytes_per_token") == 218);
   CHECK(Number(plan, "bytes") <= Number(made, "bytes"));
   CHECK(Number(made, "bytes") < Number(plan, "bytes") + 4096);
   CHECK(Number(made, "tokens") == Number(plan, "tokens"));
   CHECK(!std::filesystem::exists(whole + ".journal"));
-  int stops = 0;
-  for (const int signal : {SIGKILL, SIGINT, SIGKILL}) {
-    stops += SignalProgram(keep(cut, {"--resume", "--batch-tokens", "64", "--threads", "1"}),
-                           signal, 400000) != 0;
-  }
-  CHECK(stops > 0);
-  CheckEndsAs(whole, cut, keep(cut, {"--resume"}));
+  StopAndGoOn(keep(cut, {"--resume", "--batch-tokens", "64", "--threads", "1"}), cut,
+              {SIGKILL, SIGINT, SIGKILL}, whole, run.elapsed_us);
 
   const std::string out = setup.folder / "student.gguf";
   const auto learn = [&](const std::string& text, std::vector<std::string> more,
