@@ -217,14 +217,13 @@ void CpuOps::Norm(const NormShape& shape, const NormWeights& weights, ConstRows 
       const float* from = x.row(row) + g * n;
       float* to = y.row(row) + g * n;
       const size_t at = row * shape.groups + g;
-      double sum = 0, squares = 0;
-      for (size_t i = 0; i < n; ++i) {
-        const auto value = static_cast<double>(from[i]);
-        sum += value;
-        squares += value * value;
-      }
       const double count = static_cast<double>(n);
-      const double mean = shape.kind == NormKind::kLayer ? sum / count : 0;
+      double mean = 0;
+      if (shape.kind == NormKind::kLayer) {
+        for (size_t i = 0; i < n; ++i) mean += static_cast<double>(from[i]);
+        mean /= count;
+      }
+      const double squares = kernel_.sum_squares(from, n);
       const double variance = std::max(0.0, squares / count - mean * mean);
       const auto inverse =
           static_cast<float>(1 / std::sqrt(variance + static_cast<double>(shape.eps)));
@@ -257,11 +256,11 @@ void CpuOps::NormBackward(const NormShape& shape, const NormWeights& weights, Co
       double sum = 0, product = 0;
       for (size_t i = 0; i < n; ++i) {
         const float h = (from[i] - mean) * inverse, weighted = g[i] * weights.weight[i];
-        sum += static_cast<double>(weighted);
         product += static_cast<double>(weighted) * static_cast<double>(h);
         dw[i] += g[i] * h;
-        db[i] += g[i];
       }
+      for (size_t i = 0; layer && i < n; ++i) sum += static_cast<double>(g[i] * weights.weight[i]);
+      if (gradients.bias != nullptr) kernel_.add(g, db, n);
       const auto count = static_cast<double>(n);
       const auto g_mean = layer ? static_cast<float>(sum / count) : 0.0f;
       const auto gh_mean = static_cast<float>(product / count);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "base/thread_pool.h"
 #include "kernels/gemm.h"
@@ -20,8 +21,8 @@ struct Matrix {
   bool transposed = false;
 };
 
-// Owns the buffers into which factors are packed, at most 9 MiB and two panels; one caller at a
-// time.
+// Owns the buffers into which factors are packed: at most 8 MiB and a panel of columns, and 192 KiB
+// and a panel of rows for each thread. One caller at a time.
 class Gemm {
  public:
   // Uses the kernels of this CPU (kernels::Active); `pool` must outlive this.
@@ -45,30 +46,17 @@ class Gemm {
     std::unique_ptr<char, Free> data;
     size_t size = 0;
   };
-  // Part of one factor, packed: lanes [first, first + lanes) of it and k [k_first, k_first + k).
-  struct Slab {
-    const Matrix* matrix;
-    bool lanes_are_rows;
-    size_t panel;  // lanes
-    void (*pack)(const kernels::GemmPackArgs& args);
-    size_t first = 0, lanes = 0, k_first = 0, k = 0;
-    char* packed = nullptr;
-    size_t panel_stride = 0;  // bytes
-
-    bool AlongK() const { return matrix->transposed != lanes_are_rows; }
-    void Set(size_t first_lane, size_t lane_count, size_t first_k, size_t k_count,
-             size_t lane_bytes);
-    size_t PieceLanes() const;
-    size_t PieceK() const;
-    size_t Pieces() const;
-    void Pack(size_t piece, size_t value_bytes) const;
+  struct Product;
+  struct Range {
+    size_t first, count;
   };
-  void Pack(const Slab& a, const Slab* b);
-  void MultiplySlabs(const Slab& a, const Slab& b, float* c, size_t c_stride, bool accumulate);
+  void PackColumns(const Product& product, Range columns, Range k, char* packed);
+  void MultiplyRows(const Product& product, Range columns, Range k, const char* packed);
 
   ThreadPool* pool_;
   kernels::GemmKernel kernel_;
-  Buffer a_, b_;
+  std::vector<Buffer> rows_;  // of a, by thread
+  Buffer columns_;            // of b, for all threads
 };
 
 }  // namespace edgewise::train

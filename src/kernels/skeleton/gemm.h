@@ -34,13 +34,16 @@ void PackRest(const GemmPackArgs& p, size_t k) {
   }
 }
 
-// Fetches one line of each row of the panel after this: a processor does not see by itself that
-// so many short runs go on in other rows. An address beyond the matrix does no harm.
+// A processor does not see by itself that many short runs go on in other rows. An address beyond
+// the matrix does no harm.
+inline void Prefetch(const float* from, size_t offset) {
+  const uintptr_t at = reinterpret_cast<uintptr_t>(from) + offset * sizeof(float);
+  __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 2);
+}
+
+// Fetches one line of each row of the panel after this.
 inline void PrefetchRows(const float* const* rows, size_t count, size_t offset) {
-  for (size_t l = 0; l < count; ++l) {
-    const uintptr_t at = reinterpret_cast<uintptr_t>(rows[l]) + offset * sizeof(float);
-    __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 2);
-  }
+  for (size_t l = 0; l < count; ++l) Prefetch(rows[l], offset);
 }
 
 // Values along k are contiguous: transposes four units of a vector of lanes at a time. Lanes that
@@ -77,13 +80,16 @@ void PackAlongK(const GemmPackArgs& p) {
 // Lanes are contiguous.
 template <class S, size_t kPanel>
 void PackAlongLanes(const GemmPackArgs& p) {
-  constexpr size_t W = S::kWidth;
+  constexpr size_t W = S::kWidth, kAhead = 8;
   const size_t end = p.k / S::kUnit * S::kUnit;
   for (size_t k = 0; k < end; k += S::kUnit) {
     const float* from = p.from + k * p.k_stride;
     char* to = p.to + k / S::kUnit * kPanel * 4;
     size_t lane = 0;
     for (; lane + kPanel <= p.lanes; lane += kPanel, from += kPanel, to += p.panel_stride) {
+      for (size_t row = kAhead; row < kAhead + S::kUnit; ++row) {
+        for (size_t l = 0; l < kPanel; l += 16) Prefetch(from, row * p.k_stride + l);
+      }
       size_t group = 0;
       for (; group + W <= kPanel; group += W) {
         S::template StoreFirst<W>(to + group * 4,
