@@ -5,6 +5,10 @@
 #include <cstring>
 #include <memory>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace edgewise {
 namespace {
 
@@ -26,6 +30,12 @@ MemoryUse ReadMemoryUse() {
     if (std::sscanf(line, "RssAnon: %llu", &kib) == 1) use.anonymous_bytes = kib * 1024;
   }
   return use;
+}
+
+void ReleaseFreeMemory() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
 }
 
 bool ResetPeakRss() {

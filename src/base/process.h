@@ -13,6 +13,9 @@ struct MemoryUse {
 };
 
 MemoryUse ReadMemoryUse();
+// Gives what the heap holds free back to the system, where the C library can: then rss_bytes tells
+// what is in use.
+void ReleaseFreeMemory();
 // Forgets the peak so far, so that the next reading covers only what follows; false where the
 // kernel refuses.
 bool ResetPeakRss();

@@ -205,7 +205,8 @@ Result<CacheTeacherSummary> CacheTeacher(const CacheTeacherJob& job, Progress* p
   summary.bytes = info.blocks() * info.block_bytes();
   summary.bad_row_count = data.bad_row_count;
   summary.bad_rows = DescribeBadRows(job.data, data);
-  summary.memory_bytes = TeacherBytes(teacher, job.options) + data.corpus.token_count() * 5;
+  ReleaseFreeMemory();
+  summary.memory_bytes = ReadMemoryUse().rss_bytes + TeacherBytes(teacher, job.options);
   ThreadPool pool(job.threads > 0 ? job.threads : ThreadPool::AvailableCpus());
   EW_TRY(const auto live, LiveTeacher::Create(teacher, job.options, &pool).In(job.teacher));
   Recorder recorder(info, live->get(), &pool);

@@ -40,7 +40,7 @@ struct CacheTeacherSummary {
   std::vector<std::string> bad_rows;  // as in TrainSummary
   double tokens_per_s = 0;            // targets of this process; in a dry run of a trial
   double seconds = 0;                 // in a dry run as predicted
-  uint64_t memory_bytes = 0;          // as planned: the teacher and the data's tokens
+  uint64_t memory_bytes = 0;          // at the peak, as planned
   uint64_t peak_rss_bytes = 0;
 };
 

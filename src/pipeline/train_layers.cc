@@ -183,7 +183,8 @@ Status LayersRun::Describe() {
   summary_.steps = options_.trainer.schedule.steps;
   const uint64_t tokens = in.corpus.token_count() + in.held_out.token_count();
   const train::LayerwiseCost cost = train::CostOfLayerwise(teacher(), student(), options_, tokens);
-  summary_.memory_bytes = cost.memory;
+  ReleaseFreeMemory();
+  summary_.memory_bytes = ReadMemoryUse().rss_bytes + cost.memory;
   summary_.disk_bytes = cost.disk;
   for (const TensorPlan& entry : plan_) {
     EW_TRY(const uint64_t bytes, TensorBytes(entry.to, entry.shape, entry.layout).In(entry.name));

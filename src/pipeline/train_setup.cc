@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/process.h"
 #include "base/strings.h"
 #include "compress/quantize/presets.h"
 #include "train/batch_reader.h"
@@ -82,6 +83,8 @@ Result<std::unique_ptr<TrainSetup>> TrainSetup::Create(const TrainJob& job, cons
 
 Status TrainSetup::Read(const PlanOptions& plan) {
   EW_TRY(inputs_, ReadTrainInputs(job_, &pool_, progress_));
+  ReleaseFreeMemory();
+  inputs_bytes_ = ReadMemoryUse().rss_bytes;
   EW_TRY(Complete(job_, *inputs_, &options_));
   EW_TRY(ReadFirstState());
   EW_TRY(ChooseFormats(plan));
@@ -181,6 +184,7 @@ uint64_t TrainSetup::learned_tokens() const {
 
 Result<uint64_t> TrainSetup::PlannedBytes() const {
   EW_TRY(uint64_t bytes, train::TrainingBytes(inputs_->model->spec(), options_, loss_parameters()));
+  bytes += inputs_bytes_;
   if (match_) bytes += match_->Bytes(options_.batch.tokens);
   if (scales_) bytes += scales_->Bytes();
   if (frozen_) bytes += train::CheckpointWeights::Bytes(*inputs_->model, options_.batch.tokens);

@@ -71,6 +71,7 @@ class TrainSetup {
   train::Communicator& processes_;
   ThreadPool pool_;
   std::optional<TrainInputs> inputs_;
+  uint64_t inputs_bytes_ = 0;  // that the process has with them
   train::TrainerOptions options_;
   train::TrainerState first_;
   std::unique_ptr<train::FeatureMatch> match_;  // null: none

@@ -61,7 +61,8 @@ std::vector<DType> FormatsOfLayer(const ParameterLayout& layout, std::span<const
 // kInvalidArgument (other numbers of layers or widths of the residual stream).
 Status CheckLayerwise(const ModelSpec& teacher, const ModelSpec& student);
 
-// Bytes of memory that it takes at its peak for `tokens` of text, and of disk for their streams.
+// Bytes of memory that it takes at its peak for `tokens` of text, beside those of the corpus, and
+// of disk for their streams.
 struct LayerwiseCost {
   uint64_t memory = 0, disk = 0;
 };

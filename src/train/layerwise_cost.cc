@@ -65,7 +65,7 @@ uint64_t LargestScales(const Checkpoint& student, const LayerwiseOptions& option
 
 LayerwiseCost CostOfLayerwise(const Checkpoint& teacher, const Checkpoint& student,
                               const LayerwiseOptions& layerwise, uint64_t tokens) {
-  constexpr uint64_t kTokenBytes = 13;  // in the corpus and in a batch
+  constexpr uint64_t kTokenBytes = 8;  // in a batch
   const TrainerOptions& options = layerwise.trainer;
   const ModelSpec &of_teacher = teacher.spec(), &of_student = student.spec();
   const uint64_t rows = std::min<uint64_t>(options.batch.tokens, tokens);
