@@ -1,7 +1,8 @@
 // Trains a Llama of random weights on random tokens for some steps and prints a JSON line: median
 // tokens/s of the steps after the first, by the clock and by processor time divided by the threads,
 // which busy neighbours disturb less; peak memory.
-// usage: training DIM LAYERS HEADS FFN VOCABULARY SEQUENCE SEQUENCES f32|bf16 THREADS STEPS
+// usage: training DIM LAYERS HEADS FFN VOCABULARY SEQUENCE SEQUENCES f32|bf16 THREADS STEPS [lean]
+// lean: moments in 8 bits, and activations computed anew in the backward pass.
 #include <time.h>
 
 #include <algorithm>
@@ -67,7 +68,7 @@ ModelSpec Spec(const Sizes& s) {
   return spec;
 }
 
-Status Run(const Sizes& s, Precision precision, int threads, uint64_t steps) {
+Status Run(const Sizes& s, Precision precision, bool lean, int threads, uint64_t steps) {
   const ModelSpec spec = Spec(s);
   Rng rng(1);
   Corpus corpus;
@@ -80,6 +81,8 @@ Status Run(const Sizes& s, Precision precision, int threads, uint64_t steps) {
   options.schedule = {.steps = steps + 1};
   options.batch = {.tokens = size_t{s.sequence} * s.sequences, .sequence = s.sequence};
   options.precision = precision;
+  if (lean) options.moments = MomentFormat::k8Bit;
+  options.network.recompute = lean;
   ThreadPool pool(threads);
   CrossEntropyLoss loss(&pool);
   NoProgress progress;
@@ -99,10 +102,11 @@ Status Run(const Sizes& s, Precision precision, int threads, uint64_t steps) {
 }
 
 int Main(int argc, char** argv) {
-  if (argc != 11) {
+  const bool lean = argc == 12 && std::string(argv[11]) == "lean";
+  if (argc != 11 && !lean) {
     std::fputs(
         "usage: training DIM LAYERS HEADS FFN VOCABULARY SEQUENCE SEQUENCES f32|bf16 THREADS "
-        "STEPS\n",
+        "STEPS [lean]\n",
         stderr);
     return 2;
   }
@@ -121,8 +125,8 @@ int Main(int argc, char** argv) {
     return 2;
   }
   const auto precision = ParsePrecision(argv[8]);
-  const Status status =
-      precision ? Run(s, *precision, threads, static_cast<uint64_t>(steps)) : precision.error();
+  const Status status = precision ? Run(s, *precision, lean, threads, static_cast<uint64_t>(steps))
+                                  : precision.error();
   if (status) return 0;
   std::fprintf(stderr, "training: %s\n", status.error().message.c_str());
   return 1;

@@ -6,15 +6,15 @@
 # libtorch takes its turn in each round where the build found it, in a process of its own, as well set as we know: OpenBLAS with
 # OpenMP (Debian's libopenblas0-openmp, if it is here; OPENBLAS_CORETYPE for a CPU that it does not know), threads that wait
 # without spinning. A ratio above 1 means that Edgewise is faster, and a ratio of memory below 1 that it is smaller.
-# usage: training.sh BIN [THREADS] [SHAPES] [ROUNDS] [PRECISIONS]
+# usage: training.sh BIN [THREADS] [SHAPES] [ROUNDS] [PRECISIONS] [lean]
 # BIN is the folder of training, gemm and torch_training. A shape is 15m (dim 288, 6 layers, 8 sequences of 256) or 110m (dim 768, 12
-# layers, 2 sequences of 512), both of 32,000 tokens.
+# layers, 2 sequences of 512), both of 32,000 tokens. lean: ours keeps moments in 8 bits and computes activations anew.
 set -eu
 if [ $# -lt 1 ]; then
-  sed -n '2,12p' "$0" >&2
+  sed -n '2,11p' "$0" >&2
   exit 2
 fi
-bin=$1 threads=${2:-2} shapes=${3:-"15m 110m"} rounds=${4:-3} precisions=${5:-"bf16 f32"}
+bin=$1 threads=${2:-2} shapes=${3:-"15m 110m"} rounds=${4:-3} precisions=${5:-"bf16 f32"} lean=${6:-}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
@@ -43,15 +43,15 @@ for shape in $shapes; do
     arguments="$dim $layers $heads $ffn 32000 $sequence $sequences $precision $threads $steps"
     round=0
     while [ $round -lt "$rounds" ]; do
-      "$bin/training" $arguments | keep edgewise
+      "$bin/training" $arguments $lean | keep edgewise
       [ ! -x "$bin/torch_training" ] || run_torch $arguments | keep torch
       round=$((round + 1))
     done
     speed=$(median "$folder/edgewise.speeds") processor=$(median "$folder/edgewise.processor") rss=$(median "$folder/edgewise.rss")
     gflops=$(awk "BEGIN { printf \"%.1f\", $processor * $operations / 1e9 }")
     peak=$("$bin/gemm" "$threads" "$precision" 1 peak | field peak_gflops)
-    printf '{"shape": "%s", "precision": "%s", "threads": %s, "rounds": %s, "tokens_per_s": %s, "processor_tokens_per_s": %s' \
-      "$shape" "$precision" "$threads" "$rounds" "$speed" "$processor"
+    printf '{"shape": "%s", "precision": "%s", "lean": %s, "threads": %s, "rounds": %s, "tokens_per_s": %s, "processor_tokens_per_s": %s' \
+      "$shape" "$precision" "$([ -n "$lean" ] && echo true || echo false)" "$threads" "$rounds" "$speed" "$processor"
     printf ', "operations_per_token": %s, "processor_gflops": %s, "peak_gflops": %s, "peak_share": %s, "peak_rss_bytes": %s' \
       "$operations" "$gflops" "$peak" "$(ratio "$gflops" "$peak")" "$rss"
     if [ -f "$folder/torch.speeds" ]; then
