@@ -110,6 +110,7 @@ void PrintResult(const TrainSummary& s) {
         s.draft->speed_up(), static_cast<unsigned long long>(s.draft->tokens),
         static_cast<unsigned long long>(s.draft->prompts));
   }
+  if (!s.kept.empty()) std::printf("models on the way: %s\n", Join(s.kept, ", ").c_str());
   if (s.skipped_steps > 0) {
     std::printf("%llu steps were left out: their gradients were not finite\n",
                 static_cast<unsigned long long>(s.skipped_steps));
@@ -246,6 +247,13 @@ void AddRunFlags(CLI::App& app, TrainFlags* flags) {
       ->capture_default_str();
   app.add_option("--save-every", job.save_every, "Steps after which the state is kept for --resume")
       ->capture_default_str();
+  CLI::Option* keep = app.add_option("--keep-every", job.keep_every,
+                                     "Steps after which the model is written too, to "
+                                     "NAME.step-N.gguf for OUTPUT NAME.gguf; 0: at the end only")
+                          ->capture_default_str();
+  app.add_option("--keep-last", job.keep_last, "Of these models, older ones are removed; 0: all")
+      ->capture_default_str()
+      ->needs(keep);
   app.add_option("--to", flags->to, "Format of the output: f32, f16 or bf16")
       ->capture_default_str();
   app.add_option("--qat", job.qat,
@@ -338,13 +346,13 @@ Status CheckScalesOnly(const CLI::App& app) {
   return CheckBeside(app, "--scales-only", {"--qat", "--to", "--lora-rank", "--keep-zeros"});
 }
 Status CheckLayerwise(const CLI::App& app) {
-  return CheckBeside(
-      app, "--layerwise",
-      {"--cache",       "--teacher-engine", "--divergence",      "--alpha",
-       "--temperature", "--beta",           "--draft",           "--lora-rank",
-       "--ema",         "--patience",       "--evaluate-every",  "--save-every",
-       "--accumulate",  "--dropout",        "--recompute",       "--find-learning-rate",
-       "--scales-only", "--match-hidden",   "--match-attention", "--on-policy"});
+  return CheckBeside(app, "--layerwise", {"--cache",        "--teacher-engine",     "--divergence",
+                                          "--alpha",        "--temperature",        "--beta",
+                                          "--draft",        "--lora-rank",          "--ema",
+                                          "--patience",     "--evaluate-every",     "--save-every",
+                                          "--keep-every",   "--accumulate",         "--dropout",
+                                          "--recompute",    "--find-learning-rate", "--scales-only",
+                                          "--match-hidden", "--match-attention",    "--on-policy"});
 }
 
 constexpr const char* kModelKinds = "GGUF file, Hugging Face folder or llama2.c checkpoint";

@@ -69,6 +69,19 @@ Status CheckLiveTeacher(const TrainJob& job) {
   return Ok{};
 }
 
+bool GoesOn(const TrainJob& job) { return job.resume && FileExists(JournalFolder(job.out)); }
+
+Status CheckPaths(const TrainJob& job, const std::vector<std::string>& outputs) {
+  for (const std::string* input :
+       {&job.model, &job.teacher, &job.cache, &job.data, &job.held_out}) {
+    if (input->empty()) continue;
+    for (const std::string& output : outputs) {
+      EW_TRY(CheckOutput(*input, output, job.overwrite || GoesOn(job)));
+    }
+  }
+  return Ok{};
+}
+
 // What a layer by itself has no use for.
 Status CheckLayerwiseJob(const TrainJob& job) {
   const train::TrainerOptions& trainer = job.trainer;
@@ -86,11 +99,11 @@ Status CheckLayerwiseJob(const TrainJob& job) {
   if (train::OrAlone(trainer.processes).size() > 1) {
     return MakeError(Code::kUnsupported, "learning layer by layer is work for one process");
   }
-  if (LearnsLora(job) || job.draft || trainer.ema > 0 || trainer.patience > 0 ||
-      trainer.accumulation > 1 || trainer.network.dropout > 0) {
+  if (LearnsLora(job) || job.draft || job.keep_every > 0 || trainer.ema > 0 ||
+      trainer.patience > 0 || trainer.accumulation > 1 || trainer.network.dropout > 0) {
     return MakeError(Code::kInvalidArgument,
                      "layer by layer there are no adapters, averaged weights, patience, "
-                     "accumulated batches, dropout and drafts; leave them out");
+                     "accumulated batches, dropout, drafts and models on the way; leave them out");
   }
   return Ok{};
 }
@@ -100,6 +113,22 @@ Status CheckLayerwiseJob(const TrainJob& job) {
 bool IsModelConfig(const std::string& path) { return path.ends_with(".json"); }
 bool Distils(const TrainJob& job) { return !job.teacher.empty() || !job.cache.empty(); }
 bool LearnsLora(const TrainJob& job) { return job.trainer.network.lora.rank > 0; }
+
+std::string KeptModelPath(const std::string& out, uint64_t step) {
+  const std::string stem = out.ends_with(".gguf") ? out.substr(0, out.size() - 5) : out;
+  return stem + ".step-" + std::to_string(step) + ".gguf";
+}
+
+std::vector<std::string> KeptModelPaths(const TrainJob& job, uint64_t steps) {
+  std::vector<std::string> paths;
+  if (job.keep_every == 0) return paths;
+  const uint64_t count = (steps - 1) / job.keep_every;  // the last step's is the output
+  const uint64_t kept = job.keep_last > 0 ? std::min(job.keep_last, count) : count;
+  for (uint64_t i = count - kept + 1; i <= count; ++i) {
+    paths.push_back(KeptModelPath(job.out, i * job.keep_every));
+  }
+  return paths;
+}
 
 std::string TrainLogPath(const std::string& out) { return out + ".log.jsonl"; }
 std::string TrainPagePath(const std::string& out) { return out + ".log.html"; }
@@ -174,23 +203,28 @@ Status CheckTrainJob(const TrainJob& job) {
                        preset->name);
     }
   }
+  if (job.keep_last > 0 && job.keep_every == 0) {
+    return MakeError(Code::kInvalidArgument,
+                     "of no models on the way the last ones cannot be kept: say after how many "
+                     "steps one is written");
+  }
   if (job.layerwise) EW_TRY(CheckLayerwiseJob(job));
   return train::CheckTrainer(options);
 }
 
 Status CheckTrainOutputs(const TrainJob& job) {
-  const bool going_on = job.resume && FileExists(JournalFolder(job.out));
-  for (const std::string* input :
-       {&job.model, &job.teacher, &job.cache, &job.data, &job.held_out}) {
-    if (input->empty()) continue;
-    for (const std::string& output : {job.out, TrainLogPath(job.out), TrainPagePath(job.out)}) {
-      EW_TRY(CheckOutput(*input, output, job.overwrite || going_on));
-    }
-  }
+  const bool going_on = GoesOn(job);
+  EW_TRY(CheckPaths(job, {job.out, TrainLogPath(job.out), TrainPagePath(job.out)}));
   for (const std::string& path : job.lora_out) {
     EW_TRY(CheckAdapterOutput(job, path, job.overwrite || going_on));
   }
   return Ok{};
+}
+
+Status CheckKeptModels(const TrainJob& job, uint64_t steps) {
+  TrainJob all = job;
+  all.keep_last = 0;
+  return CheckPaths(job, KeptModelPaths(all, steps));
 }
 
 Result<PlanOptions> OutputPlan(const TrainJob& job) {

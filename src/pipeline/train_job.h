@@ -42,6 +42,8 @@ struct TrainJob {
   uint64_t steps = 0;
   double warmup = 0.05;           // share of the steps
   uint64_t save_every = 100;      // steps
+  uint64_t keep_every = 0;        // steps after which the model is written too; 0: at the end only
+  uint64_t keep_last = 0;         // of these models; 0: all
   train::DistillationLoss loss;   // with a teacher
   train::MatchOptions match;      // with a live teacher in floats
   train::TrainerOptions trainer;  // its steps and warm-up are set from the above
@@ -61,11 +63,18 @@ bool LearnsLora(const TrainJob& job);  // adapters, and nothing else
 std::string TrainLogPath(const std::string& out);
 std::string TrainPagePath(const std::string& out);
 
+// "NAME.step-N.gguf" for the model of step N on the way to "NAME.gguf".
+std::string KeptModelPath(const std::string& out, uint64_t step);
+// Those that a run of so many steps leaves, in the order of their steps.
+std::vector<std::string> KeptModelPaths(const TrainJob& job, uint64_t steps);
+
 // Finds what of the job cannot be, whatever the data. Errors: kInvalidArgument.
 Status CheckTrainJob(const TrainJob& job);
 // The outputs are none of the files that are read, and replace one only where that is wanted.
 // Errors: those of CheckOutput; kInvalidArgument (an adapter's path that is no place for one).
 Status CheckTrainOutputs(const TrainJob& job);
+// The same of the models that a run of so many steps writes on its way.
+Status CheckKeptModels(const TrainJob& job, uint64_t steps);
 
 // The formats of the output; without a preset those of the model. Errors: those of FindPreset.
 Result<PlanOptions> OutputPlan(const TrainJob& job);

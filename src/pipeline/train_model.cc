@@ -1,6 +1,7 @@
 #include "pipeline/train_model.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -8,6 +9,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/file.h"
 #include "base/process.h"
 #include "base/sha256.h"
 #include "base/strings.h"
@@ -51,15 +53,15 @@ Status CheckSameRun(train::Communicator& processes, const Json& run) {
   return Ok{};
 }
 
-// The model with what was learned. Writes the adapters where the job wants them.
-Result<Checkpoint> Trained(const TrainJob& job, const Checkpoint& model,
-                           std::vector<float> weights) {
+// The model with what was learned. Writes the adapters to `lora_out`.
+Result<Checkpoint> Trained(const TrainJob& job, const Checkpoint& model, std::vector<float> weights,
+                           const std::vector<std::string>& lora_out) {
   if (job.scales_only) return model;  // its blocks are in the journal (KeepScalesAt)
   if (!LearnsLora(job)) return WithWeights(model, std::move(weights));
   const train::NetworkOptions& network = job.trainer.network;
   EW_TRY(const train::LoraLayout layout, train::LoraLayout::Create(model.spec(), network.lora));
   LoraAdapter adapter = train::ToAdapter(layout, network.lora, weights);
-  for (const std::string& path : job.lora_out) {
+  for (const std::string& path : lora_out) {
     EW_TRY(WriteAdapter(adapter, model.spec(), path, true));  // checked before
   }
   return MergeAdapter(model, std::move(adapter), network.keep_zeros);
@@ -85,6 +87,21 @@ class LastStep final : public train::TrainingObserver {
   train::StepReport last;
 };
 
+// Sees each step after the journal, which has to be first to know it.
+class JournalThen final : public train::TrainingObserver {
+ public:
+  JournalThen(TrainingJournal* journal, FunctionRef<Status(const TrainerState&)> then)
+      : journal_(journal), then_(then) {}
+  Status OnStep(const train::StepReport& report, const TrainerState& state) override {
+    EW_TRY(journal_->OnStep(report, state));
+    return then_(state);
+  }
+
+ private:
+  TrainingJournal* journal_;
+  FunctionRef<Status(const TrainerState&)> then_;
+};
+
 // One job from its first step to its outputs.
 class TrainRun {
  public:
@@ -103,6 +120,9 @@ class TrainRun {
   }
   Status TakeUp(const Json& run, TrainerState* state);
   Status Learn(TrainerState* state);
+  Status KeepModel(const TrainerState& state);
+  Result<ConvertSummary> Write(const std::string& path, std::vector<float> weights, WriteJob write,
+                               const std::vector<std::string>& lora_out);
   Status Finish(TrainerState* state);
 
   TrainSetup& setup_;
@@ -163,6 +183,7 @@ Status TrainRun::Train() {
 
 Status TrainRun::TakeUp(const Json& run, TrainerState* state) {
   const TrainJob& job = setup_.job();
+  EW_TRY(CheckKeptModels(job, summary_.steps));
   EW_TRY(folder_, RunJournal::Open(job.out, run, {.resume = job.resume, .replace = job.overwrite}));
   journal_.emplace(folder_->folder(), DigestOf(run.Dump()), job.save_every);
   return journal_->Load(state);
@@ -173,8 +194,10 @@ Status TrainRun::Learn(TrainerState* state) {
     EW_TRY(summary_.first_loss, setup_.HeldOutLoss(*state));
   }
   LastStep watching;
+  const auto keep = [&](const TrainerState& at) { return KeepModel(at); };
+  JournalThen writing(journal_ ? &*journal_ : nullptr, keep);
   train::TrainingObserver* observer = &watching;
-  if (writes()) observer = &*journal_;
+  if (writes()) observer = &writing;
   const Status trained = setup_.Run(setup_.options(), &setup_.inputs().held_out, observer, state);
   const bool stopped = !trained && trained.error().code == Code::kCancelled && state->step > 0;
   if (!trained && !stopped) return trained;
@@ -188,6 +211,45 @@ Status TrainRun::Learn(TrainerState* state) {
   return Ok{};
 }
 
+// Writes the model of a step on the way where the job wants it, and removes the one that is now too
+// old. A run that goes on from before it writes the same bytes again.
+Status TrainRun::KeepModel(const TrainerState& state) {
+  const TrainJob& job = setup_.job();
+  if (job.keep_every == 0 || state.step % job.keep_every != 0 || state.finished) return Ok{};
+  WriteJob write = write_;
+  write.recipe.Set("step", state.step);
+  const std::vector<float>& weights = state.ema.empty() ? state.weights : state.ema;
+  EW_TRY(Write(KeptModelPath(job.out, state.step), weights, std::move(write), {}));
+  const uint64_t kept = job.keep_last * job.keep_every;
+  if (kept == 0 || state.step <= kept) return Ok{};
+  const std::string old = KeptModelPath(job.out, state.step - kept);
+  std::error_code error;
+  std::filesystem::remove(old, error);
+  if (!error) return Ok{};
+  return MakeError(Code::kIo, "%s: cannot remove: %s", old.c_str(), error.message().c_str());
+}
+
+Result<ConvertSummary> TrainRun::Write(const std::string& path, std::vector<float> weights,
+                                       WriteJob write, const std::vector<std::string>& lora_out) {
+  const TrainJob& job = setup_.job();
+  const TrainInputs& in = setup_.inputs();
+  write.tokenizer_path = in.tokenizer_path;
+  write.threads = job.threads;
+  write.overwrite = true;  // checked before
+  write.source = job.source != nullptr ? job.source : &hashes_.all;
+  if (setup_.scales() != nullptr) {
+    write.journal_path = folder_->folder() + "/tensors";
+    std::error_code ignored;
+    std::filesystem::remove(write.journal_path, ignored);  // of another step
+    EW_TRY(KeepScalesAt(write.journal_path, setup_, weights));
+  }
+  EW_TRY(const Checkpoint model, Trained(job, *in.model, std::move(weights), lora_out));
+  const std::string made = folder_->folder() + "/model.gguf";  // a killed run leaves nothing else
+  EW_TRY(ConvertSummary written, WriteModel(model, made, std::move(write), setup_.progress()));
+  EW_TRY(RenameFile(made, path));
+  return written;
+}
+
 Status TrainRun::Finish(TrainerState* state) {
   const TrainJob& job = setup_.job();
   const TrainInputs& in = setup_.inputs();
@@ -197,17 +259,10 @@ Status TrainRun::Finish(TrainerState* state) {
   if (setup_.teacher() != nullptr) {
     EW_TRY(summary_.teacher_loss, setup_.teacher()->HeldOutLoss(in.held_out, *progress));
   }
-  write_.tokenizer_path = in.tokenizer_path;
-  write_.threads = job.threads;
-  write_.overwrite = true;  // checked before
-  write_.source = job.source != nullptr ? job.source : &hashes_.all;
-  if (setup_.scales() != nullptr) {
-    write_.journal_path = folder_->folder() + "/tensors";
-    EW_TRY(KeepScalesAt(write_.journal_path, setup_, state->weights));
-  }
-  EW_TRY(const Checkpoint model, Trained(job, *in.model, std::move(state->weights)));
-  EW_TRY(const ConvertSummary written, WriteModel(model, job.out, write_, progress));
+  EW_TRY(const ConvertSummary written,
+         Write(job.out, std::move(state->weights), write_, job.lora_out));
   summary_.bytes = written.bytes;
+  summary_.kept = KeptModelPaths(job, state->step);
   if (job.draft) {
     EW_TRY(summary_.draft, MeasureDraft({job.teacher, job.out, job.tokenizer_path, job.threads},
                                         in.held_out, progress));
@@ -259,6 +314,11 @@ Json ToJson(const TrainSummary& s) {
   if (!s.layers.empty()) json.Set("layers", s.layers);
   if (s.disk_bytes > 0) json.Set("disk_bytes", s.disk_bytes);
   if (s.draft) json.Set("draft", ToJson(*s.draft));
+  if (!s.kept.empty()) {
+    Json kept{JsonArray{}};
+    for (const std::string& path : s.kept) kept.Append(path);
+    json.Set("kept", kept);
+  }
   json.Set("tokens_per_s", s.tokens_per_s).Set("seconds", s.seconds);
   json.Set("memory_bytes", s.memory_bytes).Set("peak_rss_bytes", s.peak_rss_bytes);
   return json;

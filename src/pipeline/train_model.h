@@ -32,8 +32,9 @@ struct TrainSummary {
   JsonArray layers;         // layer by layer: the log's lines; steps are those of each
   uint64_t disk_bytes = 0;  // then: of the layers' inputs and of the journal
   std::optional<DraftReport> draft;
-  double tokens_per_s = 0;  // of this process; in a dry run of a trial
-  double seconds = 0;       // in a dry run as predicted
+  std::vector<std::string> kept;  // models of steps on the way that are there
+  double tokens_per_s = 0;        // of this process; in a dry run of a trial
+  double seconds = 0;             // in a dry run as predicted
   // At the peak, as planned: what the process has when data and model are open, weights, gradients,
   // moments, activations, the teacher.
   uint64_t memory_bytes = 0;

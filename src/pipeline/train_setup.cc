@@ -185,6 +185,7 @@ uint64_t TrainSetup::learned_tokens() const {
 Result<uint64_t> TrainSetup::PlannedBytes() const {
   EW_TRY(uint64_t bytes, train::TrainingBytes(inputs_->model->spec(), options_, loss_parameters()));
   bytes += inputs_bytes_;
+  if (job_.keep_every > 0) bytes += first_.weights.size() * sizeof(float);  // of a step
   if (match_) bytes += match_->Bytes(options_.batch.tokens);
   if (scales_) bytes += scales_->Bytes();
   if (frozen_) bytes += train::CheckpointWeights::Bytes(*inputs_->model, options_.batch.tokens);

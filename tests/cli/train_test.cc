@@ -51,7 +51,8 @@ TEST_CASE("pretrain from a config: the model runs, the log tells each step") {
 
 TEST_CASE("a run that is killed or stopped goes on to the same bytes") {
   const Setup setup;
-  const std::vector<std::string> flags = {"--steps", "60", "--save-every", "3"};
+  const std::vector<std::string> flags = {"--steps",      "60", "--save-every", "3",
+                                          "--keep-every", "25", "--ema",        "0.9"};
   const std::string whole = setup.folder / "whole.gguf", cut = setup.folder / "cut.gguf";
   const ProgramResult made = RunProgram(setup.Pretrain(whole, flags));
   REQUIRE(made.exit_code == 0);
@@ -59,6 +60,50 @@ TEST_CASE("a run that is killed or stopped goes on to the same bytes") {
   again.push_back("--resume");
   StopAndGoOn(setup.Pretrain(cut, again), cut, {SIGKILL, SIGINT, SIGKILL, SIGKILL}, whole,
               made.elapsed_us);
+  for (const char* kept : {"step-25.gguf", "step-50.gguf"}) {
+    CAPTURE(kept);
+    CHECK(ReadWhole(setup.folder / (std::string("cut.") + kept)) ==
+          ReadWhole(setup.folder / (std::string("whole.") + kept)));
+  }
+}
+
+TEST_CASE("models on the way are those of shorter runs, and old ones go") {
+  const Setup setup;
+  const std::string out = setup.folder / "new.gguf", shorter = setup.folder / "shorter.gguf";
+  const auto kept = [&](const char* step) {
+    return setup.folder / (std::string("new.step-") + step + ".gguf");
+  };
+  const auto train = [&](const std::string& to, const char* steps, std::vector<std::string> more) {
+    more.insert(more.end(), {"--steps", steps, "--schedule", "constant", "--warmup", "0"});
+    return RunProgram(setup.Pretrain(to, more));
+  };
+  REQUIRE(train(shorter, "20", {}).exit_code == 0);
+  const Json made =
+      ParseObject(train(out, "40", {"--keep-every", "10", "--keep-last", "2"}), "pretrain");
+  REQUIRE(made.Find("kept") != nullptr);
+  CHECK(made.Find("kept")->AsArray()->size() == 2);
+  CHECK(!std::filesystem::exists(kept("10")));
+  CHECK(!std::filesystem::exists(kept("40")));  // is the output
+  const std::string tensors = ReadWhole(shorter), of_step = ReadWhole(kept("20"));
+  constexpr size_t kTail = 100000;  // all but names, tokens and settings
+  REQUIRE(of_step.size() > kTail);
+  CHECK(of_step.substr(of_step.size() - kTail) == tensors.substr(tensors.size() - kTail));
+  CHECK(ReadWhole(kept("30")) != of_step);
+  CHECK(RunProgram({"run", kept("30"), "--prompt", "Once", "--max-tokens", "3"}).exit_code == 0);
+
+  // They are not replaced unasked, nor is what is learned from.
+  std::filesystem::remove(out);
+  std::filesystem::remove(out + ".log.jsonl");
+  std::filesystem::remove(out + ".log.html");
+  const ProgramResult exists = train(out, "40", {"--keep-every", "15"});
+  CHECK(exists.exit_code == 2);
+  CHECK(exists.err.find("new.step-30.gguf: exists already") != std::string::npos);
+  CHECK(ReadWhole(kept("20")) == of_step);
+  const ProgramResult itself = RunProgram(
+      {"finetune", kept("20"), setup.text, out, "--steps", "40", "--keep-every", "20", "--force"});
+  CHECK(itself.exit_code == 2);
+  CHECK(itself.err.find("would replace the input") != std::string::npos);
+  CHECK(ReadWhole(kept("20")) == of_step);
 }
 
 TEST_CASE("a run through a quantizer that is killed or stopped goes on to the same bytes") {
@@ -215,6 +260,11 @@ TEST_CASE("scales alone: killed or stopped, a run goes on to the same bytes") {
   CHECK(Number(made, "held_out_loss") != Number(made, "first_loss"));
   CHECK(std::filesystem::file_size(whole) < std::filesystem::file_size(student) + 4096);
   StopAndGoOn(command(cut, {"--resume"}), cut, {SIGKILL, SIGINT}, whole, run.elapsed_us);
+  const std::string kept = setup.folder / "kept.gguf", half = setup.folder / "kept.step-4.gguf";
+  REQUIRE(RunProgram(command(kept, {"--keep-every", "4"})).exit_code == 0);
+  CHECK(ReadWhole(kept) == ReadWhole(whole));
+  CHECK(std::filesystem::file_size(half) < std::filesystem::file_size(whole) + 64);
+  CHECK(RunProgram({"run", half, "--prompt", "Once", "--max-tokens", "3"}).exit_code == 0);
   const ProgramResult beside = RunProgram(command(cut, {"--force", "--to", "f16"}));
   CHECK(beside.exit_code == 2);
   CHECK(beside.err.find("--scales-only and --to exclude each other") != std::string::npos);
