@@ -101,6 +101,11 @@ void PrintResult(const TrainSummary& s) {
   if (s.first_loss > 0) std::printf(", before %.4f", s.first_loss);
   if (s.teacher_loss > 0) std::printf(", the teacher's %.4f", s.teacher_loss);
   std::printf("\n");
+  if (s.held_out_kl) {
+    std::printf("held-out KL divergence from the teacher %.5f nats", *s.held_out_kl);
+    if (s.first_kl) std::printf(", before %.5f", *s.first_kl);
+    std::printf("\n");
+  }
   if (s.draft) {
     std::printf(
         "as a drafter of the teacher: %llu of %llu guesses right (%.0f %%), decoding %.2f "
@@ -242,8 +247,8 @@ void AddRunFlags(CLI::App& app, TrainFlags* flags) {
                  "Steps between measurements; 0: at the end only")
       ->capture_default_str();
   app.add_option("--patience", job.trainer.patience,
-                 "Stop after so many measurements without a better one, and write the best; 0: "
-                 "never")
+                 "Stop after so many measurements without a better one, of the loss or with a "
+                 "teacher of the divergence from it, and write the best; 0: never")
       ->capture_default_str();
   app.add_option("--save-every", job.save_every, "Steps after which the state is kept for --resume")
       ->capture_default_str();

@@ -191,7 +191,9 @@ Status TrainRun::TakeUp(const Json& run, TrainerState* state) {
 
 Status TrainRun::Learn(TrainerState* state) {
   if (state->step == 0) {
-    EW_TRY(summary_.first_loss, setup_.HeldOutLoss(*state));
+    EW_TRY(const HeldOut first, setup_.MeasureHeldOut(*state));
+    summary_.first_loss = first.loss;
+    summary_.first_kl = first.kl;
   }
   LastStep watching;
   const auto keep = [&](const TrainerState& at) { return KeepModel(at); };
@@ -207,7 +209,9 @@ Status TrainRun::Learn(TrainerState* state) {
                      static_cast<unsigned long long>(state->step),
                      static_cast<unsigned long long>(summary_.steps));
   }
-  EW_TRY(summary_.held_out_loss, setup_.HeldOutLoss(*state));
+  EW_TRY(const HeldOut last, setup_.MeasureHeldOut(*state));
+  summary_.held_out_loss = last.loss;
+  summary_.held_out_kl = last.kl;
   return Ok{};
 }
 
@@ -310,6 +314,8 @@ Json ToJson(const TrainSummary& s) {
     if (s.first_loss > 0) json.Set("first_loss", s.first_loss);
     json.Set("held_out_loss", s.held_out_loss).Set("skipped_steps", s.skipped_steps);
     if (s.teacher_loss > 0) json.Set("teacher_loss", s.teacher_loss);
+    if (s.first_kl) json.Set("first_kl", *s.first_kl);
+    if (s.held_out_kl) json.Set("held_out_kl", *s.held_out_kl);
   }
   if (!s.layers.empty()) json.Set("layers", s.layers);
   if (s.disk_bytes > 0) json.Set("disk_bytes", s.disk_bytes);

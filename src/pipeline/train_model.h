@@ -27,7 +27,8 @@ struct TrainSummary {
   uint64_t steps = 0, resumed_steps = 0;
   double first_loss = 0;     // held-out, in nats, before the first step; 0: not of a new run
   double held_out_loss = 0;  // after the last one; with patience the best
-  double teacher_loss = 0;   // 0: no teacher
+  std::optional<double> first_kl, held_out_kl;  // the same of KL(teacher | student)
+  double teacher_loss = 0;                      // 0: no teacher
   uint64_t skipped_steps = 0;
   JsonArray layers;         // layer by layer: the log's lines; steps are those of each
   uint64_t disk_bytes = 0;  // then: of the layers' inputs and of the journal

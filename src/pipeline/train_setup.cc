@@ -165,7 +165,11 @@ Status TrainSetup::MakeLoss() {
     EW_TRY(teacher_, LiveTeacher::Create(*inputs_->teacher, TeacherOptionsOf(job_, options_),
                                          &pool_, match_.get())
                          .In(job_.teacher));
-    loss_ = std::make_unique<train::TeacherLoss>(job_.loss, teacher_->get(), &pool_, match_.get());
+    auto loss =
+        std::make_unique<train::TeacherLoss>(job_.loss, teacher_->get(), &pool_, match_.get());
+    kl_ = loss->With({.divergence = train::Divergence::kForwardKl, .alpha = 1, .temperature = 1});
+    options_.divergence = &*kl_;
+    loss_ = std::move(loss);
   } else {
     loss_ = std::make_unique<train::CrossEntropyLoss>(&pool_);
   }
@@ -199,15 +203,23 @@ Status TrainSetup::Run(const train::TrainerOptions& options, const train::Corpus
                             &pool_, progress_, observer, state, base());
 }
 
-Result<double> TrainSetup::HeldOutLoss(const train::TrainerState& state) {
+Result<HeldOut> TrainSetup::MeasureHeldOut(const train::TrainerState& state) {
   const ModelSpec& spec = inputs_->model->spec();
   auto ops = train::MakeCpuOps(&pool_, options_.precision);
   EW_TRY(auto network, train::Network::Create(spec, ops.get(), options_.network, base()));
   train::FakeQuantizer quantizer(train::ParameterLayout(spec).all(), options_.formats, &pool_);
   EW_TRY(const float* weights,
          scales_ ? scales_->Apply(state.weights) : quantizer.Apply(state.weights.data()));
-  return train::HeldOutLoss(inputs_->held_out, options_.batch, weights, &pool_, *progress_,
-                            &network, &processes_);
+  const auto mean = [&](train::TokenLoss* loss) {
+    return train::HeldOutLoss(inputs_->held_out, options_.batch, weights, loss, *progress_,
+                              &network, &processes_);
+  };
+  train::CrossEntropyLoss cross_entropy(&pool_);
+  HeldOut measured;
+  EW_TRY(measured.loss, mean(&cross_entropy));
+  if (!kl_) return measured;
+  EW_TRY(measured.kl, mean(&*kl_));
+  return measured;
 }
 
 }  // namespace edgewise

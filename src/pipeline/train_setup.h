@@ -24,6 +24,12 @@
 
 namespace edgewise {
 
+// Means over the held-out targets, in nats.
+struct HeldOut {
+  double loss = 0;           // cross-entropy
+  std::optional<double> kl;  // KL(teacher | student), where the teacher itself is there
+};
+
 // One run at a time. The job and the progress must outlive it.
 class TrainSetup {
  public:
@@ -56,7 +62,7 @@ class TrainSetup {
   Status Run(const train::TrainerOptions& options, const train::Corpus* held_out,
              train::TrainingObserver* observer, train::TrainerState* state);
   // Of the weights as they would be written. Errors: those of train::HeldOutLoss.
-  Result<double> HeldOutLoss(const train::TrainerState& state);
+  Result<HeldOut> MeasureHeldOut(const train::TrainerState& state);
 
  private:
   TrainSetup(const TrainJob& job, Progress* progress);
@@ -77,6 +83,7 @@ class TrainSetup {
   std::unique_ptr<train::FeatureMatch> match_;  // null: none
   std::unique_ptr<LiveTeacher> teacher_;
   std::unique_ptr<train::TokenLoss> loss_;
+  std::optional<train::TeacherLoss> kl_;            // with a teacher: that alone
   std::optional<train::CheckpointWeights> frozen_;  // what adapters act on
   std::optional<train::BlockScales> scales_;        // where these are learned
   std::vector<TensorPlan> written_;                 // there

@@ -22,6 +22,7 @@ Json LogLine(const train::StepReport& report) {
   line.Set("gradient_norm", report.gradient_norm).Set("learning_rate", report.learning_rate);
   line.Set("tokens", report.tokens).Set("seconds", report.seconds);
   if (report.held_out) line.Set("held_out_loss", *report.held_out);
+  if (report.held_out_divergence) line.Set("held_out_kl", *report.held_out_divergence);
   if (report.skipped) line.Set("skipped", true);
   return line;
 }

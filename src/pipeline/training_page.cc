@@ -18,7 +18,7 @@ using Points = std::vector<std::pair<double, double>>;
 constexpr size_t kMostPoints = 400;  // of a curve; more would not be seen apart
 
 struct Curves {
-  Points loss, held_out, learning_rate, gradient_norm;  // by step
+  Points loss, held_out, kl, learning_rate, gradient_norm;  // by step
 };
 
 Result<Curves> ReadLog(std::string_view log) {
@@ -45,6 +45,7 @@ Result<Curves> ReadLog(std::string_view log) {
     if (const auto held_out = member("held_out_loss")) {
       curves.held_out.emplace_back(*step, *held_out);
     }
+    if (const auto kl = member("held_out_kl")) curves.kl.emplace_back(*step, *kl);
   }
   return curves;
 }
@@ -100,10 +101,17 @@ Result<std::string> TrainingHtml(const TrainSummary& s, const Json& settings,
     figures.insert(figures.begin() + 2,
                    {"The teacher's loss", Format("%.4f nats", s.teacher_loss)});
   }
+  if (s.held_out_kl) {
+    figures.insert(figures.begin(), {"KL from the teacher", Format("%.5f nats", *s.held_out_kl)});
+  }
   std::string html = HtmlFacts(figures, "figures");
   html += Plot("loss", "Loss", "Nats per token", false,
                {{std::move(curves.loss), "training", false},
                 {std::move(curves.held_out), "held out", true}});
+  if (!curves.kl.empty()) {
+    html += Plot("kl", "KL divergence from the teacher, held out", "Nats per token", false,
+                 {{std::move(curves.kl), "", true}});
+  }
   html += Plot("gradient", "Norm of the gradient, before clipping", "Norm (log scale)", true,
                {{std::move(curves.gradient_norm), "", true}});
   html += Plot("rate", "Learning rate", "Learning rate", false,

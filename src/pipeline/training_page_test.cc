@@ -13,6 +13,7 @@ TrainSummary Summary() {
   summary.format = "text";
   summary.steps = 3;
   summary.held_out_loss = 1.25;
+  summary.held_out_kl = 0.0625;
   return summary;
 }
 
@@ -22,7 +23,8 @@ std::string Line(int step, const std::string& loss, const std::string& more = ""
 }
 
 TEST_CASE("The page shows curves, figures and settings, escaped") {
-  const std::string log = Line(1, "3") + Line(2, "null") + Line(3, "2", ",\"held_out_loss\":1.25");
+  const std::string log = Line(1, "3") + Line(2, "null") +
+                          Line(3, "2", ",\"held_out_loss\":1.25,\"held_out_kl\":0.0625");
   Json settings{JsonObject{}};
   settings.Set("divergence", "<kl>").Set("alpha", 0.5);
   const auto page = TrainingHtml(Summary(), settings, log);
@@ -34,7 +36,8 @@ TEST_CASE("The page shows curves, figures and settings, escaped") {
   // The loss that is not finite parts its curve in two.
   size_t curves = 0;
   for (size_t at = 0; (at = page->find("<polyline", at)) != std::string::npos; ++at) ++curves;
-  CHECK(curves == 2 + 1 + 1 + 1);
+  CHECK(curves == 2 + 1 + 1 + 1 + 1);
+  CHECK(page->find("0.06250 nats") != std::string::npos);
   CHECK(page->find("nan") == std::string::npos);
 }
 

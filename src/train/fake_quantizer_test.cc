@@ -168,8 +168,9 @@ TEST_CASE(
     REQUIRE(network.has_value());
     const std::vector<float> written = Rounded(formats, layout, through.state.weights);
     Quiet quiet;
+    CrossEntropyLoss cross_entropy(&pool);
     const auto loss =
-        HeldOutLoss(Counting(5), floats.batch, written.data(), &pool, quiet, &*network);
+        HeldOutLoss(Counting(5), floats.batch, written.data(), &cross_entropy, quiet, &*network);
     REQUIRE(loss.has_value());
     CHECK(*through.reports[0].held_out == *loss);
     if (Info(format).quantized()) CHECK(written != through.state.weights);

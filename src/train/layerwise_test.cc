@@ -161,8 +161,9 @@ double LossOf(const ModelSpec& spec, const std::vector<float>& weights, ThreadPo
   const auto ops = MakeCpuOps(pool, Precision::kF32);
   auto network = Network::Create(spec, ops.get(), {});
   REQUIRE(network);
-  const auto loss = HeldOutLoss(Texts(100, 8), {.tokens = 64, .sequence = 16}, weights.data(), pool,
-                                Quiet(), &*network);
+  CrossEntropyLoss cross_entropy(pool);
+  const auto loss = HeldOutLoss(Texts(100, 8), {.tokens = 64, .sequence = 16}, weights.data(),
+                                &cross_entropy, Quiet(), &*network);
   REQUIRE(loss);
   return *loss;
 }

@@ -202,19 +202,28 @@ Result<double> CrossEntropyLoss::Rows(const Batch& batch, std::span<const uint32
 
 Result<double> TeacherLoss::Rows(const Batch& batch, std::span<const uint32_t> rows, size_t vocab,
                                  float scale, float* logits) {
-  targets_.resize(rows.size() * vocab);
-  EW_TRY(teacher_->Logits(rows, targets_.data()));
-  losses_.resize(rows.size());
-  work_.resize(static_cast<size_t>(pool_->size()) * 2 * vocab);
+  Scratch& scratch = *scratch_;
+  scratch.targets.resize(rows.size() * vocab);
+  EW_TRY(teacher_->Logits(rows, scratch.targets.data()));
+  scratch.losses.resize(rows.size());
+  scratch.work.resize(static_cast<size_t>(pool_->size()) * 2 * vocab);
   pool_->ParallelFor(rows.size(), 1, [&](size_t begin, size_t end, int thread) {
-    float* work = work_.data() + static_cast<size_t>(thread) * 2 * vocab;
+    float* work = scratch.work.data() + static_cast<size_t>(thread) * 2 * vocab;
     for (size_t i = begin; i < end; ++i) {
       const bool sampled = !batch.sampled.empty() && batch.sampled[rows[i]] != 0;
-      losses_[i] = Distillation(loss_, vocab, sampled ? kNoTarget : batch.targets[rows[i]],
-                                targets_.data() + i * vocab, scale, logits + i * vocab, work);
+      scratch.losses[i] =
+          Distillation(loss_, vocab, sampled ? kNoTarget : batch.targets[rows[i]],
+                       scratch.targets.data() + i * vocab, scale, logits + i * vocab, work);
     }
   });
-  return std::accumulate(losses_.begin(), losses_.end(), 0.0);
+  return std::accumulate(scratch.losses.begin(), scratch.losses.end(), 0.0);
+}
+
+TeacherLoss TeacherLoss::With(const DistillationLoss& loss) const {
+  TeacherLoss other = *this;
+  other.loss_ = loss;
+  other.layers_ = nullptr;
+  return other;
 }
 
 Status EachTeacherRows(Teacher* teacher, const Batch& batch, size_t vocab,

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -112,6 +113,9 @@ class TeacherLoss final : public TokenLoss {
   TeacherLoss(const DistillationLoss& loss, Teacher* teacher, ThreadPool* pool,
               LayerLoss* layers = nullptr)
       : loss_(loss), teacher_(teacher), pool_(pool), layers_(layers) {}
+  // Another loss from the same teacher, in the same memory and without layers; not for work on a
+  // batch that this is at work on.
+  TeacherLoss With(const DistillationLoss& loss) const;
   Status Begin(const Batch& batch) override { return teacher_->Begin(batch); }
   Result<double> Rows(const Batch& batch, std::span<const uint32_t> rows, size_t vocab, float scale,
                       float* logits) override;
@@ -122,9 +126,12 @@ class TeacherLoss final : public TokenLoss {
   Teacher* teacher_;
   ThreadPool* pool_;
   LayerLoss* layers_;
-  std::vector<float> targets_;  // (rows, vocab): the teacher's logits
-  std::vector<float> work_;     // (threads, 2, vocab)
-  std::vector<double> losses_;
+  struct Scratch {
+    std::vector<float> targets;  // (rows, vocab): the teacher's logits
+    std::vector<float> work;     // (threads, 2, vocab)
+    std::vector<double> losses;
+  };
+  std::shared_ptr<Scratch> scratch_ = std::make_shared<Scratch>();
 };
 
 }  // namespace edgewise::train

@@ -47,9 +47,16 @@ class Run {
     layers->Bind(state_.weights.data() + first, gradients_.data() + first);
   }
   Result<StepReport> Step(TokenLoss* loss);
-  Result<double> Evaluate(const Corpus& held_out, const Progress& progress) {
+  Status Evaluate(const Corpus& held_out, const Progress& progress, StepReport* report) {
     EW_TRY(const float* weights, Seen(state_.ema.empty() ? state_.weights : state_.ema));
-    return HeldOutLoss(held_out, options_.batch, weights, pool_, progress, &network_, &processes_);
+    const auto mean = [&](TokenLoss* loss) {
+      return HeldOutLoss(held_out, options_.batch, weights, loss, progress, &network_, &processes_);
+    };
+    CrossEntropyLoss cross_entropy(pool_);
+    EW_TRY(report->held_out, mean(&cross_entropy));
+    if (options_.divergence == nullptr) return Ok{};
+    EW_TRY(report->held_out_divergence, mean(options_.divergence));
+    return Ok{};
   }
 
  private:
@@ -269,12 +276,11 @@ Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& opti
 }
 
 Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options, const float* weights,
-                           ThreadPool* pool, const Progress& progress, Network* network,
+                           TokenLoss* loss, const Progress& progress, Network* network,
                            Communicator* processes) {
-  CrossEntropyLoss loss(pool);
   return HeldOutLoss(
       corpus, options, progress,
-      [&](const Batch& batch) { return network->Evaluate(batch, weights, &loss); }, processes);
+      [&](const Batch& batch) { return network->Evaluate(batch, weights, loss); }, processes);
 }
 
 Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options,
@@ -332,8 +338,9 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
     state->finished = state->step >= steps;
     const bool due = options.evaluate_every > 0 && report.step % options.evaluate_every == 0;
     if (held_out != nullptr && (due || state->finished)) {
-      EW_TRY(report.held_out, run.Evaluate(*held_out, *progress));
-      if (!GoesOn(options, *report.held_out, state)) state->finished = true;
+      EW_TRY(run.Evaluate(*held_out, *progress, &report));
+      const double judged = report.held_out_divergence.value_or(*report.held_out);
+      if (!GoesOn(options, judged, state)) state->finished = true;
     }
     progress->Update("training", state->step, steps);
     EW_TRY(processes.Agree(observer->OnStep(report, *state)));

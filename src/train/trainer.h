@@ -37,7 +37,10 @@ struct TrainerOptions {
   double clip = 1;                // the largest norm of the gradient; 0: any
   double ema = 0;                 // decay of the averaged weights; 0: none are kept
   uint64_t evaluate_every = 100;  // steps; 0: at the end only
-  uint32_t patience = 0;  // evaluations without a better loss after which training ends; 0: never
+  // Evaluated beside the cross-entropy, and then what is to become better: the divergence from a
+  // teacher. Must outlive the run; null: the cross-entropy alone.
+  TokenLoss* divergence = nullptr;
+  uint32_t patience = 0;  // evaluations without a better one after which training ends; 0: never
   Precision precision = Precision::kBf16;
   NetworkOptions network;
   OnPolicyOptions on_policy;
@@ -71,7 +74,8 @@ struct TrainerState {
   uint64_t updates = 0;     // of the weights: steps that were not skipped
   uint32_t skipped = 0;     // steps in a row that were, up to this one
   ReaderPosition position;
-  double best_loss = 0;  // held-out, in nats; of no evaluation yet while `evaluations` is 0
+  // Held-out divergence or cross-entropy, in nats; of no evaluation yet while `evaluations` is 0.
+  double best_loss = 0;
   uint64_t evaluations = 0;
   uint32_t without_better = 0;  // evaluations since the best one
   bool finished = false;
@@ -101,6 +105,7 @@ struct StepReport {
   double seconds = 0;
   bool skipped = false;            // the gradient was not finite: the weights stayed
   std::optional<double> held_out;  // mean cross-entropy on the held-out documents
+  std::optional<double> held_out_divergence;
 };
 
 // Sees each step; may save the state.
@@ -117,10 +122,11 @@ class TrainingObserver {
 Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options,
                                size_t loss_parameters = 0);
 
-// The mean cross-entropy of the corpus, in nats. Errors: those of Network and AllBatches;
-// kCancelled. Processes share the batches, and all receive the loss; null: this one alone.
+// The mean of `loss` over the targets of the corpus, in nats. Errors: those of Network, `loss` and
+// AllBatches; kCancelled. Processes share the batches, and all receive the loss; null: this one
+// alone.
 Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options, const float* weights,
-                           ThreadPool* pool, const Progress& progress, Network* network,
+                           TokenLoss* loss, const Progress& progress, Network* network,
                            Communicator* processes = nullptr);
 // The same of what `evaluate` computes: the sum of a batch's losses.
 Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options,

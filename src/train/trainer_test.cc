@@ -224,6 +224,38 @@ TEST_CASE("patience ends a run that gets worse, with the best weights") {
   CHECK(state.weights == state.best);
 }
 
+// A divergence that grows from evaluation to evaluation.
+class Growing final : public TokenLoss {
+ public:
+  Status Begin(const Batch&) override { return Ok{}; }
+  Result<double> Rows(const Batch&, std::span<const uint32_t> rows, size_t, float,
+                      float*) override {
+    total_ += static_cast<double>(rows.size());
+    return total_;
+  }
+
+ private:
+  double total_ = 0;
+};
+
+TEST_CASE("with a divergence patience is about that, whatever the cross-entropy does") {
+  TrainerOptions options = SmallOptions(60);
+  options.evaluate_every = 5;
+  options.patience = 2;
+  Growing growing;
+  options.divergence = &growing;
+  Watcher watcher;
+  const TrainerState state = Finished(options, 2, &watcher);
+  CHECK(state.step == 15);
+  REQUIRE(watcher.reports.size() == 15);
+  const StepReport &first = watcher.reports[4], &last = watcher.reports[14];
+  REQUIRE((first.held_out && last.held_out && first.held_out_divergence));
+  CHECK(*last.held_out < *first.held_out);
+  CHECK(state.best_loss == *first.held_out_divergence);
+  options.divergence = nullptr;
+  CHECK(Finished(options, 2, &watcher).step > 15);
+}
+
 // Gives a gradient that is no number from some call on.
 class Broken final : public TokenLoss {
  public:
@@ -269,13 +301,32 @@ TEST_CASE("a student distilled from a teacher comes near it") {
   auto network = Network::Create(SmallSpec(), ops.get(), {});
   REQUIRE(network.has_value());
   NetworkTeacher source(*std::move(network), teacher.weights.data());
-  TeacherLoss loss({.divergence = Divergence::kForwardKl, .alpha = 1, .temperature = 1}, &source,
+  TeacherLoss loss({.divergence = Divergence::kReverseKl, .alpha = 0.9, .temperature = 2}, &source,
                    &pool);
+  TeacherLoss kl = loss.With({.divergence = Divergence::kForwardKl, .alpha = 1, .temperature = 1});
+  TrainerOptions options = SmallOptions(120);
+  options.evaluate_every = 40;
+  options.divergence = &kl;
   TrainerState student = Start();
   Watcher watcher;
-  REQUIRE(Train(SmallOptions(120), 2, &watcher, &student, &loss).has_value());
-  CHECK(watcher.reports.front().loss > 1);
-  CHECK(watcher.reports.back().loss < 0.15);
+  REQUIRE(Train(options, 2, &watcher, &student, &loss).has_value());
+  std::vector<double> divergence;
+  for (const StepReport& report : watcher.reports) {
+    if (report.held_out_divergence) divergence.push_back(*report.held_out_divergence);
+  }
+  REQUIRE(divergence.size() == 3);
+  CHECK(divergence[1] < divergence[0]);
+  CHECK(divergence[2] < 0.15);
+  // The same by a loss of its own.
+  auto own = Network::Create(SmallSpec(), ops.get(), {});
+  REQUIRE(own.has_value());
+  TeacherLoss alone({.divergence = Divergence::kForwardKl, .alpha = 1, .temperature = 1}, &source,
+                    &pool);
+  NoProgress quiet;
+  const auto mean =
+      HeldOutLoss(Counting(20, 2), options.batch, student.weights.data(), &alone, quiet, &*own);
+  REQUIRE(mean);
+  CHECK(*mean == doctest::Approx(divergence[2]).epsilon(1e-9));
 }
 
 TEST_CASE("refused options") {

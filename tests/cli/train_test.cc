@@ -319,6 +319,9 @@ TEST_CASE("healing a pruned model brings it nearer and keeps its zeros") {
       "distill");
   CHECK(Number(made, "held_out_loss") < Number(made, "first_loss") - 0.08);
   CHECK(Number(made, "teacher_loss") < Number(made, "held_out_loss"));
+  CHECK(Number(made, "held_out_kl") < Number(made, "first_kl") / 1.5);
+  CHECK(Number(made, "held_out_kl") > 0);
+  CHECK(ReadWhole(healed + ".log.jsonl").find("held_out_kl") != std::string::npos);
   // Only a model whose matrices are 2:4 fits the format.
   CHECK(RunProgram({"quantize", healed, setup.folder / "s24.gguf", "--to", "s24_q4"}).exit_code ==
         0);
