@@ -161,8 +161,8 @@ Status RunPasses(const JournalPlaces& places, bool measure, PassContext context,
   return Ok{};
 }
 
-// True when the file at `path` is the one that a run with these `keys` writes: a run killed after
-// its last step.
+// True when the file at `path` is the one that a run with these `keys` writes, as its metadata say:
+// a run that has come to its end, or was killed after its last step.
 bool IsResult(const std::string& path, const Metadata& keys) {
   const auto file = GgufFile::Open(path);
   if (!file) return false;

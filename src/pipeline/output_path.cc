@@ -1,5 +1,6 @@
 #include "pipeline/output_path.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -29,6 +30,12 @@ Status CheckOutput(const std::string& in_path, const std::string& out_path, bool
   }
   if (FileExists(out_path) && !overwrite) {
     return MakeError(Code::kInvalidArgument, "%s: exists already; pass --force to replace it",
+                     out_path.c_str());
+  }
+  struct stat info;
+  if (::lstat(out_path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    return MakeError(Code::kInvalidArgument,
+                     "%s: exists and is not a regular file, so it is not replaced",
                      out_path.c_str());
   }
   const std::string parent = ParentOf(out_path);

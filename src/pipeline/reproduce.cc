@@ -11,7 +11,9 @@
 #include "kernels/kernels.h"
 #include "model/checkpoint.h"
 #include "pipeline/compress.h"
+#include "pipeline/output_path.h"
 #include "pipeline/recipe.h"
+#include "pipeline/run_journal.h"
 #include "pipeline/source_hash.h"
 
 namespace edgewise {
@@ -188,6 +190,9 @@ Result<ReproduceSummary> Reproduce(const std::string& path, const ReproduceOptio
   EW_TRY(CheckInputs(recipe, origin, progress).In(path));
   const bool keep = !options.output.empty();
   recipe.output = keep ? options.output : path + ".again";
+  if (!FileExists(JournalFolder(recipe.output))) {
+    EW_TRY(CheckOutput(path, recipe.output, options.overwrite));
+  }
   CompressOptions compress;
   compress.threads = options.threads;
   compress.overwrite = options.overwrite;

@@ -16,6 +16,7 @@ namespace {
 
 constexpr size_t kMaxBatch = 1u << 24;
 constexpr uint64_t kMaxSteps = uint64_t{1} << 32;
+constexpr uint64_t kMaxKeptModels = 100000;
 
 // An adapter is a GGUF or a folder.
 Status CheckAdapterOutput(const TrainJob& job, const std::string& path, bool overwrite) {
@@ -222,6 +223,13 @@ Status CheckTrainOutputs(const TrainJob& job) {
 }
 
 Status CheckKeptModels(const TrainJob& job, uint64_t steps) {
+  if (job.keep_every > 0 && (steps - 1) / job.keep_every > kMaxKeptModels) {
+    return MakeError(Code::kInvalidArgument,
+                     "a model after every %llu of %llu steps makes more than %llu: write fewer",
+                     static_cast<unsigned long long>(job.keep_every),
+                     static_cast<unsigned long long>(steps),
+                     static_cast<unsigned long long>(kMaxKeptModels));
+  }
   TrainJob all = job;
   all.keep_last = 0;
   return CheckPaths(job, KeptModelPaths(all, steps));

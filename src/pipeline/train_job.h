@@ -65,7 +65,7 @@ std::string TrainPagePath(const std::string& out);
 
 // "NAME.step-N.gguf" for the model of step N on the way to "NAME.gguf".
 std::string KeptModelPath(const std::string& out, uint64_t step);
-// Those that a run of so many steps leaves, in the order of their steps.
+// Those that are left of a run of so many steps, in the order of their steps.
 std::vector<std::string> KeptModelPaths(const TrainJob& job, uint64_t steps);
 
 // Finds what of the job cannot be, whatever the data. Errors: kInvalidArgument.
@@ -73,7 +73,8 @@ Status CheckTrainJob(const TrainJob& job);
 // The outputs are none of the files that are read, and replace one only where that is wanted.
 // Errors: those of CheckOutput; kInvalidArgument (an adapter's path that is no place for one).
 Status CheckTrainOutputs(const TrainJob& job);
-// The same of the models that a run of so many steps writes on its way.
+// The same of the models that a run of so many steps writes on its way. Errors: kInvalidArgument
+// (more than 100,000).
 Status CheckKeptModels(const TrainJob& job, uint64_t steps);
 
 // The formats of the output; without a preset those of the model. Errors: those of FindPreset.

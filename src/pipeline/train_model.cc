@@ -195,6 +195,8 @@ Status TrainRun::Learn(TrainerState* state) {
     summary_.first_loss = first.loss;
     summary_.first_kl = first.kl;
   }
+  // One that stopped at this very step may not have come to it.
+  if (state->step > 0) EW_TRY(WriterAlone([&] { return KeepModel(*state); }));
   LastStep watching;
   const auto keep = [&](const TrainerState& at) { return KeepModel(at); };
   JournalThen writing(journal_ ? &*journal_ : nullptr, keep);
@@ -215,8 +217,8 @@ Status TrainRun::Learn(TrainerState* state) {
   return Ok{};
 }
 
-// Writes the model of a step on the way where the job wants it, and removes the one that is now too
-// old. A run that goes on from before it writes the same bytes again.
+// Writes the model of a step on the way where the job wants it, and removes those that are now too
+// old. A run that goes on from there or before writes the same bytes again.
 Status TrainRun::KeepModel(const TrainerState& state) {
   const TrainJob& job = setup_.job();
   if (job.keep_every == 0 || state.step % job.keep_every != 0 || state.finished) return Ok{};
@@ -224,13 +226,15 @@ Status TrainRun::KeepModel(const TrainerState& state) {
   write.recipe.Set("step", state.step);
   const std::vector<float>& weights = state.ema.empty() ? state.weights : state.ema;
   EW_TRY(Write(KeptModelPath(job.out, state.step), weights, std::move(write), {}));
-  const uint64_t kept = job.keep_last * job.keep_every;
-  if (kept == 0 || state.step <= kept) return Ok{};
-  const std::string old = KeptModelPath(job.out, state.step - kept);
-  std::error_code error;
-  std::filesystem::remove(old, error);
-  if (!error) return Ok{};
-  return MakeError(Code::kIo, "%s: cannot remove: %s", old.c_str(), error.message().c_str());
+  if (job.keep_last == 0) return Ok{};
+  for (uint64_t i = state.step / job.keep_every; i > job.keep_last; --i) {
+    const std::string old = KeptModelPath(job.out, (i - job.keep_last) * job.keep_every);
+    std::error_code error;
+    if (std::filesystem::remove(old, error)) continue;
+    if (!error) break;  // it and those before it have gone
+    return MakeError(Code::kIo, "%s: cannot remove: %s", old.c_str(), error.message().c_str());
+  }
+  return Ok{};
 }
 
 Result<ConvertSummary> TrainRun::Write(const std::string& path, std::vector<float> weights,
@@ -248,7 +252,8 @@ Result<ConvertSummary> TrainRun::Write(const std::string& path, std::vector<floa
     EW_TRY(KeepScalesAt(write.journal_path, setup_, weights));
   }
   EW_TRY(const Checkpoint model, Trained(job, *in.model, std::move(weights), lora_out));
-  const std::string made = folder_->folder() + "/model.gguf";  // a killed run leaves nothing else
+  // Where a killed run leaves no part of it beside `path`.
+  const std::string made = folder_->folder() + "/model.gguf";
   EW_TRY(ConvertSummary written, WriteModel(model, made, std::move(write), setup_.progress()));
   EW_TRY(RenameFile(made, path));
   return written;
@@ -266,7 +271,9 @@ Status TrainRun::Finish(TrainerState* state) {
   EW_TRY(const ConvertSummary written,
          Write(job.out, std::move(state->weights), write_, job.lora_out));
   summary_.bytes = written.bytes;
-  summary_.kept = KeptModelPaths(job, state->step);
+  for (std::string& path : KeptModelPaths(job, state->step)) {
+    if (FileExists(path)) summary_.kept.push_back(std::move(path));
+  }
   if (job.draft) {
     EW_TRY(summary_.draft, MeasureDraft({job.teacher, job.out, job.tokenizer_path, job.threads},
                                         in.held_out, progress));

@@ -26,7 +26,7 @@ struct TrainSummary {
   uint64_t tokens = 0;                // that a pass over the data learns
   uint64_t steps = 0, resumed_steps = 0;
   double first_loss = 0;     // held-out, in nats, before the first step; 0: not of a new run
-  double held_out_loss = 0;  // after the last one; with patience the best
+  double held_out_loss = 0;  // of the weights that are written
   std::optional<double> first_kl, held_out_kl;  // the same of KL(teacher | student)
   double teacher_loss = 0;                      // 0: no teacher
   uint64_t skipped_steps = 0;

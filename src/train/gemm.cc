@@ -56,9 +56,10 @@ size_t Parts(size_t n, size_t size) { return (n + size - 1) / size; }
 char* Gemm::Buffer::Reserve(size_t bytes) {
   if (bytes > size) {
     data.reset();
-    size = RoundUp(bytes, 4096);
-    data.reset(static_cast<char*>(std::aligned_alloc(4096, size)));
+    size = 0;
+    data.reset(static_cast<char*>(std::aligned_alloc(4096, RoundUp(bytes, 4096))));
     if (!data) throw std::bad_alloc();
+    size = RoundUp(bytes, 4096);
   }
   return data.get();
 }

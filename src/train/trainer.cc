@@ -338,7 +338,9 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
     state->finished = state->step >= steps;
     const bool due = options.evaluate_every > 0 && report.step % options.evaluate_every == 0;
     if (held_out != nullptr && (due || state->finished)) {
-      EW_TRY(run.Evaluate(*held_out, *progress, &report));
+      // To its end: a step that is done is measured and reported, or a stopped run goes on
+      // otherwise.
+      EW_TRY(run.Evaluate(*held_out, NoProgress(), &report));
       const double judged = report.held_out_divergence.value_or(*report.held_out);
       if (!GoesOn(options, judged, state)) state->finished = true;
     }

@@ -117,8 +117,8 @@ class TrainingObserver {
 
 // Bytes that training takes in each process: what is learned, as it is seen too, its gradients and
 // moments, activations. The loss has so many parameters of its own. A base of adapters is not among
-// them (CheckpointWeights::Bytes), nor is what the scales take (BlockScales::Bytes).
-// Errors: those of LoraLayout::Create.
+// them (CheckpointWeights::Bytes), nor is what the scales take (BlockScales::Bytes) and what
+// products pack (Gemm). Errors: those of LoraLayout::Create.
 Result<uint64_t> TrainingBytes(const ModelSpec& spec, const TrainerOptions& options,
                                size_t loss_parameters = 0);
 

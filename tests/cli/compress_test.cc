@@ -397,6 +397,14 @@ TEST_CASE("the output carries its card and recipe, and can be made again") {
   CHECK_MESSAGE(same.exit_code == 0, same.err);
   CHECK(same.out.find("byte for byte") != std::string::npos);
 
+  // What is there already is no proof.
+  std::filesystem::copy(place.out, place.folder / "copy.gguf");
+  for (const std::string& output : {place.folder / "copy.gguf", place.out}) {
+    const ProgramResult there =
+        RunProgram({"reproduce", place.out, "--recipe", place.recipe, "--output", output});
+    CHECK(there.exit_code == 2);
+  }
+
   std::string bytes = ReadWhole(place.out);
   bytes[bytes.size() - 40] ^= 1;  // inside the last tensor
   WriteWhole(place.folder / "changed.gguf", bytes);

@@ -51,7 +51,8 @@ TEST_CASE("adapters learn on a 4-bit base, in less memory, and the merged model 
   CHECK(Number(plan, "parameters") == Number(whole, "parameters"));
   CHECK(Number(whole, "trainable_parameters") == Number(whole, "parameters"));
   CHECK(Number(plan, "trainable_parameters") < Number(plan, "parameters") / 10);
-  CHECK(Number(plan, "memory_bytes") < 0.6 * Number(whole, "memory_bytes"));
+  CHECK(Number(whole, "memory_bytes") - Number(plan, "memory_bytes") >
+        12 * Number(whole, "parameters"));
   CHECK(!std::filesystem::exists(out));
 
   const Json made =

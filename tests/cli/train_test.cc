@@ -106,6 +106,31 @@ TEST_CASE("models on the way are those of shorter runs, and old ones go") {
   CHECK(ReadWhole(kept("20")) == of_step);
 }
 
+TEST_CASE("a model on the way that a stop kept from being written is written by the next run") {
+  const Setup setup;
+  const std::string whole = setup.folder / "whole.gguf", cut = setup.folder / "cut.gguf";
+  const std::string state = cut + ".journal/state.gguf", log = cut + ".journal/log.jsonl";
+  std::vector<std::string> flags = {"--steps", "60", "--keep-every", "1", "--save-every", "0"};
+  const ProgramResult made = RunProgram(setup.Pretrain(whole, flags));
+  REQUIRE(made.exit_code == 0);
+  flags.push_back("--resume");
+  for (uint64_t delay_us = made.elapsed_us / 3; !std::filesystem::exists(state);) {
+    REQUIRE(delay_us < 100000000);
+    const int status = SignalProgram(setup.Pretrain(cut, flags), SIGINT, delay_us);
+    const bool late = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    delay_us = late ? delay_us / 2 : delay_us + delay_us / 2;
+    for (const char* end : {"", ".log.jsonl", ".log.html"}) std::filesystem::remove(cut + end);
+  }
+  const std::string lines = ReadWhole(log);
+  const auto step = std::count(lines.begin(), lines.end(), '\n');
+  REQUIRE(step > 0);
+  const std::string kept = ".step-" + std::to_string(step) + ".gguf";
+  std::filesystem::remove(setup.folder / ("cut" + kept));
+  CHECK(RunProgram(setup.Pretrain(cut, flags)).exit_code == 0);
+  CHECK(ReadWhole(setup.folder / ("cut" + kept)) == ReadWhole(setup.folder / ("whole" + kept)));
+  CHECK(ReadWhole(cut) == ReadWhole(whole));
+}
+
 TEST_CASE("a run through a quantizer that is killed or stopped goes on to the same bytes") {
   const Setup setup;
   const std::string whole = setup.folder / "whole.gguf", cut = setup.folder / "cut.gguf";
