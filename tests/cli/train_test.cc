@@ -25,10 +25,12 @@ struct Setup : TrainingFiles {
 TEST_CASE("pretrain from a config: the model runs, the log tells each step") {
   const Setup setup;
   const std::string out = setup.folder / "new.gguf";
-  const std::vector<std::string> command =
-      setup.Pretrain(out, {"--steps", "30", "--learning-rate", "0.01", "--evaluate-every", "10"});
+  const std::vector<std::string> command = setup.Pretrain(
+      out,
+      {"--steps", "30", "--learning-rate", "0.01", "--evaluate-every", "10", "--threads", "2"});
   const Json plan =
-      ParseObject(RunProgram(setup.Pretrain(out, {"--steps", "30", "--dry-run"})), "pretrain");
+      ParseObject(RunProgram(setup.Pretrain(out, {"--steps", "30", "--dry-run", "--threads", "2"})),
+                  "pretrain");
   CHECK(Number(plan, "steps") == 30);
   CHECK(Number(plan, "tokens_per_s") > 0);
   CHECK(Number(plan, "memory_bytes") > 4 * 4 * Number(plan, "parameters"));
