@@ -224,6 +224,34 @@ TEST_CASE("patience ends a run that gets worse, with the best weights") {
   CHECK(state.weights == state.best);
 }
 
+// Wants the end at any time.
+class Stopping final : public Progress {
+ public:
+  void Update(std::string_view, uint64_t, uint64_t) override {}
+  bool Cancelled() const override { return true; }
+};
+
+TEST_CASE("a run that is to stop measures the step in work before") {
+  TrainerOptions options = SmallOptions(20);
+  options.evaluate_every = 1;
+  options.patience = 5;
+  const Corpus corpus = Counting(60, 1), held_out = Counting(20, 2);
+  ThreadPool pool(2);
+  CrossEntropyLoss loss(&pool);
+  Watcher watcher;
+  Stopping stopping;
+  TrainerState state = Start();
+  const Status status = RunTraining(SmallSpec(), options, corpus, &held_out, &loss, &pool,
+                                    &stopping, &watcher, &state);
+  REQUIRE(!status);
+  CHECK(status.error().code == Code::kCancelled);
+  CHECK(state.step == 1);
+  CHECK(state.evaluations == 1);
+  CHECK(state.best == state.weights);
+  REQUIRE(watcher.reports.size() == 1);
+  CHECK(watcher.reports[0].held_out);
+}
+
 // A divergence that grows from evaluation to evaluation.
 class Growing final : public TokenLoss {
  public:

@@ -537,6 +537,13 @@ TEST_CASE("finetune on instructions, whose bad rows are told") {
 TEST_CASE("what is refused, before anything is trained") {
   const Setup setup;
   const std::string out = setup.folder / "out.gguf";
+  const std::string link = setup.folder / "link.gguf";
+  std::filesystem::create_symlink(setup.text, link);
+  const ProgramResult linked = RunProgram(setup.Pretrain(link, {"--steps", "2", "--force"}));
+  CHECK(linked.exit_code == 2);
+  CHECK(linked.err.find("not a regular file") != std::string::npos);
+  CHECK(std::filesystem::is_symlink(link));
+  CHECK(!std::filesystem::exists(link + ".journal"));
   const auto fails = [&](const std::vector<std::string>& more, const std::string& part) {
     CAPTURE(part);
     const ProgramResult result = RunProgram(setup.Pretrain(out, more));
