@@ -165,6 +165,13 @@ Result<std::string> ReadFile(const std::string& path, uint64_t max_bytes) {
   return text;
 }
 
+Status CheckReplaceable(const std::string& path) {
+  struct stat info;
+  if (::lstat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode)) return Ok{};
+  return MakeError(Code::kInvalidArgument,
+                   "%s: exists and is not a regular file, so it is not replaced", path.c_str());
+}
+
 Result<AtomicFile> AtomicFile::Create(const std::string& path, bool overwrite) {
   struct stat info;
   if (::lstat(path.c_str(), &info) == 0) {
@@ -172,10 +179,7 @@ Result<AtomicFile> AtomicFile::Create(const std::string& path, bool overwrite) {
       return MakeError(Code::kInvalidArgument, "%s: already exists; pass --force to replace it",
                        path.c_str());
     }
-    if (!S_ISREG(info.st_mode)) {
-      return MakeError(Code::kInvalidArgument,
-                       "%s: exists and is not a regular file, so it is not replaced", path.c_str());
-    }
+    EW_TRY(CheckReplaceable(path));
   }
   AtomicFile file;
   file.path_ = path;

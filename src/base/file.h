@@ -45,6 +45,10 @@ void DropMappedPages(std::span<const std::byte> part);
 // Reads a whole file of at most `max_bytes`. Errors: kNotFound, kIo, kBadData (larger than that).
 Result<std::string> ReadFile(const std::string& path, uint64_t max_bytes);
 
+// Refuses what is not replaced even where that is wanted: anything but a regular file at `path`.
+// Errors: kInvalidArgument.
+Status CheckReplaceable(const std::string& path);
+
 // A file that appears under its final name complete, or not at all: written under a temporary name
 // in the same directory, fsynced, checked by the caller, renamed. Destroying it before Commit
 // removes the temporary. Not thread-safe, except that WriteAt on disjoint ranges may run

@@ -1,6 +1,5 @@
 #include "pipeline/output_path.h"
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -32,12 +31,7 @@ Status CheckOutput(const std::string& in_path, const std::string& out_path, bool
     return MakeError(Code::kInvalidArgument, "%s: exists already; pass --force to replace it",
                      out_path.c_str());
   }
-  struct stat info;
-  if (::lstat(out_path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
-    return MakeError(Code::kInvalidArgument,
-                     "%s: exists and is not a regular file, so it is not replaced",
-                     out_path.c_str());
-  }
+  EW_TRY(CheckReplaceable(out_path));
   const std::string parent = ParentOf(out_path);
   if (!IsDirectory(parent)) {
     return MakeError(Code::kIo, "%s: the directory %s does not exist", out_path.c_str(),

@@ -77,29 +77,17 @@ Status KeepScalesAt(const std::string& path, const TrainSetup& setup,
   return KeepScales(*setup.scales(), learned, index_of, &journal);
 }
 
-// Sees each step and remembers the last one.
-class LastStep final : public train::TrainingObserver {
+// Calls a function after each step.
+class EachStep final : public train::TrainingObserver {
  public:
-  Status OnStep(const train::StepReport& report, const TrainerState&) override {
-    last = report;
-    return Ok{};
-  }
-  train::StepReport last;
-};
-
-// Sees each step after the journal, which has to be first to know it.
-class JournalThen final : public train::TrainingObserver {
- public:
-  JournalThen(TrainingJournal* journal, FunctionRef<Status(const TrainerState&)> then)
-      : journal_(journal), then_(then) {}
+  using Function = FunctionRef<Status(const train::StepReport&, const TrainerState&)>;
+  explicit EachStep(Function function) : function_(function) {}
   Status OnStep(const train::StepReport& report, const TrainerState& state) override {
-    EW_TRY(journal_->OnStep(report, state));
-    return then_(state);
+    return function_(report, state);
   }
 
  private:
-  TrainingJournal* journal_;
-  FunctionRef<Status(const TrainerState&)> then_;
+  Function function_;
 };
 
 // One job from its first step to its outputs.
@@ -157,10 +145,15 @@ Status TrainRun::Predict() {
   train::TrainerOptions options = setup_.options();
   options.schedule.steps = std::min(summary_.steps, kTrialSteps);
   options.schedule.warmup = 0;
-  LastStep trial;
+  train::StepReport last;
+  const auto remember = [&](const train::StepReport& report, const TrainerState&) {
+    last = report;
+    return Status(Ok{});
+  };
+  EachStep trial(remember);
   EW_TRY(setup_.Run(options, nullptr, &trial, &state));
-  summary_.tokens_per_s = static_cast<double>(trial.last.tokens) / trial.last.seconds;
-  summary_.seconds = trial.last.seconds * static_cast<double>(summary_.steps);
+  summary_.tokens_per_s = static_cast<double>(last.tokens) / last.seconds;
+  summary_.seconds = last.seconds * static_cast<double>(summary_.steps);
   summary_.peak_rss_bytes = ReadMemoryUse().peak_rss_bytes;
   return Ok{};
 }
@@ -191,18 +184,19 @@ Status TrainRun::TakeUp(const Json& run, TrainerState* state) {
 
 Status TrainRun::Learn(TrainerState* state) {
   if (state->step == 0) {
-    EW_TRY(const HeldOut first, setup_.MeasureHeldOut(*state));
+    EW_TRY(const train::HeldOut first, setup_.MeasureHeldOut(*state));
     summary_.first_loss = first.loss;
-    summary_.first_kl = first.kl;
+    summary_.first_kl = first.divergence;
   }
   // One that stopped at this very step may not have come to it.
   if (state->step > 0) EW_TRY(WriterAlone([&] { return KeepModel(*state); }));
-  LastStep watching;
-  const auto keep = [&](const TrainerState& at) { return KeepModel(at); };
-  JournalThen writing(journal_ ? &*journal_ : nullptr, keep);
-  train::TrainingObserver* observer = &watching;
-  if (writes()) observer = &writing;
-  const Status trained = setup_.Run(setup_.options(), &setup_.inputs().held_out, observer, state);
+  const auto keep = [&](const train::StepReport& report, const TrainerState& at) -> Status {
+    if (!writes()) return Ok{};
+    EW_TRY(journal_->OnStep(report, at));
+    return KeepModel(at);
+  };
+  EachStep observer(keep);
+  const Status trained = setup_.Run(setup_.options(), &setup_.inputs().held_out, &observer, state);
   const bool stopped = !trained && trained.error().code == Code::kCancelled && state->step > 0;
   if (!trained && !stopped) return trained;
   EW_TRY(WriterAlone([&] { return journal_->Save(*state); }));
@@ -211,9 +205,9 @@ Status TrainRun::Learn(TrainerState* state) {
                      static_cast<unsigned long long>(state->step),
                      static_cast<unsigned long long>(summary_.steps));
   }
-  EW_TRY(const HeldOut last, setup_.MeasureHeldOut(*state));
+  EW_TRY(const train::HeldOut last, setup_.MeasureHeldOut(*state));
   summary_.held_out_loss = last.loss;
-  summary_.held_out_kl = last.kl;
+  summary_.held_out_kl = last.divergence;
   return Ok{};
 }
 

@@ -203,23 +203,14 @@ Status TrainSetup::Run(const train::TrainerOptions& options, const train::Corpus
                             &pool_, progress_, observer, state, base());
 }
 
-Result<HeldOut> TrainSetup::MeasureHeldOut(const train::TrainerState& state) {
+Result<train::HeldOut> TrainSetup::MeasureHeldOut(const train::TrainerState& state) {
   const ModelSpec& spec = inputs_->model->spec();
   auto ops = train::MakeCpuOps(&pool_, options_.precision);
   EW_TRY(auto network, train::Network::Create(spec, ops.get(), options_.network, base()));
   train::FakeQuantizer quantizer(train::ParameterLayout(spec).all(), options_.formats, &pool_);
   EW_TRY(const float* weights,
          scales_ ? scales_->Apply(state.weights) : quantizer.Apply(state.weights.data()));
-  const auto mean = [&](train::TokenLoss* loss) {
-    return train::HeldOutLoss(inputs_->held_out, options_.batch, weights, loss, *progress_,
-                              &network, &processes_);
-  };
-  train::CrossEntropyLoss cross_entropy(&pool_);
-  HeldOut measured;
-  EW_TRY(measured.loss, mean(&cross_entropy));
-  if (!kl_) return measured;
-  EW_TRY(measured.kl, mean(&*kl_));
-  return measured;
+  return train::MeasureHeldOut(inputs_->held_out, options_, weights, &pool_, *progress_, &network);
 }
 
 }  // namespace edgewise

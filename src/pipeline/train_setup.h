@@ -24,12 +24,6 @@
 
 namespace edgewise {
 
-// Means over the held-out targets, in nats.
-struct HeldOut {
-  double loss = 0;           // cross-entropy
-  std::optional<double> kl;  // KL(teacher | student), where the teacher itself is there
-};
-
 // One run at a time. The job and the progress must outlive it.
 class TrainSetup {
  public:
@@ -61,8 +55,9 @@ class TrainSetup {
   // RunTraining with this job's data, loss and base.
   Status Run(const train::TrainerOptions& options, const train::Corpus* held_out,
              train::TrainingObserver* observer, train::TrainerState* state);
-  // Of the weights as they would be written. Errors: those of train::HeldOutLoss.
-  Result<HeldOut> MeasureHeldOut(const train::TrainerState& state);
+  // Of the weights as they would be written; the divergence is KL(teacher | student), where the
+  // teacher itself is there. Errors: those of train::HeldOutLoss.
+  Result<train::HeldOut> MeasureHeldOut(const train::TrainerState& state);
 
  private:
   TrainSetup(const TrainJob& job, Progress* progress);

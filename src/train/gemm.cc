@@ -24,12 +24,13 @@ constexpr size_t kPiecePanels = 4;   // of a task of packing, where values along
 constexpr size_t kPieceLanes = 256;  // 1 KiB of each row where lanes are contiguous,
 constexpr size_t kPieceK = 64;       // of no more rows than address translation remembers
 
+size_t Parts(size_t n, size_t size) { return (n + size - 1) / size; }
+
 // The size of the parts when `n` is cut into the fewest parts of at most `most`, each but the last
 // the same multiple of `step`.
 size_t EvenPart(size_t n, size_t most, size_t step) {
   const size_t limit = std::max(step, most / step * step);
-  const size_t parts = (n + limit - 1) / limit;
-  return RoundUp((n + parts - 1) / parts, step);
+  return RoundUp(Parts(n, Parts(n, limit)), step);
 }
 
 // Packs lanes [lane, lane + lanes) and k [k_first, k_first + k) of a factor, whose lanes are rows
@@ -48,8 +49,6 @@ void PackLanes(const Matrix& matrix, bool lanes_are_rows, size_t lane, size_t la
   args.panel_stride = panel_stride;
   pack(args);
 }
-
-size_t Parts(size_t n, size_t size) { return (n + size - 1) / size; }
 
 }  // namespace
 

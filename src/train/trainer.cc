@@ -47,16 +47,10 @@ class Run {
     layers->Bind(state_.weights.data() + first, gradients_.data() + first);
   }
   Result<StepReport> Step(TokenLoss* loss);
-  Status Evaluate(const Corpus& held_out, const Progress& progress, StepReport* report) {
+  // To its end: a step that is done is measured and reported, or a stopped run goes on otherwise.
+  Result<HeldOut> Evaluate(const Corpus& held_out) {
     EW_TRY(const float* weights, Seen(state_.ema.empty() ? state_.weights : state_.ema));
-    const auto mean = [&](TokenLoss* loss) {
-      return HeldOutLoss(held_out, options_.batch, weights, loss, progress, &network_, &processes_);
-    };
-    CrossEntropyLoss cross_entropy(pool_);
-    EW_TRY(report->held_out, mean(&cross_entropy));
-    if (options_.divergence == nullptr) return Ok{};
-    EW_TRY(report->held_out_divergence, mean(options_.divergence));
-    return Ok{};
+    return MeasureHeldOut(held_out, options_, weights, pool_, NoProgress(), &network_);
   }
 
  private:
@@ -305,6 +299,20 @@ Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options,
   return std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(targets);
 }
 
+Result<HeldOut> MeasureHeldOut(const Corpus& corpus, const TrainerOptions& options,
+                               const float* weights, ThreadPool* pool, const Progress& progress,
+                               Network* network) {
+  const auto mean = [&](TokenLoss* loss) {
+    return HeldOutLoss(corpus, options.batch, weights, loss, progress, network, options.processes);
+  };
+  CrossEntropyLoss cross_entropy(pool);
+  HeldOut measured;
+  EW_TRY(measured.loss, mean(&cross_entropy));
+  if (options.divergence == nullptr) return measured;
+  EW_TRY(measured.divergence, mean(options.divergence));
+  return measured;
+}
+
 Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const Corpus& corpus,
                    const Corpus* held_out, TokenLoss* loss, ThreadPool* pool, Progress* progress,
                    TrainingObserver* observer, TrainerState* state, WeightSource* base) {
@@ -338,10 +346,10 @@ Status RunTraining(const ModelSpec& spec, const TrainerOptions& options, const C
     state->finished = state->step >= steps;
     const bool due = options.evaluate_every > 0 && report.step % options.evaluate_every == 0;
     if (held_out != nullptr && (due || state->finished)) {
-      // To its end: a step that is done is measured and reported, or a stopped run goes on
-      // otherwise.
-      EW_TRY(run.Evaluate(*held_out, NoProgress(), &report));
-      const double judged = report.held_out_divergence.value_or(*report.held_out);
+      EW_TRY(const HeldOut measured, run.Evaluate(*held_out));
+      report.held_out = measured.loss;
+      report.held_out_divergence = measured.divergence;
+      const double judged = measured.divergence.value_or(measured.loss);
       if (!GoesOn(options, judged, state)) state->finished = true;
     }
     progress->Update("training", state->step, steps);

@@ -134,6 +134,16 @@ Result<double> HeldOutLoss(const Corpus& corpus, const BatchOptions& options,
                            FunctionRef<Result<double>(const Batch&)> evaluate,
                            Communicator* processes = nullptr);
 
+// Means over the held-out targets, in nats.
+struct HeldOut {
+  double loss = 0;                   // cross-entropy
+  std::optional<double> divergence;  // where `options` have one
+};
+// Of the weights as the network gets them. Errors: those of HeldOutLoss.
+Result<HeldOut> MeasureHeldOut(const Corpus& corpus, const TrainerOptions& options,
+                               const float* weights, ThreadPool* pool, const Progress& progress,
+                               Network* network);
+
 // Runs from state->step to the end. `held_out` may be null; so is `base` but for adapters, as in
 // Network::Create. The parameters of loss->layers() train behind the weights, without decay. With
 // patience the weights of the best evaluation are left in state->weights, which are not rounded to
